@@ -1,0 +1,116 @@
+"""
+One server or one client under load, steered over a line protocol, so that a harness can time it beside other libraries.
+
+    python benchmarks/peer.py server NAME      prints "@@READY" once it consumes; runs until SIGTERM
+    python benchmarks/peer.py client NAME      prints "@@READY"; answers each line "run CALLS IN_FLIGHT" on its standard
+                                               input with one line "@@{json}"; ends at "quit"
+
+Every answer is checked. The environment sets BENCH_AMQP_URL, BENCH_REPLY (topic or direct), BENCH_CONCURRENCY and
+BENCH_PREFETCH.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+from jsonrpc_amqp import Client, Server
+
+URL = os.environ.get("BENCH_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
+
+
+def say(text: str) -> None:
+    """Print one line of the protocol."""
+    sys.stdout.write(f"@@{text}\n")
+    sys.stdout.flush()
+
+
+def serve(name: str) -> None:
+    """Serve ``add`` until SIGTERM."""
+    prefetch = os.environ.get("BENCH_PREFETCH")
+    server = Server(
+        URL,
+        name,
+        concurrency=int(os.environ.get("BENCH_CONCURRENCY", "8")),
+        prefetch=int(prefetch) if prefetch else None,
+    )
+
+    @server.method
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    threading.Thread(target=lambda: (server.start(), say("READY")), daemon=True).start()
+    server.serve_forever()
+
+
+def summary(times: list[int], elapsed: float, bad: int) -> dict[str, Any]:
+    """Give the counts and latencies (in microseconds) of one run."""
+    times.sort()
+    count = len(times)
+    return {
+        "n": count,
+        "elapsed": elapsed,
+        "p50_us": times[count // 2] / 1000,
+        "p99_us": times[min(count - 1, count * 99 // 100)] / 1000,
+        "bad": bad,
+    }
+
+
+def one_at_a_time(client: Client, calls: int) -> dict[str, Any]:
+    """Make each call after the answer to the one before."""
+    now, times, bad = time.perf_counter_ns, [], 0
+    began = now()
+    for i in range(calls):
+        start = now()
+        bad += client.call("add", [i, 1]) != i + 1
+        times.append(now() - start)
+    return summary(times, (now() - began) / 1e9, bad)
+
+
+def many_at_a_time(client: Client, calls: int, in_flight: int) -> dict[str, Any]:
+    """Keep ``in_flight`` calls on their way."""
+    now, times, bad = time.perf_counter_ns, [], [0]
+    room = threading.Semaphore(in_flight)
+    all_back = threading.Semaphore(0)
+
+    def submit(i: int) -> None:
+        start = now()
+
+        def back(future: Future[Any]) -> None:
+            times.append(now() - start)
+            bad[0] += future.exception() is not None or future.result() != i + 1
+            room.release()
+            all_back.release()
+
+        client.submit("add", [i, 1]).add_done_callback(back)
+
+    began = now()
+    for i in range(calls):
+        room.acquire()
+        submit(i)
+    for _ in range(calls):
+        all_back.acquire()
+    return summary(times, (now() - began) / 1e9, bad[0])
+
+
+def call(name: str) -> None:
+    """Answer the harness until it quits."""
+    reply = os.environ.get("BENCH_REPLY", "topic")
+    with Client(URL, name, reply="direct" if reply == "direct" else "topic") as client:
+        say("READY")
+        for line in sys.stdin:
+            words = line.split()
+            if not words or words[0] == "quit":
+                break
+            calls, in_flight = int(words[1]), int(words[2])
+            run = one_at_a_time(client, calls) if in_flight == 1 else many_at_a_time(client, calls, in_flight)
+            say(json.dumps(run))
+
+
+if __name__ == "__main__":
+    (serve if sys.argv[1] == "server" else call)(sys.argv[2])

@@ -1,0 +1,65 @@
+"""JSON-RPC 2.0 over AMQP 0-9-1 (RabbitMQ): register methods as jsonrpcserver does, call them as jsonrpcclient does."""
+
+from .client import Batch, Calls, Client
+from .context import Request, current_request
+from .dispatch import Dispatcher, global_methods
+from .errors import (
+    AccessRefused,
+    Blocked,
+    CallTimeout,
+    ClientClosed,
+    ConnectionLost,
+    EncodeError,
+    InternalError,
+    InvalidName,
+    InvalidParams,
+    InvalidRequest,
+    JsonRpcAmqpError,
+    MalformedReply,
+    MessageTooLarge,
+    MethodNotFound,
+    NotConnected,
+    Overloaded,
+    ParseError,
+    RemoteError,
+    ServerError,
+    TopologyMismatch,
+    TransportError,
+    Unroutable,
+)
+from .server import Server
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessRefused",
+    "Batch",
+    "Blocked",
+    "CallTimeout",
+    "Calls",
+    "Client",
+    "ClientClosed",
+    "ConnectionLost",
+    "Dispatcher",
+    "EncodeError",
+    "InternalError",
+    "InvalidName",
+    "InvalidParams",
+    "InvalidRequest",
+    "JsonRpcAmqpError",
+    "MalformedReply",
+    "MessageTooLarge",
+    "MethodNotFound",
+    "NotConnected",
+    "Overloaded",
+    "ParseError",
+    "RemoteError",
+    "Request",
+    "Server",
+    "ServerError",
+    "TopologyMismatch",
+    "TransportError",
+    "Unroutable",
+    "current_request",
+    "global_methods",
+]

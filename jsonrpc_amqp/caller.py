@@ -1,0 +1,453 @@
+"""
+The calls of one client on its transport: number, send or park, pair, expire.
+
+It decides and does no I/O of its own: it asks a ``Session`` and is told as a ``Listener``. A call that cannot be
+sent now (no connection, a reply queue not bound yet, a broker that blocks publishers) is parked, until it can or
+until its deadline. Nothing is told to a caller while the lock is held: its callbacks are its own business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+
+from . import protocol
+from .errors import (
+    Blocked,
+    CallTimeout,
+    ClientClosed,
+    ConnectionLost,
+    EncodeError,
+    JsonRpcAmqpError,
+    MalformedReply,
+    NotConnected,
+    TransportError,
+)
+from .pending import Call, Pending
+from .transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
+from .transport.tags import unroutable
+
+log = logging.getLogger("jsonrpc_amqp.client")
+
+# What was learned of a queue is good for this long when many calls end together.
+_FACTS_SECONDS = 0.25
+
+
+class Caller:
+    """
+    Sends the calls of one client, over one connection, to any number of services.
+
+    Args:
+        transport: Connects and reconnects.
+        exchange: The topic exchange.
+        reply: "topic" for a reply queue of our own on the exchange, "direct" for RabbitMQ's direct reply-to.
+        confirm: Have the broker confirm calls too, so that a queue that refuses one ends it at once.
+        declare: Declare the exchange, or only check that it is there.
+        user: The AMQP user, for keys and ``user_id``; None where it is not known.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        exchange: str,
+        reply: str,
+        confirm: bool,
+        declare: bool,
+        user: str | None,
+    ) -> None:
+        self._transport = transport
+        self._exchange = exchange
+        self._reply = reply
+        self._confirm = confirm
+        self._declare = declare
+        self._user = user
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._ids = itertools.count(1)
+        self._correlations = itertools.count(1)
+        self._pending = Pending()
+        self._parked: list[Call] = []
+        self._next_tick = 0.0
+        self._session: Session | None = None
+        self._failure: TransportError | None = None
+        self._gave_up = False
+        self._closed = False
+        self._services: set[str] = set()
+        self._token = ""
+        self._addresses: dict[str, protocol.Address] = {}
+        self._bound: set[str] = set()
+        self._binding: set[str] = set()
+        self._facts: dict[str, tuple[float, QueueFacts | None]] = {}
+        self.stats: Counter[str] = Counter()
+
+    # -- from any thread ------------------------------------------------------------------------------
+
+    def number(self) -> int:
+        """Give the next JSON-RPC id of this client; none is given twice."""
+        return next(self._ids)
+
+    def use(self, service: str) -> None:
+        """
+        Note that a service will be called, so that its answers can be bound as soon as there is a connection.
+
+        Raises:
+            InvalidName: The name breaks a rule, or makes a routing key over 255 bytes.
+        """
+        if service not in self._services:
+            self._address(service, protocol.new_token())
+            self._services.add(service)
+
+    def launch(self, call: Call) -> None:
+        """
+        Take a call in; it ends by its deadline, whatever happens.
+
+        Raises:
+            ClientClosed: At once; the call is not taken in.
+        """
+        self.use(call.service)
+        self._check_process()
+        with self._lock:
+            self._check_open()
+            call.number = str(next(self._correlations))
+            self._pending.add(call)
+            wake = self._pending.next_alarm < self._next_tick
+            session = self._session
+            refusal = self._send_or_park(call)
+        if refusal is not None:
+            call.fail(refusal)
+        if session is None:
+            self._transport.start(self)
+        else:
+            session.flush()
+        if wake:
+            self._transport.wake()
+
+    def expire(self, call: Call) -> None:
+        """End a call now whose deadline has passed, unless it is ending."""
+        with self._lock:
+            mine = self._pending.pop(call.number)
+        if mine is not None:
+            mine.fail(self._expired(mine))
+
+    def connect(self, timeout: float | None) -> None:
+        """
+        Wait until there is a connection.
+
+        Raises:
+            TransportError: What was in the way, by ``timeout`` seconds.
+        """
+        self._check_process()
+        with self._lock:
+            self._check_open()
+            self._forget_failure()
+        self._transport.start(self)
+        with self._changed:
+            if self._changed.wait_for(lambda: self._session is not None or self._gave_up or self._closed, timeout):
+                self._check_open()
+                if self._failure is not None and self._gave_up:
+                    raise self._failure.again()
+            else:
+                raise self._not_connected(timeout)
+
+    def close(self, timeout: float) -> None:
+        """End every call with ``ClientClosed``, then the connection."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._closed = True
+            calls = self._pending.take(lambda _call: True)
+            self._parked.clear()
+            self._changed.notify_all()
+        for call in calls:
+            call.fail(ClientClosed("the client was closed before the answer came", may_have_run=call.sent))
+        self._transport.close(timeout)
+
+    def counts(self) -> dict[str, int]:
+        """Give the counters, and how many calls are pending."""
+        return {**self.stats, "pending": len(self._pending)}
+
+    def _forget_failure(self) -> None:
+        self._failure, self._gave_up = None, False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("the client is closed; make a new one")
+
+    def _check_process(self) -> None:
+        # Before any lock: a lock that another thread held at the fork stays locked in the child.
+        if os.getpid() != self._pid:
+            raise ClientClosed(
+                f"this client belongs to process {self._pid}, which forked this one: a connection cannot be shared. "
+                "Make a client in each process"
+            )
+
+    # -- sending; with the lock held --------------------------------------------------------------------
+
+    def _address(self, service: str, token: str) -> protocol.Address:
+        return protocol.Address(
+            exchange=self._exchange,
+            service=service,
+            client=protocol.client_word(self._user, token),
+            reply_to=protocol.DIRECT_REPLY_TO if self._reply == "direct" else None,
+            user=self._user,
+        )
+
+    def _send_or_park(self, call: Call) -> JsonRpcAmqpError | None:
+        session = self._session
+        if session is None or session.congested:
+            self._parked.append(call)
+        elif self._reply == "topic" and call.service not in self._bound and not call.unanswered:
+            self._parked.append(call)
+            if call.service not in self._binding:
+                self._bind(session, call.service)
+        else:
+            return self._send(session, call)
+        return None
+
+    def _send(self, session: Session, call: Call) -> JsonRpcAmqpError | None:
+        """Hand a call to the session. Gives the error that ends it, if any."""
+        address = self._addresses.get(call.service)
+        if address is None:
+            address = self._addresses[call.service] = self._address(call.service, self._token)
+        try:
+            message = self._message(address, call)
+            if self._confirm or call.unanswered:
+                call.sent = session.publish_confirmed(message, partial(self._confirmed, call))
+            else:
+                call.sent = session.publish(message)
+        except CallTimeout as exc:
+            self._pending.pop(call.number)
+            return exc
+        except ValueError as exc:
+            self._pending.pop(call.number)
+            return EncodeError(f"AMQP has no form for the message: {exc}")
+        if not call.sent:
+            self._parked.append(call)  # the session just ended; there will be another
+        return None
+
+    @staticmethod
+    def _message(address: protocol.Address, call: Call) -> Publish:
+        if call.unanswered:
+            return protocol.notification(
+                address, call.body, message_id=f"{address.client}-{call.number}", headers=call.headers
+            )
+        deadline = None if call.timeout is None else call.deadline
+        return protocol.call(
+            address,
+            call.body,
+            number=call.number,
+            qid=call.qid,
+            deadline=deadline,
+            now=time.monotonic(),
+            persistent=call.persistent,
+            headers=call.headers,
+        )
+
+    def _bind(self, session: Session, service: str) -> None:
+        self._binding.add(service)
+        address = self._addresses[service] = self._address(service, self._token)
+        session.bind(address.reply_binding, partial(self._on_bound, session, service))
+
+    def _send_parked(self, session: Session) -> list[tuple[Call, JsonRpcAmqpError]]:
+        parked, self._parked = self._parked, []
+        refused = []
+        for call in parked:
+            if call in self._pending:
+                error = self._send_or_park(call)
+                if error is not None:
+                    refused.append((call, error))
+        return refused
+
+    # -- told by the owner of the connection ------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """A token of its own for each connection, so that no two clients ever await the same keys."""
+        with self._lock:
+            self._token = protocol.new_token()
+            self._addresses = {service: self._address(service, self._token) for service in self._services}
+            self._bound = set(self._addresses)
+            self._binding.clear()
+            return Plan(
+                exchange=self._exchange,
+                declare=self._declare,
+                reply_queue=self._reply,
+                bindings=tuple(address.reply_binding for address in self._addresses.values()),
+                confirm=self._confirm,
+            )
+
+    def on_open(self, session: Session) -> None:
+        with self._lock:
+            self._session = session
+            self._failure = None
+            self._facts.clear()
+            refused = self._send_parked(session)
+            self._changed.notify_all()
+        self._fail(refused)
+        session.flush()
+
+    def on_failed(self, error: TransportError, retry_in: float | None) -> None:
+        again = "" if retry_in is None else f"; next attempt in {retry_in:.1f} s"
+        log.warning("%s%s", error, again)
+        with self._lock:
+            self._failure = error
+            self._gave_up = retry_in is None
+            self.stats["failed_attempts"] += 1
+            calls = [] if retry_in is not None else self._pending.take(lambda _call: True)
+            if retry_in is None:
+                self._parked.clear()
+            self._changed.notify_all()
+        self._fail([(call, error.again()) for call in calls])
+
+    def on_lost(self, session: Session, error: TransportError) -> None:
+        with self._lock:
+            if self._session is not session:
+                return
+            self._session = None
+            lost = self._pending.take(lambda call: call.sent)
+            self.stats["connections_lost"] += 1
+            closed = self._closed
+        if not closed:
+            log.warning("%s; %d calls in flight end with ConnectionLost", error, len(lost))
+        self._fail([(call, _lost(call, error)) for call in lost])
+
+    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
+        with self._lock:
+            paired = [(self._pending.pop(delivery.correlation_id), delivery) for delivery in deliveries]
+        for call, delivery in paired:
+            if call is None:
+                self._drop(delivery)
+            elif delivery.body is None:
+                call.fail(
+                    MalformedReply(f"the answer of {call.service!r} has {delivery.size} bytes, over the size cap")
+                )
+            else:
+                call.answer(delivery.body)
+
+    def on_returned(self, session: Session, returned: Returned) -> None:
+        self._end(returned.correlation_id, unroutable(returned))
+
+    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+        self._end(message.correlation_id, error)
+
+    def on_congested(self, session: Session, congested: bool) -> None:
+        if congested:
+            return
+        with self._lock:
+            refused = self._send_parked(session)
+        self._fail(refused)
+        session.flush()
+
+    def on_tick(self, now: float) -> float | None:
+        with self._lock:
+            near, expired = self._pending.due(now)
+            alarm = self._next_tick = self._pending.next_alarm
+            session = self._session
+        for call in expired:
+            call.fail(self._expired(call))
+        if session is not None:
+            for service in {call.service for call in near if call.sent and not call.unanswered}:
+                self._look_at_queue(session, service, now)
+        return None if alarm == math.inf else alarm
+
+    def _on_bound(self, session: Session, service: str, error: TransportError | None) -> None:
+        with self._lock:
+            if self._session is not session:
+                return
+            self._binding.discard(service)
+            if error is None:
+                self._bound.add(service)
+                refused = self._send_parked(session)
+            else:
+                calls = self._pending.take(lambda call: call.service == service and not call.sent)
+                refused = [(call, error.again()) for call in calls]
+        self._fail(refused)
+        session.flush()
+
+    def _confirmed(self, call: Call, error: TransportError | None) -> None:
+        if error is None and not call.unanswered:
+            return  # the broker has it; the answer is still to come
+        with self._lock:
+            mine = self._pending.pop(call.number)
+        if mine is None:
+            return
+        if error is None:
+            mine.answer(b"")
+        else:
+            mine.fail(error)
+
+    def _end(self, number: str | None, error: TransportError) -> None:
+        with self._lock:
+            call = self._pending.pop(number)
+        if call is not None:
+            call.fail(error)
+
+    @staticmethod
+    def _fail(refused: Iterable[tuple[Call, JsonRpcAmqpError]]) -> None:
+        for call, error in refused:
+            call.fail(error)
+
+    def _drop(self, delivery: Delivery) -> None:
+        self.stats["dropped_replies"] += 1
+        log.info(
+            "dropped an answer that nobody awaits any more (correlation_id %s)",
+            protocol.printable(delivery.correlation_id or ""),
+        )
+
+    # -- deadlines --------------------------------------------------------------------------------------
+
+    def _look_at_queue(self, session: Session, service: str, now: float) -> None:
+        known = self._facts.get(service)
+        if known is None or now - known[0] > _FACTS_SECONDS:
+            queue = protocol.request_queue(service)
+            session.inspect(queue, lambda facts: self._facts.update({service: (time.monotonic(), facts)}))
+
+    def _expired(self, call: Call) -> TransportError:
+        self.stats["timeouts"] += 1
+        session, service = self._session, call.service
+        within = _within(call.timeout)
+        if not call.sent:
+            if session is None:
+                return self._not_connected(call.timeout)
+            if session.congested:
+                return Blocked(f"the broker took no messages{within} (a memory or disk alarm?); nothing was sent")
+            return CallTimeout(f"{service!r} could not be called{within}; nothing was sent", may_have_run=False)
+        if call.unanswered:
+            return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
+        return CallTimeout(f"no answer from {service!r}{within}: {self._why(service)}")
+
+    def _why(self, service: str) -> str:
+        queue = protocol.request_queue(service)
+        known = self._facts.get(service)
+        if known is None:
+            return "the method may have run, or may still"
+        facts = known[1]
+        if facts is None:
+            return f"queue {queue!r} does not exist (any more)"
+        if facts.consumers == 0:
+            return f"queue {queue!r} has 0 consumers: no server is running; {facts.messages} messages wait in it"
+        return (
+            f"queue {queue!r} has {facts.consumers} consumers and {facts.messages} messages waiting: "
+            "the method may have run, or may still"
+        )
+
+    def _not_connected(self, timeout: float | None) -> NotConnected:
+        last = "" if self._failure is None else f"; the last attempt: {self._failure}"
+        return NotConnected(f"no connection to the broker{_within(timeout)}{last}. Nothing was sent")
+
+
+def _within(timeout: float | None) -> str:
+    return "" if timeout is None else f" within {timeout:g} s"
+
+
+def _lost(call: Call, error: TransportError) -> TransportError:
+    what = "the broker may have taken it" if call.unanswered else "the method may have run"
+    return ConnectionLost(f"{error}; {what}")

@@ -1,0 +1,467 @@
+"""
+The command ``jsonrpc-amqp``: serve, call, notify, demo.
+
+Results go to standard output, everything else to standard error. What came over the wire is written such that it
+cannot steer a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from inspect import signature
+from operator import attrgetter
+from types import ModuleType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from . import Client, EncodeError, RemoteError, Server, TransportError, __version__, demo, global_methods
+from .workers import Workers, stop_with_parent
+
+REMOTE_ERROR = 1
+USAGE_ERROR = 2
+TRANSPORT_ERROR = 3
+# As of a program that SIGINT ended: 1 would say that the server answered with an error.
+INTERRUPTED = 130
+
+# The longest that a message can be told to live: 2**32 - 1 ms.
+MAX_TIMEOUT = 4294967.0
+
+# What may steer a terminal, or turn the direction of its text, and may stand in a JSON string unescaped.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+_EXIT_CODES = f"""\b
+Exit codes:
+  0    done
+  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON
+  {USAGE_ERROR}    wrong usage; nothing was sent
+  {TRANSPORT_ERROR}    there is no answer; one line on standard error says why
+  {INTERRUPTED}  interrupted"""
+
+_CLIENT = signature(Client).parameters
+_SERVER = signature(Server).parameters
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("jsonrpc_amqp.cli")
+
+
+class Failure(click.ClickException):
+    """Ends the command with one line on standard error."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(_one_line(str(message)))
+
+
+class WrongUsage(Failure):
+    """The user can mend it."""
+
+    exit_code = USAGE_ERROR
+
+
+class NoAnswer(Failure):
+    """There is no broker, no service, or no answer in time."""
+
+    exit_code = TRANSPORT_ERROR
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _as_json(value: Any) -> bytes:
+    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+    text = json.dumps(value, ensure_ascii=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+def _timeout(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not 0 < value <= MAX_TIMEOUT:
+        raise click.BadParameter(f"{value:g} is not in the range 0 < seconds <= {MAX_TIMEOUT:.0f}")
+    return value
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Stack decorators; help shows them in this order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_url = click.option(
+    "--url",
+    envvar="AMQP_URL",
+    default="amqp://localhost",
+    show_default=True,
+    show_envvar=True,
+    help="The broker: amqp://user:password@host:port/vhost, amqps:// for TLS, several joined by ';' for failover. "
+    "Other users of this machine can read a command line: better put a password into the environment.",
+)
+_exchange = click.option(
+    "--exchange",
+    metavar="NAME",
+    default=_SERVER["exchange"].default,
+    show_default=True,
+    help="The topic exchange.",
+)
+_calling = _options(
+    click.argument("method"),
+    click.argument("params", required=False),
+    click.option("--service", required=True, metavar="NAME", help="The service to call."),
+    click.option(
+        "--timeout",
+        type=float,
+        callback=_timeout,
+        default=_CLIENT["timeout"].default,
+        show_default=True,
+        metavar="SECONDS",
+        help="Seconds for all of it, connecting included.",
+    ),
+    _url,
+    _exchange,
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jsonrpc-amqp")
+def main() -> None:
+    """JSON-RPC 2.0 over RabbitMQ: serve methods, and call them."""
+
+
+@main.command(epilog=_EXIT_CODES)
+@_calling
+@click.option(
+    "--reply",
+    type=click.Choice(["topic", "direct"]),
+    default=_CLIENT["reply"].default,
+    show_default=True,
+    help="How the answer comes: over the exchange, or by RabbitMQ's direct reply-to.",
+)
+def call(method: str, params: str | None, **options: Any) -> None:
+    """
+    Call METHOD and print its result as one line of JSON.
+
+    PARAMS is a JSON array (by position) or object (by name); "-" reads it from standard input.
+
+    \b
+    jsonrpc-amqp call time.now --service example
+    jsonrpc-amqp call add '[1, 2]' --service example
+    """
+    with _client(**options) as client:
+        result = client.call(method, _read_params(params))
+    click.echo(_as_json(result))
+
+
+@main.command(epilog=_EXIT_CODES)
+@_calling
+def notify(method: str, params: str | None, **options: Any) -> None:
+    """
+    Send a notification of METHOD; nobody answers it.
+
+    Done when the broker has it on disk in the service's queue. PARAMS as for call.
+
+    \b
+    jsonrpc-amqp notify log.write '{"line": "hello"}' --service example
+    """
+    with _client(**options) as client:
+        client.notify(method, _read_params(params))
+
+
+@main.command("demo", epilog=_EXIT_CODES)
+@click.option("--url", default="memory://", show_default=True, help="The broker; memory:// needs none.")
+def show(url: str) -> None:
+    """Run a server and a client; print what each sees of one notification and of one call."""
+    with _errors():
+        demo.run(url, echo=lambda line: click.echo(_one_line(line)))
+
+
+@contextmanager
+def _client(**options: Any) -> Iterator[Client]:
+    with _errors():
+        # The first attempt is the only one: a person waits, and a script can loop.
+        client = Client(reconnect=False, **_given(options))
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Tell what went wrong, and end with the exit code for it."""
+    # What a client logs on its way to an error is in the error.
+    logging.basicConfig(handlers=[logging.NullHandler()])
+    try:
+        yield
+    except RemoteError as error:
+        click.echo(_as_json(_error_object(error)), err=True)
+        sys.exit(REMOTE_ERROR)
+    except TransportError as error:
+        raise NoAnswer(error) from None
+    except (EncodeError, ValueError) as error:
+        raise WrongUsage(error) from None
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _error_object(error: RemoteError) -> dict[str, Any]:
+    shown = {"code": error.code, "message": error.message}
+    return shown if error.data is None else {**shown, "data": error.data}
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _read_params(params: str | None) -> Any:
+    """
+    Give what PARAMS stands for.
+
+    Raises:
+        WrongUsage: It is no JSON array or object.
+    """
+    if params is None:
+        return None
+    try:
+        text = sys.stdin.buffer.read().decode() if params == "-" else params
+        value = json.loads(text, parse_constant=_no_json)
+    except ValueError as error:
+        raise WrongUsage(f"PARAMS is not JSON: {error}") from None
+    except RecursionError:
+        raise WrongUsage("PARAMS is nested too deep") from None
+    if not isinstance(value, (list, dict)):
+        raise WrongUsage("PARAMS is a JSON array or object, such as '[1, 2]' or '{\"a\": 1}'")
+    return value
+
+
+def _no_json(name: str) -> NoReturn:
+    raise ValueError(f"there is no {name} in it")
+
+
+@main.command(
+    epilog=f"""\b
+Exit codes:
+  0  told to end, and drained
+  {USAGE_ERROR}  wrong usage, or TARGET cannot be served
+  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties"""
+)
+@click.argument("target")
+@click.option("--service", metavar="NAME", help="The service's name. Needed unless TARGET is a Server.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Run so many processes, and restart the dead.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=_SERVER["concurrency"].default,
+    show_default=True,
+    help="Methods that run at a time, in each process.",
+)
+@click.option(
+    "--prefetch",
+    type=click.IntRange(min=1, max=65535),
+    metavar="N",
+    show_default="64, and at least twice the concurrency",
+    help="Most requests that a process holds.",
+)
+@_url
+@_exchange
+@click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="The least that is logged, on standard error.",
+)
+@click.option("--worker", type=(int, int), hidden=True)
+@click.pass_context
+def serve(
+    context: click.Context,
+    /,
+    target: str,
+    workers: int | None,
+    worker: tuple[int, int] | None,
+    log_level: str,
+    url: str,
+    **options: Any,
+) -> None:
+    """
+    Serve TARGET until SIGTERM or SIGINT, then finish what runs; a second signal ends at once.
+
+    \b
+    TARGET is found from the working directory:
+      module            its Server if it has exactly one, else all methods
+                        that were registered with jsonrpcserver's @method
+      module:attribute  a Server, a dict of methods, or a module
+
+    A Server has its own url, service and numbers: no option may say otherwise.
+
+    A missing broker is waited for.
+
+    \b
+    jsonrpc-amqp serve examples.example_broker --service example --workers 3
+    """
+    _start_logging(log_level, None if worker is None else worker[0])
+    if workers is not None:
+        _check(context, target, url, options)
+        sys.exit(_supervise(context, workers, url))
+    server = _make_server(context, target, url, options)
+    if worker is None:
+        _serve(server)
+    else:
+        _serve_as_worker(server, worker[1])
+
+
+def _serve_as_worker(server: Server, lifeline: int) -> None:
+    told = stop_with_parent(lifeline, server.stop)
+    try:
+        _serve(server)
+    except RuntimeError:
+        # A server that was stopped before it began does not begin.
+        if not told.is_set():
+            raise
+
+
+def _serve(server: Server) -> None:
+    try:
+        server.serve_forever()
+    except TransportError as error:
+        # The server logs why it gives up; once is enough.
+        if logging.getLogger("jsonrpc_amqp.server").isEnabledFor(logging.WARNING):
+            sys.exit(TRANSPORT_ERROR)
+        raise NoAnswer(error) from None
+
+
+def _check(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> None:
+    """End this process if TARGET cannot be served: no worker could."""
+    # In a child: what the module opens and starts when it is imported is no business of the workers' parent.
+    child = os.fork()
+    if child == 0:
+        code = 0
+        try:
+            _make_server(context, target, url, options)
+        except Failure as failure:
+            failure.show()
+            code = failure.exit_code
+        # Nothing that the module started may keep it alive.
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        sys.exit(code)
+
+
+def _supervise(context: click.Context, count: int, url: str) -> int:
+    command = [sys.executable, "-m", "jsonrpc_amqp", *_same_command(context)]
+    # Not on a command line: it may hold a password.
+    env = {**os.environ, "AMQP_URL": url} if _is_given(context, "url") else None
+    return Workers(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
+
+
+def _same_command(context: click.Context) -> list[str]:
+    """Give the arguments that this process was started with, without those that are for the parent alone."""
+    options = [name for name in context.params if name not in ("target", "workers", "url") and _is_given(context, name)]
+    return [
+        "serve",
+        context.params["target"],
+        *(f"--{name.replace('_', '-')}={context.params[name]}" for name in options),
+    ]
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _start_logging(level: str, worker: int | None) -> None:
+    who = "" if worker is None else f" [worker {worker}, process {os.getpid()}]"
+    logging.basicConfig(level=level.upper(), format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s")
+
+
+# -- TARGET -----------------------------------------------------------------------------------------------
+
+
+def _make_server(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> Server:
+    """
+    Give the server that TARGET and the options describe.
+
+    Raises:
+        WrongUsage: There is none, or they contradict each other.
+    """
+    found = _find(target)
+    if isinstance(found, Server):
+        _check_agreement(context, target, found)
+        return found
+    if not options["service"]:
+        raise WrongUsage(f"which service? Give --service: {target} is no Server with a name of its own")
+    try:
+        return Server(url, methods=found, **_given(options))
+    except (TypeError, ValueError) as error:
+        raise WrongUsage(error) from None
+
+
+def _check_agreement(context: click.Context, target: str, server: Server) -> None:
+    for name in ("url", "concurrency", "prefetch", "exchange", "queue"):
+        if _is_given(context, name):
+            raise WrongUsage(f"{target} is a Server, which has its own {name}: drop --{name}")
+    service = context.params["service"]
+    if service not in (None, server.service):
+        raise WrongUsage(f"{target} is a Server of {server.service!r}, not of {service!r}")
+
+
+def _find(target: str) -> Server | Mapping[str, Any]:
+    module_name, colon, attribute = target.partition(":")
+    found: Any = _import(module_name)
+    if colon:
+        try:
+            found = attrgetter(attribute)(found)
+        except AttributeError:
+            raise WrongUsage(f"{module_name} has no attribute {attribute!r}") from None
+    if isinstance(found, ModuleType):
+        found = _served_by(found)
+    if isinstance(found, (Server, Mapping)):
+        return found
+    raise WrongUsage(
+        f"{target} is a {type(found).__name__}; what can be served is a Server, a dict of methods, or a module"
+    )
+
+
+def _import(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return import_module(name)
+    except Exception as error:
+        log.debug("cannot import %s", name, exc_info=error)
+        raise WrongUsage(f"cannot import {name}: {_told(error)}") from None
+
+
+def _told(error: Exception) -> str:
+    """Say what an import raised, and where, unless that was the import machinery."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if "importlib" in where.filename else f" ({where.filename}, line {where.lineno})"
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _served_by(module: ModuleType) -> Server | Mapping[str, Any]:
+    servers = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Server)}
+    if len(servers) > 1:
+        names = " or ".join(f"{module.__name__}:{name}" for name, _server in servers.values())
+        raise WrongUsage(f"{module.__name__} has several Servers; say which: {names}")
+    for _name, server in servers.values():
+        return server
+    if not global_methods:
+        raise WrongUsage(
+            f"{module.__name__} has nothing to serve: no Server, and no method registered with jsonrpcserver's @method"
+        )
+    return global_methods

@@ -1,0 +1,418 @@
+"""
+The client: call, notify, batch, send, submit, proxy.
+
+    with Client("amqp://", service="example", timeout=5) as client:
+        client.call("time.now")
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, TypedDict, TypeVar
+
+from typing_extensions import Unpack
+
+from . import context, messages, protocol
+from .caller import Caller
+from .errors import CallTimeout, MalformedReply, MessageTooLarge, TransportError
+from .pending import Call, FutureCall, WaitingCall
+from .transport import connect_transport
+from .transport.base import Transport
+
+C = TypeVar("C", bound=Call)
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+# Long enough for a method that works, short enough that a mistake is noticed by the one who made it.
+DEFAULT_TIMEOUT = 30.0
+# A message that a broker with default limits (16 MiB since RabbitMQ 4.0) takes.
+MAX_SIZE = 16 << 20
+# The connection's owner ends calls at their deadline; a caller whose owner is stuck ends by itself this much later.
+_SLACK = 0.05
+
+
+class Options(TypedDict, total=False):
+    """
+    What every form of a call takes by keyword; what is left out is the client's.
+
+    Attributes:
+        timeout: Seconds until the call ends in any case; None: never.
+        service: The service to call.
+        headers: AMQP headers to send along.
+        persistent: Have the broker keep the message on disk; notifications are kept unless said otherwise.
+    """
+
+    timeout: float | None
+    service: str
+    headers: Mapping[str, Any] | None
+    persistent: bool
+
+
+class Calls:
+    """
+    The forms of a call. ``Client`` has them, and what ``with_options`` gives.
+
+    Every form takes the keywords of ``Options``. A call made inside a handler has no more time than the handler's
+    own caller has left.
+    """
+
+    def __init__(self, caller: Caller, defaults: Options, *, max_size: int) -> None:
+        self._caller = caller
+        self._defaults = defaults
+        self._max_size = max_size
+
+    def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
+        """
+        Call a method and wait for its result.
+
+        Args:
+            method: Its name.
+            params: By position (a list or tuple), by name (a dict), or None.
+            options: See ``Options``.
+
+        Returns:
+            The result.
+
+        Raises:
+            RemoteError: The server answered with an error; a subclass for each standard code.
+            TransportError: There is no answer; ``may_have_run`` says whether the method may have run.
+            EncodeError: ``params`` has no form in JSON.
+        """
+        number = self._caller.number()
+        call = self._make(WaitingCall, messages.request(method, params, number), options, qid=str(number))
+        return messages.result_of(self._await(call), number)
+
+    def notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> None:
+        """
+        Send a notification; returns once the broker has confirmed that it is in the service's queue, on disk.
+
+        Raises:
+            TransportError: It was not confirmed; ``may_have_run`` says whether it may have been taken all the same.
+            EncodeError: ``params`` has no form in JSON.
+        """
+        self._await(self._make(WaitingCall, messages.notification(method, params), options, unanswered=True))
+
+    def submit(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[Any]:
+        """
+        Call a method; gives at once a future of what ``call`` would give or raise.
+
+        Callbacks of the future run on the thread that owns the connection: they must not block, nor call and wait.
+
+        Raises:
+            ClientClosed, MessageTooLarge, EncodeError: At once.
+        """
+        number = self._caller.number()
+        parse = partial(messages.result_of, expected_id=number)
+        call = self._make(FutureCall, messages.request(method, params, number), options, qid=str(number), parse=parse)
+        self._caller.launch(call)
+        return call.future
+
+    def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
+        """Send a notification; gives at once a future that is done (None) when the broker has confirmed it."""
+        body = messages.notification(method, params)
+        call = self._make(FutureCall, body, options, unanswered=True, parse=lambda _body: None)
+        self._caller.launch(call)
+        return call.future
+
+    def batch(self, **options: Unpack[Options]) -> Batch:
+        """Collect calls and notifications in a ``with`` block; they leave as one message when it ends."""
+        return Batch(self, options)
+
+    def send(
+        self, request: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Unpack[Options]
+    ) -> messages.Response | list[messages.Response] | None:
+        """
+        Send what jsonrpcclient's ``request`` or ``notification`` gives, or a list of those.
+
+        Returns:
+            jsonrpcclient's ``Ok`` or ``Error``; for a list a list of them in the order of the calls in it; None for
+            notifications.
+
+        Raises:
+            TransportError: There is no answer. A batch whose answer lacks a member is a ``MalformedReply``.
+        """
+        body = messages.encode(request)
+        kind = messages.classify(body)
+        reply = self._exchange_bytes(body, kind, options)
+        if reply is None:
+            return None
+        if isinstance(request, Mapping):
+            return messages.parse_response(reply, kind.id)
+        ids = [each["id"] for each in request if "id" in each]
+        return _complete(messages.parse_batch(reply, ids))
+
+    def send_raw(self, body: bytes, **options: Unpack[Options]) -> bytes | None:
+        """
+        Send bytes as they are, and give the answer's as they are; None where the specification wants no answer.
+
+        For bridges and adapters: nothing is checked but the size, so bytes that are no JSON are answered by the server.
+        """
+        return self._exchange_bytes(body, messages.classify(body), options)
+
+    @property
+    def proxy(self) -> Proxy:
+        """Methods as attributes: ``client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
+        return Proxy(self, "")
+
+    def with_options(self, **options: Unpack[Options]) -> Calls:
+        """Give the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
+        if "service" in options:
+            self._caller.use(options["service"])
+        return Calls(self._caller, {**self._defaults, **options}, max_size=self._max_size)
+
+    def _exchange_bytes(self, body: bytes, kind: messages.Kind, options: Options) -> bytes | None:
+        qid = protocol.qid_of(kind.id)
+        reply = self._await(self._make(WaitingCall, body, options, qid=qid, unanswered=kind.is_notification))
+        return None if kind.is_notification else reply
+
+    def _make(
+        self,
+        kind: Callable[..., C],
+        body: bytes,
+        options: Options,
+        *,
+        qid: str = protocol.NO_QID,
+        unanswered: bool = False,
+        **more: Any,
+    ) -> C:
+        if len(body) > self._max_size:
+            raise MessageTooLarge(
+                f"the request has {len(body)} bytes, over the cap of {self._max_size}; it was not sent"
+            )
+        if not _KNOWN.issuperset(options):
+            raise TypeError(f"unknown option {', '.join(set(options) - _KNOWN)}; known: {', '.join(sorted(_KNOWN))}")
+        chosen: Options = {**self._defaults, **options} if options else self._defaults
+        service = chosen.get("service")
+        if not service:
+            raise TypeError("which service? Give service= to the call, or to the client as its default")
+        timeout = _time_left(chosen.get("timeout"))
+        return kind(
+            service,
+            body,
+            qid=qid,
+            deadline=math.inf if timeout is None else time.monotonic() + timeout,
+            timeout=timeout,
+            persistent=chosen.get("persistent", unanswered),
+            unanswered=unanswered,
+            headers=chosen.get("headers"),
+            **more,
+        )
+
+    def _await(self, call: WaitingCall) -> bytes:
+        self._caller.launch(call)
+        if not call.wait(call.deadline - time.monotonic() + _SLACK):
+            self._caller.expire(call)
+            call.wait(math.inf)
+        return call.result()
+
+
+_KNOWN = frozenset(Options.__annotations__)
+
+
+def _time_left(timeout: float | None) -> float | None:
+    """Bound a timeout by what the caller of the handler that we may be in has left."""
+    request = context.peek()
+    left = None if request is None else request.remaining
+    if left is None:
+        return timeout
+    if left <= 0:
+        raise CallTimeout("the caller of this handler has given up; nothing was sent", may_have_run=False)
+    return left if timeout is None else min(timeout, left)
+
+
+def _complete(answers: list[messages.Response | MalformedReply]) -> list[messages.Response]:
+    complete: list[messages.Response] = []
+    for answer in answers:
+        if isinstance(answer, MalformedReply):
+            raise answer
+        complete.append(answer)
+    return complete
+
+
+class Client(Calls):
+    """
+    Calls JSON-RPC 2.0 methods over RabbitMQ. One is enough for a process: safe to use from many threads at once.
+
+    Nothing is connected until the first use, ``start()`` or ``with``. A lost connection is made again by itself.
+    Not to be shared with a forked process: there each use raises ``ClientClosed``.
+
+    Args:
+        url: ``amqp://user:password@host:port/vhost``, ``amqps://`` for TLS with the host's name verified, several
+            joined by ``;`` for failover, or ``memory://NAME``.
+        service: The service to call, where a call does not say.
+        timeout: Seconds that a call waits where it does not say; None for ever.
+        exchange: The topic exchange.
+        reply: "topic": answers come over the exchange to a queue of this client. "direct": over RabbitMQ's direct
+            reply-to, faster and private.
+        confirm: Have the broker confirm calls too: a full queue that refuses one then fails it at once
+            (``Overloaded``).
+        declare: Declare the exchange; False only checks that it is there.
+        user: The AMQP user, where the URL does not tell (certificates).
+        tls: py-amqp's TLS options: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
+        heartbeat: Seconds between heartbeats that are offered to the broker; 0 for none.
+        connect_timeout: Seconds for one attempt to connect.
+        reconnect: False makes a failed attempt final for the calls that wait for it.
+        connection_name: Shown by RabbitMQ's management.
+        max_size: Most bytes of a request and of an answer.
+        transport: Use this one and not what the URL names.
+
+    Raises:
+        InvalidName: The service's name breaks a rule.
+        ValueError: The URL is malformed.
+    """
+
+    def __init__(
+        self,
+        url: str = "amqp://",
+        service: str | None = None,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        exchange: str = protocol.DEFAULT_EXCHANGE,
+        reply: Literal["topic", "direct"] = "topic",
+        confirm: bool = False,
+        declare: bool = True,
+        user: str | None = None,
+        tls: Mapping[str, Any] | None = None,
+        heartbeat: float = 10.0,
+        connect_timeout: float = 5.0,
+        reconnect: bool = True,
+        connection_name: str | None = None,
+        max_size: int = MAX_SIZE,
+        transport: Transport | None = None,
+    ) -> None:
+        if reply not in ("topic", "direct"):
+            raise ValueError(f"reply is 'topic' or 'direct', not {reply!r}")
+        if transport is None:
+            transport = connect_transport(
+                url,
+                connection_name=connection_name or f"jsonrpc-amqp client {os.getpid()}",
+                heartbeat=heartbeat,
+                connect_timeout=connect_timeout,
+                reconnect=reconnect,
+                max_body=max_size,
+                tls=tls,
+            )
+        self._where = protocol.redact(url)
+        caller = Caller(
+            transport, exchange=exchange, reply=reply, confirm=confirm, declare=declare, user=user or transport.user
+        )
+        defaults: Options = {"timeout": timeout}
+        if service is not None:
+            caller.use(service)
+            defaults["service"] = service
+        super().__init__(caller, defaults, max_size=max_size)
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._defaults.get('service')!r} at {self._where}>"
+
+    def start(self, timeout: float | None = DEFAULT_TIMEOUT) -> Client:
+        """
+        Connect, and wait until that is done.
+
+        Raises:
+            NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same.
+            AccessRefused, TopologyMismatch: The broker said no; attempts end.
+        """
+        self._caller.connect(timeout)
+        return self
+
+    def close(self, timeout: float = 1.0) -> None:
+        """End what is in flight with ``ClientClosed``, then the connection, in about ``timeout`` seconds at most."""
+        self._caller.close(timeout)
+
+    def __enter__(self) -> Client:
+        return self.start(self._defaults["timeout"])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def stats(self) -> dict[str, int]:
+        """Give the counters: pending calls, timeouts, dropped replies, lost connections, failed attempts."""
+        return self._caller.counts()
+
+
+class Batch:
+    """
+    Calls and notifications that leave as one message. Made by ``Client.batch``.
+
+    ``call`` gives a future that is done when the block ends. If the block raises, nothing is sent.
+    """
+
+    def __init__(self, calls: Calls, options: Options) -> None:
+        self._calls = calls
+        self._options = options
+        self._members: list[dict[str, Any]] = []
+        self._futures: dict[int, Future[Any]] = {}
+
+    def call(self, method: str, params: Params = None) -> Future[Any]:
+        """Add a call; gives the future of its result."""
+        number = self._calls._caller.number()
+        self._members.append(messages.request_object(method, params, number))
+        future = self._futures[number] = Future()
+        return future
+
+    def notify(self, method: str, params: Params = None) -> None:
+        """Add a notification. In a batch with calls the broker's confirm is not waited for."""
+        self._members.append(messages.notification_object(method, params))
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            for future in self._futures.values():
+                future.cancel()
+        elif self._members:
+            self._send()
+
+    def _send(self) -> None:
+        calls, futures = self._calls, self._futures
+        try:
+            body = messages.encode(self._members)
+            reply = calls._await(calls._make(WaitingCall, body, self._options, unanswered=not futures))
+        except Exception as error:
+            for future in futures.values():
+                future.set_exception(error)
+            raise
+        if futures:
+            for future, answer in zip(futures.values(), messages.parse_batch(reply, list(futures)), strict=True):
+                _settle(future, answer)
+
+
+def _settle(future: Future[Any], answer: messages.Response | TransportError) -> None:
+    if isinstance(answer, TransportError):
+        future.set_exception(answer)
+    elif isinstance(answer, messages.Ok):
+        future.set_result(answer.result)
+    else:
+        future.set_exception(messages.to_exception(answer))
+
+
+class Proxy:
+    """A method's name, grown attribute by attribute, and called."""
+
+    def __init__(self, calls: Calls, name: str) -> None:
+        self.__calls = calls
+        self.__name = name
+
+    def __getattr__(self, part: str) -> Proxy:
+        # Python's own protocols ask for such names; a remote method of that name is called by call().
+        if part.startswith("__"):
+            raise AttributeError(part)
+        return Proxy(self.__calls, f"{self.__name}.{part}" if self.__name else part)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and kwargs:
+            raise TypeError("JSON-RPC takes parameters by position or by name, not both")
+        if not self.__name:
+            raise TypeError("a proxy is called by a method's name: client.proxy.time.now()")
+        return self.__calls.call(self.__name, list(args) if args else kwargs or None)

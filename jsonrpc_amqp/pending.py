@@ -1,0 +1,196 @@
+"""The calls that await their end: number of a call -> call; answer, expire, fail all (pure)."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any
+
+from .errors import JsonRpcAmqpError
+
+# So long before a deadline it is looked up how many consumers the queue has, for the error that may follow.
+_PROBE_SECONDS = 0.5
+_PROBE_SHARE = 0.2
+
+
+class Call(ABC):
+    """
+    One message on its way, and who waits for its end.
+
+    Attributes:
+        number: Given when it is taken in, and never again; as text, pairs the answer (``correlation_id``).
+        deadline: Monotonic seconds; infinite for a caller that waits for ever.
+        timeout: What the deadline was made from, in seconds, for messages.
+        sent: True once the transport has it, so that the method may have run.
+        unanswered: A notification: its end is the broker's confirm.
+    """
+
+    __slots__ = (
+        "body",
+        "deadline",
+        "headers",
+        "number",
+        "persistent",
+        "qid",
+        "sent",
+        "service",
+        "timeout",
+        "unanswered",
+    )
+
+    def __init__(
+        self,
+        service: str,
+        body: bytes,
+        *,
+        qid: str,
+        deadline: float,
+        timeout: float | None,
+        persistent: bool = False,
+        unanswered: bool = False,
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.number = ""
+        self.service = service
+        self.body = body
+        self.qid = qid
+        self.deadline = deadline
+        self.timeout = timeout
+        self.persistent = persistent
+        self.unanswered = unanswered
+        self.headers = headers
+        self.sent = False
+
+    @abstractmethod
+    def answer(self, body: bytes) -> None:
+        """End with the answer's bytes; empty for a notification that was confirmed."""
+
+    @abstractmethod
+    def fail(self, error: JsonRpcAmqpError) -> None:
+        """End with an error."""
+
+
+class WaitingCall(Call):
+    """A call whose thread waits for it. A bare lock does: a Future costs ten times as much."""
+
+    __slots__ = ("_done", "_error", "_reply")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reply = b""
+        self._error: JsonRpcAmqpError | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def answer(self, body: bytes) -> None:
+        self._reply = body
+        self._done.release()
+
+    def fail(self, error: JsonRpcAmqpError) -> None:
+        self._error = error
+        self._done.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end. False: it has not come."""
+        return self._done.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+    def result(self) -> bytes:
+        """
+        Give the answer's bytes, once the call has ended.
+
+        Raises:
+            JsonRpcAmqpError: What it ended with.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._reply
+
+
+class FutureCall(Call):
+    """A call that a Future stands for."""
+
+    __slots__ = ("_parse", "future")
+
+    def __init__(self, *args: Any, parse: Callable[[bytes], Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parse = parse
+        self.future: Future[Any] = Future()
+
+    def answer(self, body: bytes) -> None:
+        # A future that its owner cancelled meanwhile takes nothing any more.
+        with suppress(InvalidStateError):
+            try:
+                result = self._parse(body)
+            except Exception as exc:
+                self.future.set_exception(exc)
+            else:
+                self.future.set_result(result)
+
+    def fail(self, error: JsonRpcAmqpError) -> None:
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+
+class Pending:
+    """The calls without an end yet. Not locked: its owner does that."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Call] = {}
+        # (when, number, is the deadline): a look at the queue first, then the deadline. Answered calls leave theirs
+        # behind: taking them out at once would cost each call more than skipping them later.
+        self._alarms: list[tuple[float, str, bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __contains__(self, call: Call) -> bool:
+        return call.number in self._calls
+
+    @property
+    def next_alarm(self) -> float:
+        """When ``due`` has something to give at the earliest, in monotonic seconds; infinite for never."""
+        return self._alarms[0][0] if self._alarms else math.inf
+
+    def add(self, call: Call) -> None:
+        """Take a call in."""
+        self._calls[call.number] = call
+        if call.timeout is not None:
+            probe = call.deadline - min(_PROBE_SECONDS, call.timeout * _PROBE_SHARE)
+            heapq.heappush(self._alarms, (probe, call.number, False))
+            if len(self._alarms) > 2 * len(self._calls) + 1024:
+                self._compact()
+
+    def pop(self, number: str | None) -> Call | None:
+        """Take out the call of a number, if there is one."""
+        return self._calls.pop(number, None) if number is not None else None
+
+    def due(self, now: float) -> tuple[list[Call], list[Call]]:
+        """Give the calls that near their deadline, and take out those that reached it."""
+        near, expired = [], []
+        while self._alarms and self._alarms[0][0] <= now:
+            _when, number, final = heapq.heappop(self._alarms)
+            call = self._calls.get(number)
+            if call is None:
+                continue
+            if final:
+                expired.append(self._calls.pop(number))
+            else:
+                near.append(call)
+                heapq.heappush(self._alarms, (call.deadline, number, True))
+        return near, expired
+
+    def take(self, chosen: Callable[[Call], bool]) -> list[Call]:
+        """Take out all calls that fit."""
+        calls = [call for call in self._calls.values() if chosen(call)]
+        for call in calls:
+            del self._calls[call.number]
+        return calls
+
+    def _compact(self) -> None:
+        self._alarms = [alarm for alarm in self._alarms if alarm[1] in self._calls]
+        heapq.heapify(self._alarms)

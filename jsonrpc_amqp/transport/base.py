@@ -1,0 +1,269 @@
+"""
+The seam: what the JSON-RPC side asks of a transport, and what a transport tells it.
+
+It moves bytes and properties and knows no JSON. Two implementations: ``engine`` (RabbitMQ) and ``memory``.
+A ``Transport`` lives as long as its client or server and reconnects by itself; a ``Session`` is one
+live connection of it, with a generation number; what belongs to a dead session is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import TransportError
+
+JSON = "application/json"
+# https://www.rabbitmq.com/docs/direct-reply-to
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+
+
+@dataclass(slots=True)
+class Publish:
+    """
+    One AMQP publish, described but not performed.
+
+    ``content_encoding`` is left out on purpose: some clients hand over raw bytes when they see one.
+
+    Attributes:
+        expiration_ms: Whole milliseconds, 1 to 4294967295, after which the broker drops it; None: never.
+        timeout_ms: Sent as the header ``timeout-ms``; None: no such header.
+        headers: Further AMQP headers.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    mandatory: bool = True
+    persistent: bool = False
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration_ms: int | None = None
+    timeout_ms: int | None = None
+    message_id: str | None = None
+    user_id: str | None = None
+    headers: Mapping[str, Any] | None = None
+
+
+class Delivery:
+    """
+    One message that a consumer was handed (``basic.deliver``).
+
+    ``body`` is None when the message was over the size cap and was thrown away as it arrived;
+    ``size`` is what its header announced. Text is decoded from UTF-8 with ``surrogateescape``.
+    """
+
+    __slots__ = (
+        "body",
+        "channel",
+        "correlation_id",
+        "exchange",
+        "headers_of",
+        "message_id",
+        "raw_headers",
+        "redelivered",
+        "reply_to",
+        "routing_key",
+        "size",
+        "tag",
+        "timeout_ms",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        channel: int,
+        tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        body: bytes | None,
+        *,
+        size: int = 0,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        timeout_ms: int | None = None,
+        message_id: str | None = None,
+        user_id: str | None = None,
+        raw_headers: bytes | None = None,
+        headers_of: Callable[[bytes], dict[str, Any]] | None = None,
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.body = body
+        self.size = size
+        self.correlation_id = correlation_id
+        self.reply_to = reply_to
+        self.timeout_ms = timeout_ms
+        self.message_id = message_id
+        self.user_id = user_id
+        self.raw_headers = raw_headers
+        self.headers_of = headers_of
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The headers table, decoded when asked for: most handlers never look."""
+        if self.raw_headers is None or self.headers_of is None:
+            return {}
+        return self.headers_of(self.raw_headers)
+
+
+class Returned(NamedTuple):
+    """A mandatory message that no queue took (``basic.return``)."""
+
+    reply_code: int
+    reply_text: str
+    exchange: str
+    routing_key: str
+    correlation_id: str | None
+    message_id: str | None
+
+
+class QueueFacts(NamedTuple):
+    """What a passive declare tells about a queue."""
+
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What to set up on a fresh connection.
+
+    Attributes:
+        exchange: The topic exchange, durable.
+        declare: Declare what is missing; False checks passively, for users without configure rights.
+        queue: A durable shared queue to declare, bind and consume with acknowledgements (a server's).
+        queue_type: Sent as ``x-queue-type``; None sends no argument, so the virtual host decides.
+        reply_queue: Consume answers: "topic" an exclusive queue with a name of the broker's making,
+            "direct" RabbitMQ's ``amq.rabbitmq.reply-to``, None no answers.
+        bindings: Binding keys, for ``queue`` or for the "topic" reply queue.
+        prefetch: Most unacknowledged deliveries at a time (``basic.qos``).
+        confirm: Put the channel that publishes calls in confirm mode too.
+    """
+
+    exchange: str
+    declare: bool = True
+    queue: str | None = None
+    queue_type: str | None = None
+    reply_queue: str | None = None
+    bindings: tuple[str, ...] = ()
+    prefetch: int = 0
+    confirm: bool = False
+
+
+Outcome = Callable[[TransportError | None], None]
+"""Told once: None when the broker took the message (or did as asked), else what happened instead."""
+
+
+class Session(Protocol):
+    """
+    One live connection. Every verb may be called from any thread and returns at once.
+
+    Verbs on a session that is gone do nothing but count; callbacks run on the owner's thread.
+    """
+
+    generation: int
+
+    def publish(self, message: Publish) -> bool:
+        """Queue a publish. False: this session is gone and nothing was queued."""
+        ...
+
+    def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
+        """Queue a publish whose fate ``outcome`` is told. False: nothing was queued, nothing will be told."""
+        ...
+
+    def ack(self, delivery: Delivery) -> None:
+        """Acknowledge; gathered with others that are due."""
+        ...
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Give it back to the queue for somebody else."""
+        ...
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the connection takes it now."""
+        ...
+
+    def bind(self, routing_key: str, outcome: Outcome) -> None:
+        """Bind the reply queue with one more key."""
+        ...
+
+    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
+        """Look at a queue (passive declare). None: it does not exist, or that could not be learned."""
+        ...
+
+    def cancel(self, outcome: Outcome) -> None:
+        """Stop consuming (``basic.cancel``); told when no delivery can follow."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """True while the broker does not take what is queued: an alarm (``connection.blocked``), or a full outbox."""
+        ...
+
+
+class Listener(Protocol):
+    """What a client or server hears. Called by the owner of the connection: it may only enqueue, never block."""
+
+    def plan(self) -> Plan:
+        """Asked before each attempt to connect."""
+        ...
+
+    def on_open(self, session: Session) -> None:
+        """Connected, and all of the plan is set up."""
+        ...
+
+    def on_failed(self, error: TransportError, retry_in: float | None) -> None:
+        """An attempt failed. None: there will be no other until ``start`` is called again."""
+        ...
+
+    def on_lost(self, session: Session, error: TransportError) -> None:
+        """The connection is gone; outcomes of its confirmed publishes have been told."""
+        ...
+
+    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
+        """Messages arrived, in order; as many as one read brought."""
+        ...
+
+    def on_returned(self, session: Session, returned: Returned) -> None:
+        """A message of ``publish`` (not of ``publish_confirmed``) came back."""
+        ...
+
+    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+        """The broker refused this message of ``publish``. Those behind it were sent again, none is lost."""
+        ...
+
+    def on_congested(self, session: Session, congested: bool) -> None:
+        """``session.congested`` changed."""
+        ...
+
+    def on_tick(self, now: float) -> float | None:
+        """Do what is due; give the monotonic time of the next thing to do, or None."""
+        ...
+
+
+class Transport(Protocol):
+    """Connects, and keeps connected, one client or server."""
+
+    @property
+    def user(self) -> str | None:
+        """The AMQP user name, where it is known."""
+        ...
+
+    def start(self, listener: Listener) -> None:
+        """Begin to connect, unless connecting or connected. Returns at once."""
+        ...
+
+    def wake(self) -> None:
+        """Have ``on_tick`` called soon: something earlier than it last said is due."""
+        ...
+
+    def close(self, timeout: float) -> None:
+        """Write what is queued, close the connection and stop; gives up on an orderly end after ``timeout`` seconds."""
+        ...

@@ -1,0 +1,510 @@
+"""
+kombu and py-amqp: connecting, setting up and everything rare. The only module that imports them.
+
+Their quirks stop here. While a link is set up, py-amqp works as its authors mean it: it blocks, each read
+bounded by a deadline of ours. Once the link is live, the engine reads and writes the socket and cuts the
+frames; py-amqp is handed those that are rare, and never waits: a method that would wait registers what
+to do when its reply comes.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import amqp
+import kombu
+from amqp import spec
+from amqp.serialization import dumps as encode_fields
+from amqp.serialization import loads as decode_fields
+from kombu.transport import pyamqp
+from kombu.utils.url import url_to_parts
+
+from ..errors import AccessRefused, ConnectionLost, MessageTooLarge, NotConnected, TopologyMismatch, TransportError
+from .base import DIRECT_REPLY_TO, Plan, QueueFacts
+from .codec import Decoder, Encoder, Frame
+
+_DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+# The query parameters of RabbitMQ's own URI specification that a JSON-RPC user may need.
+_QUERY = {
+    "auth_mechanism",
+    "cacertfile",
+    "certfile",
+    "connection_timeout",
+    "heartbeat",
+    "keyfile",
+    "server_name_indication",
+    "verify",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerURL:
+    """One broker to connect to. Its repr has no password."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    vhost: str
+    tls: bool
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """Host and port, for messages."""
+        return f"{self.host}:{self.port}"
+
+
+def parse_urls(text: str) -> list[BrokerURL]:
+    """
+    Read ``amqp://user:password@host:port/vhost``, or several joined by ``;``, tried in turn.
+
+    ``amqps://`` means TLS. Query parameters are those of RabbitMQ's URI specification.
+
+    Raises:
+        ValueError: With a message that has no part of the URL which could be secret.
+    """
+    return [_parse_url(part.strip()) for part in text.split(";")]
+
+
+def _parse_url(text: str) -> BrokerURL:
+    scheme = text.partition("://")[0]
+    if scheme not in _DEFAULT_PORTS:
+        raise ValueError("a broker URL starts with amqp://, amqps:// or memory://")
+    try:
+        parts = url_to_parts(text)
+        port = parts.port
+        urlsplit(text)
+    except ValueError:
+        raise ValueError(
+            "the broker URL is malformed; is a '/', '?', '#' or ':' in the password not escaped?"
+        ) from None
+    unknown = sorted(set(parts.query) - _QUERY)
+    if unknown:
+        raise ValueError(
+            f"unknown parameter in the broker URL: {', '.join(unknown)}; known: {', '.join(sorted(_QUERY))}"
+        )
+    for name in ("heartbeat", "connection_timeout"):
+        value = parts.query.get(name, "0")
+        if not (value.isascii() and value.isdigit()):
+            raise ValueError(f"{name} in the broker URL must be a number (seconds; connection_timeout: milliseconds)")
+    return BrokerURL(
+        host=parts.hostname or "localhost",
+        port=port or _DEFAULT_PORTS[scheme],
+        user=parts.username or "guest",
+        password=parts.password or "guest",
+        vhost=parts.path or "/",
+        tls=scheme == "amqps",
+        options=dict(parts.query),
+    )
+
+
+class _Channel(pyamqp.Channel):
+    """py-amqp's channel, which on a live link never waits and is never reopened in place."""
+
+    def __init__(self, connection: _Connection, channel_id: int) -> None:
+        self.number = channel_id  # outlives the channel, unlike channel_id
+        self._reply: Callable[[tuple[Any, ...]], None] | None = None
+        self._pending: dict[Any, Callable[..., Any]]  # py-amqp's: what awaits a method, once
+        super().__init__(connection, channel_id, auto_decode=False)
+
+    def expecting(self, reply: Callable[[tuple[Any, ...]], None] | None) -> None:
+        """Have the reply of the method that is sent next handed to ``reply``."""
+        self._reply = reply
+
+    def wait(self, method: Any, callback: Any = None, timeout: Any = None, returns_tuple: bool = False) -> Any:
+        if not self.connection.live:
+            return super().wait(method, callback, timeout, returns_tuple)
+        reply, self._reply = self._reply, None
+        self._pending[method] = lambda _sig, *args: reply(args) if reply else None
+        return ("", 0, 0) if returns_tuple else ""
+
+    def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
+        # py-amqp would reopen the channel without its consumers and call it open: a deaf server.
+        connection = self.connection
+        if connection.live:
+            connection.on_channel_closing(self.number)
+        self.send_method(spec.Channel.CloseOk)
+        self.collect()
+        error = amqp.exceptions.error_for_code(
+            reply_code, reply_text, (class_id, method_id), amqp.exceptions.ChannelError
+        )
+        if not connection.live:
+            raise error
+        connection.on_channel_closed(self.number, error)
+
+    def _on_basic_cancel(self, consumer_tag: str) -> None:
+        self.connection.on_consumer_cancelled()
+
+
+class _Connection(pyamqp.Connection):
+    """py-amqp's connection with a deadline around its set-up."""
+
+    Channel = _Channel
+    live = False
+
+    def __init__(self, *, set_up_by: float, **options: Any) -> None:
+        self._set_up_by = set_up_by
+        self.on_channel_closing: Callable[[int], None] = lambda number: None
+        self.on_channel_closed: Callable[[int, Exception], None] = lambda number, error: None
+        self.on_consumer_cancelled: Callable[[], None] = lambda: None
+        self.on_closed: Callable[[], None] = lambda: None
+        super().__init__(**options)
+
+    def connect(self, callback: Any = None) -> Any:
+        try:
+            return super().connect(callback)
+        except BaseException:
+            self.collect()
+            raise
+
+    def blocking_read(self, timeout: float | None = None) -> Any:
+        # drain_events(timeout=) is no deadline: every frame, heartbeats too, starts it anew.
+        left = self._set_up_by - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the broker did not answer in time")
+        return super().blocking_read(left)
+
+    def _on_close_ok(self) -> None:
+        # Called when the broker confirms our close, and when we confirm its own.
+        if self.live:
+            self.on_closed()
+        else:
+            self.collect()
+
+
+class _Transport(pyamqp.Transport):
+    Connection = _Connection
+
+
+class Link:
+    """One live connection: its socket, its channels, and py-amqp for what is rare."""
+
+    def __init__(self, connection: _Connection, plan: Plan, url: BrokerURL, *, max_body: int) -> None:
+        self._connection: Any = connection
+        self._plan = plan
+        self._url = url
+        self._next_channel = 1
+        self._operations: deque[_Operation] = deque()
+        self._reply_queue = ""
+        self._consumer_tag = ""
+        self.where = url.where
+        self.user = url.user
+        self.heartbeat: float = connection.heartbeat or 0
+        frame_max = connection.frame_max
+        self.decoder = Decoder(max_body=max_body, frame_max=frame_max, decode_table=_decode_table)
+        self.encoder = Encoder(frame_max=frame_max, encode_table=_encode_table)
+        self._set_up(plan)
+
+    # -- setting up (blocking) ------------------------------------------------------------------------
+
+    def _set_up(self, plan: Plan) -> None:
+        self._control = self._open_channel()
+        self._control.exchange_declare(
+            plan.exchange, "topic", durable=True, auto_delete=False, passive=not plan.declare
+        )
+        consumer = self._open_channel()
+        self.consumer = consumer.number
+        direct = plan.reply_queue == "direct"
+        self.publisher = self.consumer if direct else self._open_channel().number
+        if direct and plan.confirm:
+            consumer.confirm_select()
+        self.confirmer = self.publisher if direct and plan.confirm else self._open_confirmer().number
+        queue = self._declare_queue(plan)
+        if plan.prefetch:
+            consumer.basic_qos(0, plan.prefetch, False)
+        if queue:
+            # Last, so that no delivery comes while py-amqp still reads the socket.
+            self._consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
+
+    def _declare_queue(self, plan: Plan) -> str | None:
+        if plan.reply_queue == "direct":
+            return DIRECT_REPLY_TO
+        if plan.reply_queue == "topic":
+            # A fresh name each time: an exclusive name used again after a half-open link is locked for a while.
+            declared: Any = self._control.queue_declare("", durable=False, exclusive=True, auto_delete=True)
+            self._reply_queue = declared.queue
+        elif plan.queue is not None:
+            arguments = {"x-queue-type": plan.queue_type} if plan.queue_type else None
+            self._control.queue_declare(
+                plan.queue,
+                passive=not plan.declare,
+                durable=True,
+                exclusive=False,
+                auto_delete=False,
+                arguments=arguments,
+            )
+        queue = self._reply_queue or plan.queue
+        if queue and (plan.declare or self._reply_queue):
+            for key in plan.bindings:
+                self._control.queue_bind(queue, plan.exchange, key)
+        return queue
+
+    def _open_channel(self) -> _Channel:
+        # Numbers are not used again: a tag of a closed channel would be accepted by its successor.
+        number, self._next_channel = self._next_channel, self._next_channel % self._connection.channel_max + 1
+        channel = _Channel(self._connection, number)
+        channel.open()
+        return channel
+
+    def _open_confirmer(self) -> _Channel:
+        channel = self._open_channel()
+        channel.confirm_select()
+        return channel
+
+    # -- live -------------------------------------------------------------------------------------------
+
+    def go_live(
+        self,
+        *,
+        write: Callable[[bytes], None],
+        on_channel_closing: Callable[[int], None],
+        on_channel_closed: Callable[[int, TransportError], None],
+        on_consumer_cancelled: Callable[[], None],
+        on_blocked: Callable[[bool], None],
+        on_closed: Callable[[], None],
+    ) -> bytes:
+        """Hand the socket over. Gives the bytes that py-amqp had read already."""
+        connection = self._connection
+        transport = connection.transport
+        connection.on_channel_closing = on_channel_closing
+        connection.on_channel_closed = lambda number, error: self._channel_closed(number, error, on_channel_closed)
+        connection.on_consumer_cancelled = on_consumer_cancelled
+        connection.on_blocked = lambda _reason: on_blocked(True)
+        connection.on_unblocked = lambda: on_blocked(False)
+        connection.on_closed = on_closed
+        connection.live = True
+        self.sock: socket.socket = transport.sock
+        self.sock.setblocking(False)
+        transport._write = lambda data: write(bytes(data))
+        early, transport._read_buffer = transport._read_buffer, b""
+        return bytes(early)
+
+    def handle(self, frame: Frame) -> None:
+        """
+        Let py-amqp see to a rare frame.
+
+        Raises:
+            ConnectionLost: When the broker closed the connection, or does not speak AMQP.
+        """
+        if frame.channel not in self._connection.channels:
+            return
+        try:
+            self._connection.on_inbound_frame(tuple(frame))
+        except TransportError:
+            raise
+        except Exception as exc:
+            raise ConnectionLost(f"the connection to the broker at {self.where} ended: {_say(exc)}") from exc
+
+    def read(self, size: int) -> bytes | None:
+        """Read what is there. None: nothing yet; b"": the broker closed the connection."""
+        try:
+            return self.sock.recv(size)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
+            return None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write as much as the socket takes now; gives how many bytes that was."""
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
+            return 0
+
+    @property
+    def tls(self) -> bool:
+        """True when one lock must cover reading and writing: an SSL object is not for two threads at once."""
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    def buffered(self) -> bool:
+        """True when the TLS layer holds bytes that no poll of the socket will announce."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    def reopen_publisher(self) -> None:
+        """Open a fresh channel for ``publish``. RabbitMQ takes publishes right behind ``channel.open``."""
+        self.publisher = self._open_channel().number
+
+    def reopen_confirmer(self) -> None:
+        """Open a fresh channel in confirm mode."""
+        self.confirmer = self._open_confirmer().number
+
+    def bind(self, routing_key: str, done: Callable[[TransportError | None], None]) -> None:
+        """Bind the reply queue with one more key."""
+        self._perform(
+            lambda channel: channel.queue_bind(self._reply_queue, self._plan.exchange, routing_key),
+            lambda _args: done(None),
+            done,
+        )
+
+    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
+        """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""
+        self._perform(
+            lambda channel: channel.queue_declare(queue, passive=True),
+            lambda args: found(QueueFacts(args[1], args[2])),
+            lambda _error: found(None),
+        )
+
+    def cancel(self, done: Callable[[], None]) -> None:
+        """Stop consuming; ``done`` when no delivery can follow."""
+        channel = self._connection.channels.get(self.consumer)
+        if channel is None or not self._consumer_tag:
+            done()
+            return
+        tag, self._consumer_tag = self._consumer_tag, ""
+        channel.expecting(lambda _args: done())
+        channel.basic_cancel(tag)
+
+    def begin_close(self) -> None:
+        """Ask the broker to close the connection (``connection.close``)."""
+        self._connection.send_method(spec.Connection.Close, "BsBB", (0, "", 0, 0))
+
+    def discard(self) -> None:
+        """Let go of the socket, without a word to the broker."""
+        self._connection.collect()
+
+    def _perform(
+        self,
+        start: Callable[[_Channel], Any],
+        done: Callable[[tuple[Any, ...]], None],
+        failed: Callable[[TransportError], None],
+    ) -> None:
+        self._operations.append(_Operation(start, done, failed))
+        if len(self._operations) == 1:
+            self._start_operation()
+
+    def _start_operation(self) -> None:
+        self._control.expecting(self._operation_done)
+        self._operations[0].start(self._control)
+
+    def _operation_done(self, args: tuple[Any, ...]) -> None:
+        operation = self._operations.popleft()
+        if self._operations:
+            self._start_operation()
+        operation.done(args)
+
+    def _channel_closed(self, number: int, error: Exception, tell: Callable[[int, TransportError], None]) -> None:
+        problem = describe(error, self._url)
+        if self._control.channel_id is not None:
+            tell(number, problem)
+            return
+        self._control = self._open_channel()
+        if self._operations:
+            operation = self._operations.popleft()
+            if self._operations:
+                self._start_operation()
+            operation.failed(problem)
+
+
+@dataclass(slots=True)
+class _Operation:
+    start: Callable[[_Channel], Any]
+    done: Callable[[tuple[Any, ...]], None]
+    failed: Callable[[TransportError], None]
+
+
+def dial(
+    url: BrokerURL,
+    plan: Plan,
+    *,
+    timeout: float,
+    heartbeat: float,
+    max_body: int,
+    connection_name: str,
+    tls: Mapping[str, Any] | None,
+) -> Link:
+    """
+    Connect and set up what the plan says. Blocks for about ``timeout`` seconds at most.
+
+    Raises:
+        NotConnected: Worth another attempt.
+        AccessRefused, TopologyMismatch: Not worth one.
+    """
+    timeout = float(url.options.get("connection_timeout", timeout * 1000)) / 1000
+    heartbeat = float(url.options.get("heartbeat", heartbeat))
+    connection = kombu.Connection(
+        hostname=url.host,
+        port=url.port,
+        userid=url.user,
+        password=url.password,
+        virtual_host=url.vhost,
+        transport=_Transport,
+        ssl=_tls_options(url, tls) if url.tls else False,
+        login_method=url.options.get("auth_mechanism", "PLAIN").upper(),
+        connect_timeout=timeout,
+        heartbeat=heartbeat,
+        transport_options={
+            "set_up_by": time.monotonic() + timeout,
+            "client_properties": {"product": "jsonrpc-amqp", "connection_name": connection_name},
+            "socket_settings": _socket_settings(heartbeat),
+        },
+    )
+    raw = None
+    try:
+        raw = connection.transport.establish_connection()
+        return Link(raw, plan, url, max_body=max_body)
+    except Exception as exc:
+        if raw is not None:
+            raw.collect()
+        raise describe(exc, url) from exc
+
+
+def _socket_settings(heartbeat: float) -> dict[int, int]:
+    # py-amqp's own default of 1 s of unacknowledged bytes ends connections at a hiccup of the network.
+    if heartbeat and hasattr(socket, "TCP_USER_TIMEOUT"):
+        return {socket.TCP_USER_TIMEOUT: int(heartbeat * 2000)}
+    return {}
+
+
+def _tls_options(url: BrokerURL, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    options = url.options
+    from_url = {
+        "ca_certs": options.get("cacertfile"),
+        "certfile": options.get("certfile"),
+        "keyfile": options.get("keyfile"),
+        # ca_certs alone would accept a certificate for any host: naming the host makes Python verify it.
+        "server_hostname": options.get("server_name_indication", url.host),
+        "cert_reqs": ssl.CERT_REQUIRED,
+    }
+    if options.get("verify") == "verify_none":
+        from_url |= {"cert_reqs": ssl.CERT_NONE, "server_hostname": None}
+        # kombu fills the host in where the key is there and None.
+        del from_url["server_hostname"]
+    return {key: value for key, value in {**from_url, **(given or {})}.items() if value is not None}
+
+
+def describe(exc: Exception, url: BrokerURL) -> TransportError:
+    """Translate an error of connecting, of setting up, or of a channel that the broker closed."""
+    code = getattr(exc, "reply_code", 0) if isinstance(exc, amqp.exceptions.AMQPError) else 0
+    false_user = code == 406 and "user_id property" in str(exc)
+    if false_user or isinstance(exc, (amqp.exceptions.AccessRefused, amqp.exceptions.NotAllowed)):
+        return AccessRefused(
+            f"the broker at {url.where} refused user {url.user!r} on virtual host {url.vhost!r}: {_say(exc)}. "
+            "Check user, password, virtual host and permissions"
+        )
+    if code == 406 and "message size" in str(exc):
+        return MessageTooLarge(f"the broker at {url.where} refused the message: {_say(exc)}. It did not run")
+    if code in (404, 406):
+        return TopologyMismatch(
+            f"the broker at {url.where} refused what was asked of an exchange or queue: {_say(exc)}. It exists with "
+            "other properties, or is missing: ask for what is there, or delete it"
+        )
+    return NotConnected(f"no connection to the broker at {url.where}: {_say(exc)}")
+
+
+def _say(exc: Exception) -> str:
+    text = getattr(exc, "reply_text", None) or str(exc) or type(exc).__name__
+    return str(text).rstrip(".")
+
+
+def _decode_table(raw: bytes) -> dict[str, Any]:
+    return dict(decode_fields("F", raw, 0)[0][0])
+
+
+def _encode_table(table: Mapping[str, Any]) -> bytes:
+    return bytes(encode_fields("F", (dict(table),)))

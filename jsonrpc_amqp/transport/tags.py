@@ -1,0 +1,182 @@
+"""Delivery tags, both ways: which deliveries are due an ack, which publishes await a confirm (pure)."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ..errors import Overloaded, TransportError, Unroutable
+from .base import DIRECT_REPLY_TO, Outcome, Publish, Returned
+
+
+class Unacked:
+    """
+    The deliveries of one consuming channel, numbered from 1 in the order that they came.
+
+    Acks are gathered: a run of finished deliveries costs one frame. ``multiple`` never reaches beyond
+    the lowest unfinished tag, as it would ack work that still runs.
+    """
+
+    def __init__(self) -> None:
+        self._settled_up_to = 0
+        self.due: set[int] = set()
+        self._told: set[int] = set()
+
+    def finish(self, tag: int) -> None:
+        """Note that a delivery is done with, so that its ack is due."""
+        self.due.add(tag)
+
+    def give_up(self, tag: int) -> None:
+        """Note that the broker is told about this tag by other means (``basic.nack``)."""
+        self._told.add(tag)
+
+    def collect(self) -> list[tuple[int, bool]]:
+        """Give the (tag, multiple) pairs to send now. Each due tag is covered once."""
+        due, told = self.due, self._told
+        if not due:
+            return []
+        acks: list[tuple[int, bool]] = []
+        tag = self._settled_up_to + 1
+        last_due = run = 0
+        while tag in due or tag in told:
+            if tag in due:
+                due.discard(tag)
+                last_due = tag
+                run += 1
+            else:
+                told.discard(tag)
+            tag += 1
+        self._settled_up_to = tag - 1
+        if run:
+            # The broker closes the channel for a tag that it does not know (any more): name one that is due.
+            acks.append((last_due, run > 1))
+        if due:
+            acks.extend((late, False) for late in sorted(due))
+            told |= due
+            due.clear()
+        return acks
+
+
+class Confirms:
+    """The publishes of one channel in confirm mode, by the number that the broker gives each."""
+
+    def __init__(self) -> None:
+        self._published = 0
+        self._waiting: dict[int, tuple[Publish, Outcome]] = {}
+        self._returned: dict[str | None, TransportError] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, message: Publish, outcome: Outcome) -> None:
+        """Note a publish; must be called in the order of the bytes on the wire."""
+        self._published += 1
+        self._waiting[self._published] = (message, outcome)
+
+    def note_returned(self, returned: Returned) -> None:
+        """Remember that a message came back; its ack follows, and says nothing of it (``basic.return`` first)."""
+        self._returned[_key(returned)] = unroutable(returned)
+
+    def settle(self, tag: int, multiple: bool, nack: bool) -> list[tuple[Outcome, TransportError | None]]:
+        """Give the outcomes that a ``basic.ack`` or ``basic.nack`` decides, each with what to tell it."""
+        tags = self._up_to(tag) if multiple else [tag]
+        settled = [self._waiting.pop(each) for each in tags if each in self._waiting]
+        return [(outcome, self._verdict(message, nack)) for message, outcome in settled]
+
+    def drain(self) -> list[tuple[Publish, Outcome]]:
+        """Give up on all that wait, oldest first."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        return waiting
+
+    def _up_to(self, tag: int) -> list[int]:
+        # Tags are inserted in rising order, so this stops at the first that is not meant.
+        tags = []
+        for each in self._waiting:
+            if each > tag:
+                break
+            tags.append(each)
+        return tags
+
+    def _verdict(self, message: Publish, nack: bool) -> TransportError | None:
+        error = self._returned.pop(_key(message), None)
+        if nack:
+            return Overloaded(
+                f"the broker refused the message for {message.routing_key!r} (basic.nack; a full queue does that). "
+                "It did not run; try again later"
+            )
+        return error
+
+
+class Recent:
+    """
+    The last publishes of a channel without confirms, oldest first.
+
+    When the broker refuses one it closes the channel and ignores what came behind. It handles a channel in
+    order, so once the refused message is known, so are those that have to be sent again.
+    """
+
+    # What can be under way when a refusal is on its way back; bodies are held, so bytes are bounded too.
+    MOST_MESSAGES = 1024
+    MOST_BYTES = 4 << 20
+
+    def __init__(self) -> None:
+        self._messages: deque[Publish] = deque(maxlen=self.MOST_MESSAGES)
+        self._bytes = 0
+
+    def add(self, message: Publish) -> None:
+        """Note a publish; must be called in the order of the bytes on the wire."""
+        messages = self._messages
+        if len(messages) == self.MOST_MESSAGES:
+            self._bytes -= len(messages.popleft().body)
+        messages.append(message)
+        self._bytes += len(message.body)
+        while self._bytes > self.MOST_BYTES and len(messages) > 1:
+            self._bytes -= len(messages.popleft().body)
+
+    def split(self, refusal: str) -> tuple[Publish, list[Publish]] | None:
+        """Give the message that a refusal is about, and those behind it; None where that cannot be told."""
+        culprit = find_refused(self._messages, refusal)
+        if culprit is None:
+            return None
+        messages = list(self._messages)
+        return messages[culprit], messages[culprit + 1 :]
+
+
+# What RabbitMQ's texts name of the message that they are about.
+_CLUES: tuple[tuple[re.Pattern[str], Callable[[Publish, str], bool]], ...] = (
+    (re.compile(r"access to topic '([^']*)'"), lambda message, key: message.routing_key == key),
+    (re.compile(r"message size (\d+) "), lambda message, size: len(message.body) == int(size)),
+    (re.compile(r"user_id property set to '([^']*)'"), lambda message, user: message.user_id == user),
+    (re.compile(r"(fast reply) consumer"), lambda message, _: message.reply_to == DIRECT_REPLY_TO),
+    (
+        re.compile(r"(?:access to|no) exchange '([^']*)'"),
+        lambda message, exchange: message.exchange == exchange.replace("amq.default", ""),
+    ),
+)
+
+
+def find_refused(messages: Iterable[Publish], refusal: str) -> int | None:
+    """
+    Find the first message that the text of the broker's ``channel.close`` is about.
+
+    What it refuses once it refuses each time, so the first that fits is the one.
+    """
+    for pattern, fits in _CLUES:
+        clue = pattern.search(refusal)
+        if clue:
+            return next((position for position, message in enumerate(messages) if fits(message, clue[1])), None)
+    return None
+
+
+def _key(message: Publish | Returned) -> str | None:
+    return message.message_id or message.correlation_id
+
+
+def unroutable(returned: Returned) -> Unroutable:
+    """Say what a returned message means to a caller."""
+    return Unroutable(
+        f"no queue is bound for {returned.routing_key!r} on exchange {returned.exchange!r} "
+        f"({returned.reply_code} {returned.reply_text}): no server of this service was ever set up on this broker. "
+        "It did not run; check the service's name, or start a server"
+    )

@@ -1,0 +1,206 @@
+"""
+The parent of ``serve --workers N``: starts the processes, restarts those that die, drains them all at a signal.
+
+Parent and workers share a pipe, the lifeline. Nothing is ever written to it: a worker drains when it reaches its end,
+that is when the parent closes it, or is no more. Unlike a signal that is passed on, this does no harm where the worker
+got the signal as well (a process manager may signal a whole group), and would take the second for "at once".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+log = logging.getLogger("jsonrpc_amqp.workers")
+
+# A worker that died while all was well is back soon; one that cannot live does not keep the machine busy.
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+# After so many seconds a worker counts as one that can live.
+HEALTHY = 10.0
+
+_DRAIN = (signal.SIGTERM, signal.SIGINT)
+
+
+def stop_with_parent(lifeline: int, stop: Callable[[], object]) -> threading.Event:
+    """
+    Have a worker stop when its parent says so, or is no more.
+
+    Args:
+        lifeline: The file descriptor that the parent handed down.
+        stop: Called once, on a thread of its own.
+
+    Returns:
+        An event that is set just before ``stop`` is called.
+    """
+    told = threading.Event()
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        told.set()
+        stop()
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    return told
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    deaths: int = 0
+    due: float = 0.0
+
+
+class Workers:
+    """
+    Runs a number of processes until SIGTERM or SIGINT, then until they have drained. A second signal ends all at once.
+
+    Args:
+        command: Starts one; ``--worker NUMBER LIFELINE`` is added to it.
+        count: How many.
+        env: Their environment; ours where not given.
+        hopeless: The exit code of one that need not be tried again: the others drain, and ``run`` gives this code.
+    """
+
+    def __init__(
+        self, command: Sequence[str], count: int, *, env: Mapping[str, str] | None = None, hopeless: int
+    ) -> None:
+        self._command = command
+        self._env = env
+        self._hopeless = hopeless
+        self._workers = [_Worker(number) for number in range(1, count + 1)]
+        self._told_before = False
+        self._draining = False
+        self._code = 0
+
+    def run(self) -> int:
+        """
+        Run them; only the main thread can.
+
+        Returns:
+            The exit code for this process: 0, or ``hopeless``.
+        """
+        self._lifeline, self._our_end = os.pipe()
+        with _Signals(*_DRAIN, signal.SIGCHLD) as signals:
+            self._start()
+            while not self._draining or any(worker.process for worker in self._workers):
+                for number in signals.wait(self._pause()):
+                    if number in _DRAIN:
+                        self._told(number)
+                self._reap()
+                self._start()
+        os.close(self._lifeline)
+        return self._code
+
+    def _pause(self) -> float | None:
+        """Seconds until a worker is to be started; None where there is none."""
+        due = [worker.due for worker in self._workers if worker.process is None and not self._draining]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _start(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.process is None and not self._draining and worker.due <= now:
+                self._start_one(worker, now)
+
+    def _start_one(self, worker: _Worker, now: float) -> None:
+        worker.started = now
+        try:
+            worker.process = subprocess.Popen(
+                [*self._command, "--worker", str(worker.number), str(self._lifeline)],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[self._lifeline],
+                # The terminal's Ctrl-C is for the parent, which tells them.
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._died(worker, f"did not start: {error}")
+        else:
+            log.info("worker %d is process %d", worker.number, worker.process.pid)
+
+    def _reap(self) -> None:
+        for worker in self._workers:
+            code = None if worker.process is None else worker.process.poll()
+            if code is not None:
+                worker.process = None
+                self._ended(worker, code)
+
+    def _ended(self, worker: _Worker, code: int) -> None:
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if self._draining:
+            log.info("worker %d %s", worker.number, how)
+        elif code == self._hopeless:
+            log.error("worker %d %s, and another would too: that is the end", worker.number, how)
+            self._code = code
+            self._drain()
+        else:
+            self._died(worker, how)
+
+    def _died(self, worker: _Worker, how: str) -> None:
+        now = time.monotonic()
+        worker.deaths = 1 if now - worker.started >= HEALTHY else worker.deaths + 1
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(worker.deaths - 1, 10))
+        worker.due = now + delay
+        log.warning("worker %d %s; another one in %.1f s", worker.number, how, delay)
+
+    def _told(self, number: int) -> None:
+        if self._told_before:
+            self._end_at_once(number)
+        self._told_before = True
+        log.info("told to end; the workers drain")
+        self._drain()
+
+    def _drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            os.close(self._our_end)
+
+    def _end_at_once(self, number: int) -> None:
+        processes = [worker.process for worker in self._workers if worker.process]
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+
+class _Signals:
+    """Waits for signals and for the clock at once; by handlers, since what is blocked here would be so in workers."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        self._arrived, self._arriving = os.pipe()
+        os.set_blocking(self._arriving, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._arriving, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, lambda *_: None) for number in self._numbers}
+        return self
+
+    def wait(self, timeout: float | None) -> bytes:
+        """Give the numbers of the signals that came, none after ``timeout`` seconds."""
+        readable, _, _ = select.select([self._arrived], [], [], timeout)
+        return os.read(self._arrived, 4096) if readable else b""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._arrived)
+        os.close(self._arriving)

@@ -1,0 +1,337 @@
+"""
+A private RabbitMQ node that a test may kill, freeze and restart.
+
+It needs the package ``rabbitmq-server`` and nothing of the system's own node: name, ports, cookie, data and logs
+are its own, and it runs as whoever runs the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+
+# Debian's wrappers on the PATH insist on root or the user "rabbitmq"; the scripts behind them do not.
+DEBIAN_SCRIPTS = "/usr/lib/rabbitmq/bin"
+
+# A boot takes 3 to 5 s; the rest is for a machine that is busy. Below the limit of a test, so that the log is shown.
+BOOT_TIMEOUT = 45.0
+STOP_TIMEOUT = 20.0
+
+# Below the range from which the kernel takes the ports of outgoing connections: while the node is down, no client
+# can be given its port, nor connect to itself when it tries to reconnect.
+PORTS = range(10_000, 32_000)
+
+# No alarm because of what else fills this machine.
+CONFIG = {
+    "disk_free_limit.absolute": "1MB",
+    "vm_memory_high_watermark.absolute": "1GB",
+    # To the file that takes its output, so that there is one, plain and complete.
+    "log.console": "true",
+    "log.console.use_colors": "off",
+    "log.file": "false",
+}
+
+
+class BrokerError(Exception):
+    """The node did not do as told; the message holds what it had to say."""
+
+
+class Broker:
+    """
+    One RabbitMQ node of its own.
+
+    Args:
+        extra_config: Lines for its ``rabbitmq.conf``.
+        advanced_config: The text of its ``advanced.config``: an Erlang term with its full stop.
+        plugins: Plugins to enable; each costs time at boot.
+    """
+
+    def __init__(
+        self,
+        *,
+        extra_config: Mapping[str, str] | None = None,
+        advanced_config: str = "[].",
+        plugins: Sequence[str] = (),
+    ) -> None:
+        self.config = CONFIG | dict(extra_config or {})
+        self.advanced_config = advanced_config
+        self.plugins = tuple(plugins)
+        self.port = 0
+        self._ports: list[int] = []
+        self.folder: Path | None = None
+        self._node: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._env: dict[str, str] = {}
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where and as whom to connect: the default user, who may do everything."""
+        return f"amqp://guest:guest@{HOST}:{self.port}/"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the Erlang machine."""
+        return self._running().pid
+
+    @property
+    def epmd_pid(self) -> int:
+        """The process id of the name server that belongs to this node alone."""
+        if self._epmd is None:
+            raise BrokerError("the broker is not running")
+        return self._epmd.pid
+
+    @property
+    def log(self) -> str:
+        """What the node has printed and logged so far, over all of its boots; it may write some seconds late."""
+        return (self.folder / "log").read_text(errors="replace") if self.folder else ""
+
+    def start(self) -> None:
+        """
+        Boot a fresh node and return when it takes connections.
+
+        Raises:
+            BrokerError: RabbitMQ is not installed, or the node did not come up.
+        """
+        if self._node is not None:
+            raise BrokerError("the broker is running already")
+        try:
+            self._boot_fresh()
+        except BrokerError:
+            # Somebody took a port between its choice and its use.
+            if all(map(_is_free, self._ports)):
+                raise
+            self._boot_fresh()
+
+    def stop(self) -> None:
+        """End the node and its name server, and remove all that it kept. ``start`` then makes another one."""
+        try:
+            self.shut_down()
+        finally:
+            self._clean_up()
+
+    def shut_down(self) -> None:
+        """End the node in good order (SIGTERM); it keeps its data and its ports for ``restart``."""
+        if self._node is None:
+            return
+        self.thaw()
+        self._node.terminate()
+        try:
+            self._node.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._node.kill()
+        self._reap()
+
+    def kill(self) -> None:
+        """End the node as a crash does (SIGKILL); it keeps its data and its ports for ``restart``."""
+        self._running().kill()
+        self._reap()
+
+    def restart(self) -> None:
+        """Boot the node again on its data and its ports, after ``shut_down`` if it still runs."""
+        if self.folder is None:
+            raise BrokerError("the broker was never started, or is stopped for good")
+        self.shut_down()
+        self._boot()
+
+    def freeze(self) -> None:
+        """Stop the node in its tracks (SIGSTOP): its connections stay open, and nothing answers."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen node go on (SIGCONT)."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def ctl(self, *args: str, timeout: float = 60) -> str:
+        """
+        Run ``rabbitmqctl`` against this node and give what it printed.
+
+        Raises:
+            BrokerError: The command failed.
+        """
+        command = [_tool("rabbitmqctl"), "-q", *args]
+        done = subprocess.run(command, env=self._env, capture_output=True, text=True, timeout=timeout)
+        if done.returncode:
+            raise BrokerError(f"rabbitmqctl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def list(self, kind: str, *columns: str) -> list[dict[str, Any]]:
+        """Give the rows of ``rabbitmqctl list_<kind>``: ``list("queues", "name", "messages")``."""
+        rows: list[dict[str, Any]] = json.loads(self.ctl(f"list_{kind}", "--formatter", "json", *columns))
+        return rows
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._node is None:
+            raise BrokerError("the broker is not running")
+        return self._node
+
+    def _boot_fresh(self) -> None:
+        _tool("rabbitmq-server")  # complains before anything is made
+        self._ports = _free_ports(3)
+        self.port, epmd_port, dist_port = self._ports
+        self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
+        self._env = _environment(self.folder, self.port, epmd_port, dist_port)
+        self._write_configuration(self.folder)
+        # In the foreground, so that it is a child to end by its id; RabbitMQ would leave one behind.
+        self._epmd = subprocess.Popen(["epmd", "-address", HOST, "-port", str(epmd_port)], env=self._env)
+        try:
+            self._boot()
+        except BaseException:
+            self._clean_up()
+            raise
+
+    def _clean_up(self) -> None:
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
+            self._epmd = None
+        if self.folder is not None:
+            shutil.rmtree(self.folder)
+            self.folder = None
+
+    def _write_configuration(self, folder: Path) -> None:
+        (folder / "home").mkdir()
+        (folder / "conf.d").mkdir()
+        cookie = folder / "home/.erlang.cookie"
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        (folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in self.config.items()))
+        (folder / "advanced.config").write_text(self.advanced_config)
+        # The name of the node resolves without the machine's help: a bare chroot has no /etc/hosts.
+        (folder / "inetrc").write_text('{host, {127,0,0,1}, ["localhost"]}. {lookup, [file, native]}.')
+        (folder / "plugins").write_text(f"[{','.join(self.plugins)}].")
+
+    def _boot(self) -> None:
+        assert self.folder is not None
+        with (self.folder / "log").open("ab") as output:
+            self._node = subprocess.Popen(
+                [_tool("rabbitmq-server")],
+                env=self._env,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # the terminal's Ctrl-C is for the tests, which then stop the node
+            )
+        try:
+            self._wait_until_up(self._node)
+        except BaseException:
+            if self._node is not None:
+                self._node.kill()
+                self._reap()
+            raise
+
+    def _wait_until_up(self, node: subprocess.Popen[bytes]) -> None:
+        give_up = time.monotonic() + BOOT_TIMEOUT
+        while not _answers(self.port):
+            if node.poll() is not None or self._epmd is None or self._epmd.poll() is not None:
+                raise self._boot_error("RabbitMQ ended while it booted")
+            if time.monotonic() > give_up:
+                raise self._boot_error(f"RabbitMQ did not come up in {BOOT_TIMEOUT:.0f} s")
+            time.sleep(0.02)
+
+    def _boot_error(self, what: str) -> BrokerError:
+        return BrokerError("\n".join([f"{what}. The end of its log:", *self.log.splitlines()[-80:]]))
+
+    def _reap(self) -> None:
+        """Wait for the node and for its helpers, which end when they notice that it is gone."""
+        node, self._node = self._running(), None
+        node.wait()
+        # Not for long: where process 1 collects no orphans (some containers), they stay as zombies.
+        give_up = time.monotonic() + 1
+        while _group_exists(node.pid) and time.monotonic() < give_up:
+            time.sleep(0.01)
+
+
+def _tool(name: str) -> str:
+    path = shutil.which(name, path=DEBIAN_SCRIPTS) or shutil.which(name)
+    if path is None:
+        raise BrokerError("RabbitMQ is not installed: run `apt-get install rabbitmq-server`, or `make test`")
+    return path
+
+
+def _environment(folder: Path, port: int, epmd_port: int, dist_port: int) -> dict[str, str]:
+    """Give the node its own of everything, and nothing of what the machine sets for another node."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}
+    return inherited | {
+        "HOME": f"{folder}/home",
+        "LC_ALL": "C.UTF-8",
+        "ERL_CRASH_DUMP_SECONDS": "0",  # none
+        "ERL_INETRC": f"{folder}/inetrc",
+        "ERL_EPMD_ADDRESS": HOST,
+        "ERL_EPMD_PORT": str(epmd_port),
+        "RABBITMQ_NODENAME": f"t{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": HOST,
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(dist_port),
+        "RABBITMQ_MNESIA_BASE": f"{folder}/data",
+        "RABBITMQ_LOG_BASE": f"{folder}/data",
+        "RABBITMQ_CONF_ENV_FILE": f"{folder}/none",
+        "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+        "RABBITMQ_CONFIG_FILES": f"{folder}/conf.d",
+        "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/advanced.config",
+        "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +A 16 -kernel inet_dist_use_interface {127,0,0,1}",
+        # Any free port for the commands' own Erlang nodes: the default is a range of eleven, shared by all.
+        "RABBITMQ_CTL_DIST_PORT_MIN": "0",
+        "RABBITMQ_CTL_DIST_PORT_MAX": "0",
+        # Makes the start script become the node, as a service manager wants it, instead of a parent that watches it.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.choice(PORTS)
+        if port not in ports and _is_free(port):
+            ports.append(port)
+    return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As RabbitMQ does: connections that linger after their end (TIME_WAIT) do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(port: int) -> bool:
+    """Ask for AMQP 0-9-1; a broker that is up begins with a frame of type 1, ``connection.start``."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as probe:
+            probe.sendall(b"AMQP\x00\x00\x09\x01")
+            return probe.recv(1) == b"\x01"
+    except OSError:
+        return False
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""Runs the command ``jsonrpc-amqp`` as its users do: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "jsonrpc_amqp"]
+# For what takes a second or two on a machine that has nothing else to do.
+PATIENCE = 25.0
+
+
+def run(
+    *args: str,
+    url: str | None = None,
+    stdin: bytes = b"",
+    program: list[str] = COMMAND,
+    cwd: Path = ROOT,
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end; output is decoded as UTF-8."""
+    done = subprocess.run(
+        [*program, *args],
+        input=stdin,
+        env=_environment(url, {}),
+        cwd=cwd,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Program:
+    """One that keeps running, with what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._output = output
+
+    @property
+    def output(self) -> str:
+        """Standard output and standard error, in order."""
+        return self._output.read_text()
+
+    def wait_until_said(self, text: str, times: int = 1) -> None:
+        """Wait until it has said something so many times."""
+
+        def is_said() -> bool:
+            assert self.process.poll() is None or self.output.count(text) >= times, self.output
+            return self.output.count(text) >= times
+
+        assert wait_for(is_said), self.output
+
+    def wait(self) -> int:
+        """Wait for its end, and give its exit code."""
+        return self.process.wait(PATIENCE)
+
+    def terminate(self) -> int:
+        """Tell it to end, wait for that, and give its exit code."""
+        self.process.terminate()
+        return self.wait()
+
+
+@contextmanager
+def running(
+    *args: str,
+    url: str | None = None,
+    program: list[str] = COMMAND,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Program]:
+    """Keep it running for a ``with`` block; it is told to end after that, if it has not."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "output")
+        with output.open("ab") as file:
+            process = subprocess.Popen(
+                [*program, *args],
+                env=_environment(url, env or {}),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield Program(process, output)
+        finally:
+            _end(process)
+
+
+@contextmanager
+def serving(*args: str, url: str, processes: int = 1, env: Mapping[str, str] | None = None) -> Iterator[Program]:
+    """Run ``serve`` for a ``with`` block that begins when all of its processes are served by the broker."""
+    with running("serve", *args, url=url, env=env) as program:
+        program.wait_until_said(" serves ", processes)
+        yield program
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    """Wait until something is true; false if it was not in time."""
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment(url: str | None, more: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "AMQP_URL"}
+    return {**inherited, "PYTHONPATH": str(ROOT), **({} if url is None else {"AMQP_URL": url}), **more}

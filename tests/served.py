@@ -1,0 +1,44 @@
+"""What the tests of the command line have served: ``serve tests.served:methods``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jsonrpcserver import Error, Result
+
+from jsonrpc_amqp import Server
+
+
+def process(number: int) -> list[int]:
+    """Say who answers."""
+    return [os.getpid(), number]
+
+
+def record(number: int) -> int:
+    """Take 50 ms, and leave a line behind."""
+    time.sleep(0.05)
+    line = f"{number}\n".encode()
+    file = os.open(os.environ["RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        assert os.write(file, line) == len(line)
+    finally:
+        os.close(file)
+    return number
+
+
+def echo(value: object) -> object:
+    return value
+
+
+def fail() -> Result:
+    return Error(77, "not \x1b[31mred\x9b", {"why": "é"})
+
+
+methods: dict[str, Callable[..., Any]] = {"process": process, "record": record, "echo": echo, "fail": fail}
+
+one = Server("amqp://nobody:nothing@nowhere.invalid", service="one")
+two = Server("memory://two", service="two", methods=methods)
+number = 5

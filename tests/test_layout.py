@@ -1,0 +1,103 @@
+"""Who imports whom, and that what is promised to be public is."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import jsonrpc_amqp
+
+PACKAGE = Path(jsonrpc_amqp.__file__).parent
+MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in PACKAGE.rglob("*.py")}
+
+# Each third-party library is imported in one module: its quirks stop there.
+ONLY_IN = {
+    "jsonrpcserver": {"dispatch"},
+    "jsonrpcclient": {"messages"},
+    "msgspec": {"jsontext"},
+    "click": {"cli"},
+    "kombu": {"transport/rabbitmq"},
+    "amqp": {"transport/rabbitmq"},
+}
+# What decides does no I/O.
+PURE = {
+    "errors",
+    "context",
+    "protocol",
+    "dispatch",
+    "messages",
+    "jsontext",
+    "pending",
+    "transport/base",
+    "transport/codec",
+    "transport/tags",
+}
+IO = {"socket", "select", "selectors", "ssl", "subprocess", "asyncio", "signal"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Give the names of the modules that a file imports, those of the package from its top."""
+    here = path.relative_to(PACKAGE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module or ""
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - (node.level - 1)]
+            module = "/".join([*base, *(node.module or "").split(".")]).strip("/")
+            yield f"jsonrpc_amqp:{module}"
+            yield from (f"jsonrpc_amqp:{module}/{alias.name}".replace(":/", ":") for alias in node.names)
+
+
+IMPORTS = {name: set(imports(path)) for name, path in MODULES.items()}
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_library_is_imported_in_one_module(library: str) -> None:
+    importers = {name for name, found in IMPORTS.items() if any(each.split(".")[0] == library for each in found)}
+    assert importers == ONLY_IN[library]
+
+
+def test_what_decides_does_no_io() -> None:
+    for name in PURE:
+        assert not {each.split(".")[0] for each in IMPORTS[name]} & IO, name
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("client", "server"), ("caller", "server"), ("server", "client"), ("server", "caller")]
+)
+def test_client_and_server_do_not_know_each_other(one: str, other: str) -> None:
+    assert f"jsonrpc_amqp:{other}" not in IMPORTS[one]
+
+
+def test_transports_know_no_json() -> None:
+    for name, found in IMPORTS.items():
+        if name.startswith("transport"):
+            known = {each.removeprefix("jsonrpc_amqp:") for each in found if each.startswith("jsonrpc_amqp:")}
+            assert all(each.startswith(("transport", "errors")) for each in known), (name, known)
+
+
+def test_command_line_is_on_the_public_interface() -> None:
+    private = {"caller", "pending", "messages", "dispatch", "transport", "context"}
+    for name in ("cli", "demo", "workers"):
+        known = {each.removeprefix("jsonrpc_amqp:").split("/")[0] for each in IMPORTS[name]}
+        assert not known & private, name
+
+
+def test_all_is_what_can_be_imported() -> None:
+    assert sorted(jsonrpc_amqp.__all__) == list(jsonrpc_amqp.__all__)
+    public = {name for name, value in vars(jsonrpc_amqp).items() if not name.startswith("_") and not _is_module(value)}
+    assert public == set(jsonrpc_amqp.__all__)
+
+
+def _is_module(value: object) -> bool:
+    return type(value).__name__ == "module"
+
+
+def test_version_is_the_one_that_is_packaged() -> None:
+    config = (PACKAGE.parent / "setup.cfg").read_text()
+    assert f"version = {jsonrpc_amqp.__version__}\n" in config

@@ -1,0 +1,181 @@
+"""A listener that writes down what it hears, and waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from jsonrpc_amqp.errors import TransportError
+from jsonrpc_amqp.transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
+
+# Long enough for a broker on a busy machine; nobody waits this long when all is well.
+PATIENCE = 10.0
+
+T = TypeVar("T")
+
+
+class Recorder:
+    """
+    One end of a transport.
+
+    Attributes:
+        on_delivery: Called with each delivery, on the owner's thread, after it was written down.
+        due: What ``on_tick`` answers as long as that time has not come.
+        threads: The identifiers of the threads that called.
+    """
+
+    def __init__(self, transport: Transport, plan: Plan) -> None:
+        self.transport = transport
+        self.asked = plan
+        self.on_delivery: Callable[[Session, Delivery], None] = lambda session, delivery: None
+        self.due: float | None = None
+        self.sessions: list[Session] = []
+        self.failed: list[tuple[TransportError, float | None]] = []
+        self.lost: list[TransportError] = []
+        self.deliveries: list[Delivery] = []
+        self.returned: list[Returned] = []
+        self.refused: list[tuple[TransportError, Publish]] = []
+        self.ticks: list[float] = []
+        self.threads: set[int] = set()
+        self._heard = threading.Condition()
+
+    # -- what a test does ---------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """The newest session."""
+        return self.sessions[-1]
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The bodies of all deliveries so far."""
+        return [delivery.body or b"" for delivery in self.deliveries]
+
+    def start(self) -> Recorder:
+        """Connect, and wait until the plan is set up or has failed."""
+        attempts = len(self.sessions) + len(self.failed)
+        self.transport.start(self)
+        self.wait_for(lambda: len(self.sessions) + len(self.failed) > attempts)
+        return self
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = PATIENCE) -> None:
+        """Wait until something was heard that makes the predicate true; fail after ``timeout`` seconds."""
+        with self._heard:
+            assert self._heard.wait_for(predicate, timeout), f"not in {timeout} s; heard: {self}"
+
+    def wait_for_count(self, count: int) -> None:
+        """Wait for the first ``count`` deliveries."""
+        self.wait_for(lambda: len(self.deliveries) >= count)
+
+    def wait_for_bodies(self, *bodies: bytes) -> list[Delivery]:
+        """Wait for as many deliveries as there are bodies; they must be all, and in this order."""
+        self.wait_for_count(len(bodies))
+        assert self.bodies == list(bodies)
+        return list(self.deliveries)
+
+    def wait_until(self, due: float) -> None:
+        """Let time pass, by the transport's clock."""
+        self.due = due
+        self.transport.wake()
+        self.wait_for(lambda: any(tick >= due for tick in self.ticks))
+
+    def publish(self, message: Publish) -> None:
+        """Publish, and forget."""
+        assert self.session.publish(message)
+        self.session.flush()
+
+    def publish_confirmed(self, message: Publish) -> TransportError | None:
+        """Publish, and give the outcome."""
+        outcome: TransportError | None = self._told(self.session.publish_confirmed, message)
+        return outcome
+
+    def publish_surely(self, message: Publish) -> None:
+        """Publish until it is confirmed: what a broker refused may have cost the session."""
+        while True:
+            sessions, outcome = len(self.sessions), Future[TransportError | None]()
+            if self.session.publish_confirmed(message, outcome.set_result):
+                self.session.flush()
+                if outcome.result(PATIENCE) is None:
+                    return
+            self.wait_for(lambda sessions=sessions: len(self.sessions) > sessions)  # type: ignore[misc]
+
+    def ack(self, delivery: Delivery) -> None:
+        self.session.ack(delivery)
+        self.session.flush()
+
+    def requeue(self, delivery: Delivery) -> None:
+        self.session.requeue(delivery)
+        self.session.flush()
+
+    def bind(self, routing_key: str) -> None:
+        assert self._told(self.session.bind, routing_key) is None
+
+    def inspect(self, queue: str) -> QueueFacts | None:
+        found: QueueFacts | None = self._told(self.session.inspect, queue)
+        return found
+
+    def cancel(self) -> None:
+        assert self._told(self.session.cancel) is None
+
+    def _told(self, verb: Callable[..., bool | None], *args: object) -> Any:
+        """Give what a verb tells its callback, the last argument, which it may call but once."""
+        answer: Future[Any] = Future()
+        assert verb(*args, answer.set_result) is not False, "the session is gone"
+        self.session.flush()
+        return answer.result(PATIENCE)
+
+    def close(self) -> None:
+        self.transport.close(PATIENCE)
+
+    # -- the Listener ---------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        return self.asked
+
+    def on_open(self, session: Session) -> None:
+        self._write_down(self.sessions, session)
+
+    def on_failed(self, error: TransportError, retry_in: float | None) -> None:
+        self._write_down(self.failed, (error, retry_in))
+
+    def on_lost(self, session: Session, error: TransportError) -> None:
+        self._write_down(self.lost, error)
+
+    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
+        self._write_down(self.deliveries, *deliveries)
+        for delivery in deliveries:
+            self.on_delivery(session, delivery)
+        session.flush()
+
+    def on_returned(self, session: Session, returned: Returned) -> None:
+        self._write_down(self.returned, returned)
+
+    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+        self._write_down(self.refused, (error, message))
+
+    def on_congested(self, session: Session, congested: bool) -> None:
+        pass
+
+    def on_tick(self, now: float) -> float | None:
+        self._write_down(self.ticks, now)
+        due = self.due
+        return due if due is not None and due > now else None
+
+    def _write_down(self, heard: list[T], *items: T) -> None:
+        with self._heard:
+            heard.extend(items)
+            self.threads.add(threading.get_ident())
+            self._heard.notify_all()
+
+    def __str__(self) -> str:
+        return f"{self.bodies=} {self.returned=} {self.refused=} {self.failed=} {self.lost=} ticks={len(self.ticks)}"
+
+
+def eventually(predicate: Callable[[], bool]) -> None:
+    """Ask again until it is so: for what a broker does in its own time after it has answered."""
+    give_up = time.monotonic() + PATIENCE
+    while not predicate():
+        assert time.monotonic() < give_up
