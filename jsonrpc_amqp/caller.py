@@ -36,6 +36,9 @@ from .transport.tags import unroutable
 
 log = logging.getLogger("jsonrpc_amqp.client")
 
+_COUNTERS = dict.fromkeys(
+    ("connections", "failed_attempts", "connections_lost", "timeouts", "dropped_replies", "pending"), 0
+)
 # What was learned of a queue is good for this long when many calls end together.
 _FACTS_SECONDS = 0.25
 
@@ -69,7 +72,7 @@ class Caller:
         self._confirm = confirm
         self._declare = declare
         self._user = user
-        self._pid = os.getpid()
+        self._pid: int | None = None
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._ids = itertools.count(1)
@@ -135,6 +138,7 @@ class Caller:
         """End a call now whose deadline has passed, unless it is ending."""
         with self._lock:
             mine = self._pending.pop(call.number)
+            self._forget_ended()
         if mine is not None:
             mine.fail(self._expired(mine))
 
@@ -160,7 +164,7 @@ class Caller:
 
     def close(self, timeout: float) -> None:
         """End every call with ``ClientClosed``, then the connection."""
-        if os.getpid() != self._pid:
+        if self._pid not in (None, os.getpid()):
             return
         with self._lock:
             self._closed = True
@@ -173,7 +177,7 @@ class Caller:
 
     def counts(self) -> dict[str, int]:
         """Give the counters, and how many calls are pending."""
-        return {**self.stats, "pending": len(self._pending)}
+        return {**_COUNTERS, **self._transport.stats, **self.stats, "pending": len(self._pending)}
 
     def _forget_failure(self) -> None:
         self._failure, self._gave_up = None, False
@@ -184,7 +188,11 @@ class Caller:
 
     def _check_process(self) -> None:
         # Before any lock: a lock that another thread held at the fork stays locked in the child.
-        if os.getpid() != self._pid:
+        process = os.getpid()
+        if self._pid is None:
+            # At the first use: a client that was only made before a fork serves both sides.
+            self._pid = process
+        elif self._pid != process:
             raise ClientClosed(
                 f"this client belongs to process {self._pid}, which forked this one: a connection cannot be shared. "
                 "Make a client in each process"
@@ -257,6 +265,10 @@ class Caller:
         address = self._addresses[service] = self._address(service, self._token)
         session.bind(address.reply_binding, partial(self._on_bound, session, service))
 
+    def _forget_ended(self) -> None:
+        # Without this, the calls of an outage would pile up until its end.
+        self._parked = [call for call in self._parked if call in self._pending]
+
     def _send_parked(self, session: Session) -> list[tuple[Call, JsonRpcAmqpError]]:
         parked, self._parked = self._parked, []
         refused = []
@@ -300,7 +312,6 @@ class Caller:
         with self._lock:
             self._failure = error
             self._gave_up = retry_in is None
-            self.stats["failed_attempts"] += 1
             calls = [] if retry_in is not None else self._pending.take(lambda _call: True)
             if retry_in is None:
                 self._parked.clear()
@@ -349,6 +360,8 @@ class Caller:
     def on_tick(self, now: float) -> float | None:
         with self._lock:
             near, expired = self._pending.due(now)
+            if expired:
+                self._forget_ended()
             alarm = self._next_tick = self._pending.next_alarm
             session = self._session
         for call in expired:
@@ -432,12 +445,10 @@ class Caller:
         facts = known[1]
         if facts is None:
             return f"queue {queue!r} does not exist (any more)"
+        counts = f"queue {queue!r} has {_many(facts.consumers, 'consumer')}, {_many(facts.messages, 'message')} waiting"
         if facts.consumers == 0:
-            return f"queue {queue!r} has 0 consumers: no server is running; {facts.messages} messages wait in it"
-        return (
-            f"queue {queue!r} has {facts.consumers} consumers and {facts.messages} messages waiting: "
-            "the method may have run, or may still"
-        )
+            return f"{counts}: no server is running"
+        return f"{counts}: the method may have run, or may still"
 
     def _not_connected(self, timeout: float | None) -> NotConnected:
         last = "" if self._failure is None else f"; the last attempt: {self._failure}"
@@ -446,6 +457,10 @@ class Caller:
 
 def _within(timeout: float | None) -> str:
     return "" if timeout is None else f" within {timeout:g} s"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _lost(call: Call, error: TransportError) -> TransportError:

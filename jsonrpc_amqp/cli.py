@@ -325,13 +325,8 @@ def serve(
 
 
 def _serve_as_worker(server: Server, lifeline: int) -> None:
-    told = stop_with_parent(lifeline, server.stop)
-    try:
-        _serve(server)
-    except RuntimeError:
-        # A server that was stopped before it began does not begin.
-        if not told.is_set():
-            raise
+    stop_with_parent(lifeline, server.stop)
+    _serve(server)
 
 
 def _serve(server: Server) -> None:

@@ -11,7 +11,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypedDict, TypeVar
@@ -20,7 +21,7 @@ from typing_extensions import Unpack
 
 from . import context, messages, protocol
 from .caller import Caller
-from .errors import CallTimeout, MalformedReply, MessageTooLarge, TransportError
+from .errors import CallTimeout, MalformedReply, MessageTooLarge
 from .pending import Call, FutureCall, WaitingCall
 from .transport import connect_transport
 from .transport.base import Transport
@@ -205,7 +206,7 @@ class Calls:
 
     def _await(self, call: WaitingCall) -> bytes:
         self._caller.launch(call)
-        if not call.wait(call.deadline - time.monotonic() + _SLACK):
+        if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
             self._caller.expire(call)
             call.wait(math.inf)
         return call.result()
@@ -216,6 +217,10 @@ _KNOWN = frozenset(Options.__annotations__)
 
 def _time_left(timeout: float | None) -> float | None:
     """Bound a timeout by what the caller of the handler that we may be in has left."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"a timeout is a number of seconds, 0 or more, or None to wait for ever; not {timeout!r}")
+    if timeout == math.inf:
+        timeout = None
     request = context.peek()
     left = None if request is None else request.remaining
     if left is None:
@@ -334,7 +339,12 @@ class Client(Calls):
         self.close()
 
     def stats(self) -> dict[str, int]:
-        """Give the counters: pending calls, timeouts, dropped replies, lost connections, failed attempts."""
+        """
+        Give the counters since the start.
+
+        ``pending`` calls now, ``timeouts``, ``dropped_replies`` (nobody awaited them any more), ``connections`` made,
+        ``connections_lost``, ``failed_attempts`` to connect.
+        """
         return self._caller.counts()
 
 
@@ -381,20 +391,22 @@ class Batch:
             reply = calls._await(calls._make(WaitingCall, body, self._options, unanswered=not futures))
         except Exception as error:
             for future in futures.values():
-                future.set_exception(error)
+                _settle(future, error)
             raise
         if futures:
             for future, answer in zip(futures.values(), messages.parse_batch(reply, list(futures)), strict=True):
                 _settle(future, answer)
 
 
-def _settle(future: Future[Any], answer: messages.Response | TransportError) -> None:
-    if isinstance(answer, TransportError):
-        future.set_exception(answer)
-    elif isinstance(answer, messages.Ok):
-        future.set_result(answer.result)
-    else:
-        future.set_exception(messages.to_exception(answer))
+def _settle(future: Future[Any], answer: messages.Response | Exception) -> None:
+    # A future that its owner cancelled meanwhile takes nothing any more.
+    with suppress(InvalidStateError):
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        elif isinstance(answer, messages.Ok):
+            future.set_result(answer.result)
+        else:
+            future.set_exception(messages.to_exception(answer))
 
 
 class Proxy:

@@ -170,7 +170,7 @@ class Address:
 def milliseconds(seconds: float) -> int:
     """Give a time to live as AMQP counts it; at least 1, as 0 would mean "drop at once", and no more than it takes."""
     # Bounded before it is rounded: infinity has no integer.
-    return max(1, ceil(min(seconds * 1000, MAX_EXPIRATION_MS)))
+    return ceil(min(max(seconds * 1000, 1), MAX_EXPIRATION_MS))
 
 
 def deadline_of(delivery: Delivery, received: float) -> float | None:

@@ -42,6 +42,21 @@ PREFETCH = 64
 MAX_SIZE = 16 << 20
 GRACE = 30.0
 _CANCEL_SECONDS = 5.0
+_COUNTERS = dict.fromkeys(
+    (
+        "received",
+        "answered",
+        "failed",
+        "expired",
+        "redelivered",
+        "dropped_replies",
+        "abandoned",
+        "dropped_acks",
+        "connections",
+        "failed_attempts",
+    ),
+    0,
+)
 
 
 class Server:
@@ -175,18 +190,9 @@ class Server:
             NotConnected: Not within ``timeout``. Attempts go on until ``stop``.
             AccessRefused, TopologyMismatch: The broker said no; attempts end.
         """
-        with self._lock:
-            if self._stopped:
-                raise RuntimeError("a server that was stopped is not started again; make a new one")
-            self._forget_failure()
-            if not self._threads:
-                self._threads = [self._new_worker(number) for number in range(self._concurrency)]
-        self._transport.start(self)
-        with self._changed:
-            serving = self._changed.wait_for(self._has_started, timeout)
-            self._raise_if_refused()
-            if not serving:
-                raise self._failure or NotConnected(f"no connection to the broker within {timeout:g} s")
+        if not self._begin():
+            raise RuntimeError("a server that was stopped is not started again; make a new one")
+        self._wait_for_start(timeout)
         return self
 
     def serve_forever(self, *, grace: float = GRACE) -> None:
@@ -202,8 +208,10 @@ class Server:
             AccessRefused, TopologyMismatch: The broker said no, now or when the connection was made again.
         """
         with _Signals(self._begin_drain):
+            if not self._begin():
+                return  # stopped before it began
             try:
-                self.start(timeout=None)
+                self._wait_for_start(None)
                 self._wait_for_drain()
             finally:
                 self.stop(grace=grace)
@@ -219,6 +227,9 @@ class Server:
             True when nothing was left running.
         """
         deadline = time.monotonic() + grace
+        with self._lock:
+            if self._stopped:
+                return self._running == 0
         self._begin_drain()
         self._stop_consuming(min(grace, _CANCEL_SECONDS))
         with self._changed:
@@ -246,13 +257,31 @@ class Server:
 
         ``received``, ``answered`` (answers written), ``failed`` (of them or of notifications: errors), ``expired``
         (skipped, nobody waited any more), ``redelivered``, ``dropped_replies`` (nobody could be answered),
-        ``abandoned`` (the connection they came by was lost before they began; the broker delivers them again).
+        ``abandoned`` (the connection they came by was lost before they began; the broker delivers them again),
+        ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made, ``failed_attempts`` to connect.
         """
-        names = ("received", "answered", "failed", "expired", "redelivered", "dropped_replies", "abandoned")
         with self._lock:
-            counts = {name: self._stats[name] for name in names}
+            counts = {**_COUNTERS, **self._transport.stats, **self._stats}
         counts["failed"] += getattr(self._dispatcher, "failures", 0)
         return counts
+
+    def _begin(self) -> bool:
+        """Start threads and transport. False: this server was stopped."""
+        with self._lock:
+            if self._stopped:
+                return False
+            self._forget_failure()
+            if not self._threads:
+                self._threads = [self._new_worker(number) for number in range(self._concurrency)]
+        self._transport.start(self)
+        return True
+
+    def _wait_for_start(self, timeout: float | None) -> None:
+        with self._changed:
+            serving = self._changed.wait_for(self._has_started, timeout)
+            self._raise_if_refused()
+            if not serving:
+                raise self._failure or NotConnected(f"no connection to the broker within {timeout:g} s")
 
     # -- told by the owner of the connection ------------------------------------------------------------
 
@@ -319,7 +348,7 @@ class Server:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if not self._begin(job):
+            if not self._begin_job(job):
                 continue
             try:
                 self._serve(job)
@@ -328,9 +357,9 @@ class Server:
                 self._count("failed")
                 job.session.ack(job.delivery)
             finally:
-                self._end()
+                self._end_job()
 
-    def _begin(self, job: _Job) -> bool:
+    def _begin_job(self, job: _Job) -> bool:
         with self._lock:
             if job.session is not self._session:
                 self._stats["abandoned"] += 1
@@ -344,7 +373,7 @@ class Server:
         self._give_back([job])
         return False
 
-    def _end(self) -> None:
+    def _end_job(self) -> None:
         with self._lock:
             self._running -= 1
             if self._draining:

@@ -31,26 +31,20 @@ HEALTHY = 10.0
 _DRAIN = (signal.SIGTERM, signal.SIGINT)
 
 
-def stop_with_parent(lifeline: int, stop: Callable[[], object]) -> threading.Event:
+def stop_with_parent(lifeline: int, stop: Callable[[], object]) -> None:
     """
     Have a worker stop when its parent says so, or is no more.
 
     Args:
         lifeline: The file descriptor that the parent handed down.
         stop: Called once, on a thread of its own.
-
-    Returns:
-        An event that is set just before ``stop`` is called.
     """
-    told = threading.Event()
 
     def watch() -> None:
         os.read(lifeline, 1)
-        told.set()
         stop()
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
-    return told
 
 
 @dataclass(slots=True)

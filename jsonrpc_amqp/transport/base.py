@@ -8,6 +8,7 @@ live connection of it, with a generation number; what belongs to a dead session 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -250,6 +251,9 @@ class Listener(Protocol):
 
 class Transport(Protocol):
     """Connects, and keeps connected, one client or server."""
+
+    stats: Counter[str]
+    """``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that were gone."""
 
     @property
     def user(self) -> str | None:

@@ -33,7 +33,8 @@ CONNECT_TIMEOUT = 5.0
 # So that service is back within 3 s of the broker's return.
 LONGEST_BACK_OFF = 2.0
 SHORTEST_BACK_OFF = 0.1
-READ_SIZE = 1 << 18
+# Under the 128 KiB from which malloc asks the kernel for each buffer.
+READ_SIZE = 1 << 16
 # What may wait in the outbox before callers are held back: some full-size messages.
 CONGESTED_BYTES = 64 << 20
 
@@ -73,7 +74,7 @@ class Engine:
         }
         self._name = connection_name
         self._reconnect = reconnect
-        self._pid = os.getpid()
+        self._pid: int | None = None
         self._lock = threading.Lock()  # state, outbox and tags; held for moments, never around I/O
         self._wire = threading.Lock()  # the right to write to the socket; with TLS to read from it, too
         self._state = "idle"
@@ -97,11 +98,6 @@ class Engine:
         url = self._urls[0]
         return None if url.options.get("auth_mechanism", "").upper() == "EXTERNAL" else url.user
 
-    @property
-    def forked(self) -> bool:
-        """True in a process that was forked from the one that made this engine."""
-        return os.getpid() != self._pid
-
     # -- from any thread ------------------------------------------------------------------------------
 
     def start(self, listener: Listener) -> None:
@@ -109,6 +105,7 @@ class Engine:
         with self._lock:
             if self._state != "idle":
                 return
+            self._pid = os.getpid()
             self._listener = listener
             self._state = "waiting"
             self._attempt = 0
@@ -131,7 +128,8 @@ class Engine:
     def close(self, timeout: float) -> None:
         """Write what is queued, close the connection and stop, within about ``timeout`` seconds."""
         driver = self._driver
-        if self.forked or driver is None:
+        if driver is None or os.getpid() != self._pid:
+            # Never started; or in a fork, where the thread does not exist and the socket is the parent's.
             self._state = "closed"
             return
         self._close_by = time.monotonic() + timeout

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from itertools import count
@@ -255,7 +255,9 @@ class MemorySession:
 
     def ack(self, delivery: Delivery) -> None:
         with self._broker.lock:
-            if self._unacked.pop(delivery.tag, None) and self._queue:
+            if not self._open:
+                self._owner.stats["dropped_acks"] += 1
+            elif self._unacked.pop(delivery.tag, None) and self._queue:
                 self._queue.pump()
 
     def requeue(self, delivery: Delivery) -> None:
@@ -403,11 +405,12 @@ def _returned(message: Publish) -> Returned:
 class _Owner(Thread):
     """The thread of one transport, from its start to its close. Every callback runs on it."""
 
-    def __init__(self, broker: _Broker, listener: Listener, user: str, name: str) -> None:
+    def __init__(self, broker: _Broker, listener: Listener, user: str, name: str, stats: Counter[str]) -> None:
         super().__init__(name=name, daemon=True)
         self.broker = broker
         self.listener = listener
         self.user = user
+        self.stats = stats
         self.inbox: SimpleQueue[Event | None] = SimpleQueue()
         self.session: MemorySession | None = None
         self.active = self.closed = False
@@ -424,8 +427,10 @@ class _Owner(Thread):
                 self.session = session
         except TopologyMismatch as error:
             self.active = False
+            self.stats["failed_attempts"] += 1
             self.listener.on_failed(error, None)
         else:
+            self.stats["connections"] += 1
             self.listener.on_open(session)
 
     def tick(self) -> None:
@@ -467,6 +472,7 @@ class MemoryTransport:
         self._user = user
         self._broker = _broker(name)
         self._thread_name = connection_name or f"memory://{name}"
+        self.stats: Counter[str] = Counter()
         self._owner: _Owner | None = None
 
     @property
@@ -478,7 +484,7 @@ class MemoryTransport:
         """Begin to connect, unless connecting or connected. Returns at once."""
         with self._broker.lock:
             if self._owner is None:
-                self._owner = _Owner(self._broker, listener, self._user, self._thread_name)
+                self._owner = _Owner(self._broker, listener, self._user, self._thread_name, self.stats)
                 self._owner.start()
             owner = self._owner
             if not owner.active:

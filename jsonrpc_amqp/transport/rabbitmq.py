@@ -294,7 +294,8 @@ class Link:
         Raises:
             ConnectionLost: When the broker closed the connection, or does not speak AMQP.
         """
-        if frame.channel not in self._connection.channels:
+        channels = self._connection.channels  # None once the connection is closed
+        if channels is None or frame.channel not in channels:
             return
         try:
             self._connection.on_inbound_frame(tuple(frame))
