@@ -72,6 +72,7 @@ class Caller:
         self._confirm = confirm
         self._declare = declare
         self._user = user
+        protocol.client_word(user, "")  # refused here rather than at the first call
         self._pid: int | None = None
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -246,7 +247,11 @@ class Caller:
     def _message(address: protocol.Address, call: Call) -> Publish:
         if call.unanswered:
             return protocol.notification(
-                address, call.body, message_id=f"{address.client}-{call.number}", headers=call.headers
+                address,
+                call.body,
+                message_id=f"{address.client}-{call.number}",
+                persistent=call.persistent,
+                headers=call.headers,
             )
         deadline = None if call.timeout is None else call.deadline
         return protocol.call(

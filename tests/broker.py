@@ -186,7 +186,7 @@ class Broker:
 
     def _boot_fresh(self) -> None:
         _tool("rabbitmq-server")  # complains before anything is made
-        self._ports = _free_ports(3)
+        self._ports = free_ports(3)
         self.port, epmd_port, dist_port = self._ports
         self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
         self._env = _environment(self.folder, self.port, epmd_port, dist_port)
@@ -299,7 +299,8 @@ def _environment(folder: Path, port: int, epmd_port: int, dist_port: int) -> dic
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Give so many ports that nobody listens on now."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.choice(PORTS)

@@ -94,12 +94,12 @@ def test_a_killed_node_comes_back_with_its_durable_queue(second_broker: Callable
 
 
 def test_start_gives_up_a_taken_port_and_stop_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    free_ports = module._free_ports
+    free_ports = module.free_ports
     with socket.create_server((module.HOST, 0)) as squatter:
         taken = squatter.getsockname()[1]
         port, dist_port = free_ports(2)
         choices = iter([[port, taken, dist_port], free_ports(3)])
-        monkeypatch.setattr(module, "_free_ports", lambda count: next(choices))
+        monkeypatch.setattr(module, "free_ports", lambda count: next(choices))
         node = Broker()
         node.start()
     try:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jsonrpcclient
+import pika
 import pytest
 from jsonrpcserver import JsonRpcError
 
@@ -348,7 +349,7 @@ def test_same_id_from_many_clients_at_once(place: tuple[str, Any], service: str,
         with Client(place[0], service, reply=place[1], timeout=20) as client:
             return [client.send(jsonrpcclient.request("echo", (number, i), id=1)) for i in range(5)]
 
-    with ThreadPoolExecutor(25) as pool:
+    with ThreadPoolExecutor(50) as pool:
         for number, answers in enumerate(pool.map(work, range(50))):
             assert answers == [jsonrpcclient.Ok([number, i], 1) for i in range(5)]
 
@@ -385,3 +386,28 @@ def test_illegal_service_names_are_refused(name: str) -> None:
 def test_call_without_a_service_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="service"):
         Client("memory://none").call("add")
+
+
+def test_user_that_fits_no_routing_key_is_refused_when_the_client_is_made() -> None:
+    with pytest.raises(InvalidName, match="64"):
+        Client("memory://none", user="u" * 65)
+
+
+@pytest.mark.parametrize(("options", "mode"), [({}, 2), ({"persistent": False}, 1)])
+def test_notifications_are_persistent_unless_said_otherwise(
+    url: str, service: str, options: dict[str, Any], mode: int
+) -> None:
+    with Server(url, service):
+        pass
+    with Client(url, service) as client:
+        client.notify("x", **options)
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        _, properties, _ = connection.channel().basic_get(f"{service}_req", auto_ack=True)
+        assert properties.delivery_mode == mode
+        assert properties.message_id
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_timeouts_that_are_no_times_are_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        Client("memory://none", "s").call("x", timeout=timeout)

@@ -156,7 +156,6 @@ class Engine:
             session.put_acks()
             data = b"".join(self._outbox)
             self._outbox.clear()
-            self._queued = len(data)
         self._send(session, memoryview(data))
 
     def _send(self, session: _Session, data: memoryview) -> None:
@@ -168,7 +167,8 @@ class Engine:
             self.post(lambda: self._lose(session, error))
             return
         self._last_write = time.monotonic()
-        self._queued = len(data) - sent
+        with self._lock:
+            self._queued -= sent
         if sent == len(data):
             self._unsent = None
             return
@@ -187,7 +187,9 @@ class Engine:
     def interest(self) -> tuple[int | None, bool]:
         """The socket to watch, and whether to wait until it takes bytes."""
         session = self._session
-        return (None, False) if session is None else (session.link.sock.fileno(), self._unsent is not None)
+        if session is None or session.link.sock.fileno() < 0:
+            return None, False
+        return session.link.sock.fileno(), self._unsent is not None
 
     def on_writable(self) -> None:
         """Go on with what the socket did not take."""
@@ -219,16 +221,13 @@ class Engine:
 
     def _guarded(self, step: Callable[[], object]) -> None:
         """Run one step; a bug in it ends the connection, never the thread that owns it."""
-        session = self._session
         try:
             step()
         except TransportError as exc:
-            if session is not None:
-                self._lose(session, exc)
+            self._lose(self._session, exc)
         except Exception as exc:
             log.exception("%s: unexpected error; the connection is made anew", self._name)
-            if session is not None:
-                self._lose(session, ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
+            self._lose(self._session, ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
 
     def _read(self, session: _Session) -> None:
         link = session.link
@@ -383,9 +382,9 @@ class Engine:
     def _ended(session: _Session, exc: OSError) -> ConnectionLost:
         return ConnectionLost(f"the connection to the broker at {session.link.where} ended: {exc}")
 
-    def _lose(self, session: _Session, error: TransportError) -> None:
+    def _lose(self, session: _Session | None, error: TransportError) -> None:
         with self._lock:
-            if self._session is not session:
+            if session is None or self._session is not session:
                 return
             self._session = None
             self._outbox.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -143,17 +142,22 @@ class Recent:
         return messages[culprit], messages[culprit + 1 :]
 
 
-# What RabbitMQ's texts name of the message that they are about.
-_CLUES: tuple[tuple[re.Pattern[str], Callable[[Publish, str], bool]], ...] = (
-    (re.compile(r"access to topic '([^']*)'"), lambda message, key: message.routing_key == key),
-    (re.compile(r"message size (\d+) "), lambda message, size: len(message.body) == int(size)),
-    (re.compile(r"user_id property set to '([^']*)'"), lambda message, user: message.user_id == user),
-    (re.compile(r"(fast reply) consumer"), lambda message, _: message.reply_to == DIRECT_REPLY_TO),
-    (
-        re.compile(r"(?:access to|no) exchange '([^']*)'"),
-        lambda message, exchange: message.exchange == exchange.replace("amq.default", ""),
-    ),
+def _exchange(message: Publish) -> str:
+    return f"{message.exchange or 'amq.default'}' in vhost '"
+
+
+# How RabbitMQ's texts name the message that they are about: what stands before it, and what follows then (None: they
+# are not about such a message).
+_CLUES: tuple[tuple[str, Callable[[Publish], str | None]], ...] = (
+    ("access to topic '", lambda message: f"{message.routing_key}' in exchange '{message.exchange}' in vhost '"),
+    ("message size ", lambda message: f"{len(message.body)} "),
+    ("user_id property set to '", lambda message: f"{message.user_id}' but authenticated user was '"),
+    ("fast reply consumer", lambda message: "" if message.reply_to == DIRECT_REPLY_TO else None),
+    ("access to exchange '", _exchange),
+    ("no exchange '", _exchange),
 )
+# RabbitMQ cuts its texts at 252 bytes; so many are left behind the longest of these in any case.
+_SHOWN_BYTES = 190
 
 
 def find_refused(messages: Iterable[Publish], refusal: str) -> int | None:
@@ -162,11 +166,18 @@ def find_refused(messages: Iterable[Publish], refusal: str) -> int | None:
 
     What it refuses once it refuses each time, so the first that fits is the one.
     """
-    for pattern, fits in _CLUES:
-        clue = pattern.search(refusal)
-        if clue:
-            return next((position for position, message in enumerate(messages) if fits(message, clue[1])), None)
+    for before, name in _CLUES:
+        _, found, text = refusal.partition(before)
+        if found:
+            # py-amqp decodes with surrogatepass, we do with surrogateescape.
+            shown = text.encode("utf-8", "surrogatepass")
+            return next((place for place, message in enumerate(messages) if _fits(shown, name(message))), None)
     return None
+
+
+def _fits(shown: bytes, name: str | None) -> bool:
+    # Compared from its begin: names are not escaped, so a quote need not be the end of one.
+    return name is not None and shown.startswith(name.encode("utf-8", "surrogateescape")[:_SHOWN_BYTES])
 
 
 def _key(message: Publish | Returned) -> str | None:
