@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from pika.adapters.blocking_connection import BlockingChannel
 from jsonrpc_amqp import Server
 
 EXAMPLES = json.loads((Path(__file__).parent / "vectors" / "specification.json").read_text())["examples"]
-METHODS = {
+DIRECT = "amq.rabbitmq.reply-to"
+METHODS: dict[str, Callable[..., Any]] = {
     "subtract": lambda minuend, subtrahend: minuend - subtrahend,
     "sum": lambda *numbers: sum(numbers),
     "get_data": lambda: ["hello", 5],
@@ -45,11 +46,8 @@ def channel(url: str, server: Server) -> Iterator[BlockingChannel]:
 
 def ask(channel: BlockingChannel, mode: str, body: bytes, wait: float) -> bytes | None:
     """Send a request as a client in any language would, and give the answer's bytes."""
-    if mode == "direct":
-        queue, reply_to = "amq.rabbitmq.reply-to", "amq.rabbitmq.reply-to"
-    else:
-        queue = channel.queue_declare("", exclusive=True).method.queue
-        reply_to = queue if mode == "reply queue" else None
+    queue = DIRECT if mode == "direct" else channel.queue_declare("", exclusive=True).method.queue
+    reply_to = None if mode == "topic" else queue
     if mode == "topic":
         channel.queue_bind(queue, "jsonrpc", "specification.response.q538")
     answers: list[bytes] = []

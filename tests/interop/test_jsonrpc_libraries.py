@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jsonrpcclient
@@ -12,7 +12,7 @@ import pytest
 
 from jsonrpc_amqp import Client, InvalidParams, MethodNotFound, Server
 
-METHODS = {
+METHODS: dict[str, Callable[..., Any]] = {
     "ping": lambda: jsonrpcserver.Success("pong"),
     "add": lambda a, b: jsonrpcserver.Success(a + b),
     "refuse": lambda: jsonrpcserver.Error(1, "not today", {"when": "tomorrow"}),
