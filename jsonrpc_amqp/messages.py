@@ -132,13 +132,13 @@ def parse_response(body: bytes, expected_id: Any) -> Response:
 
     Args:
         body: What came.
-        expected_id: The id that was sent.
+        expected_id: The id that was sent; the response is given with it.
 
     Raises:
         MalformedReply: It is no JSON-RPC 2.0 response to that id.
     """
     value = _read(body)
-    return _checked_response(value, _names_id(value, expected_id))
+    return _checked_response(value, expected_id, _names_id(value, expected_id))
 
 
 def result_of(body: bytes, expected_id: Any) -> Any:
@@ -177,7 +177,7 @@ def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedRep
     """
     value = _read(body)
     if isinstance(value, dict):
-        refusal = _checked_response(value, True)
+        refusal = _checked_response(value, None, True)
         if isinstance(refusal, Ok):
             raise MalformedReply("a batch was answered with a single result")
         return [Error(refusal.code, refusal.message, refusal.data, id) for id in ids]
@@ -198,7 +198,7 @@ def _member(member: Any, id: Any, others: int) -> Response | MalformedReply:
             f"the answer to the batch has no member for id {_quote(id)}, and {others} for ids that were not asked for"
         )
     try:
-        return _checked_response(member, True)
+        return _checked_response(member, id, True)
     except MalformedReply as malformed:
         return malformed
 
@@ -221,7 +221,7 @@ def _identity(id: Any) -> Any:
     return id
 
 
-def _checked_response(value: Any, id_agrees: bool) -> Response:
+def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
     if not isinstance(value, dict):
         raise MalformedReply(f"the answer is {_quote(value)}, not an object")
     if value.get("jsonrpc") != "2.0":
@@ -236,6 +236,8 @@ def _checked_response(value: Any, id_agrees: bool) -> Response:
         raise MalformedReply(f"the answer has the id {_quote(value['id'])}, which was not asked for")
     if is_error:
         _check_error(value["error"])
+    # The id that was sent: it may come back as 1.0 for 1, or as null.
+    value["id"] = id
     parsed: Response = jsonrpcclient.parse(value)  # type: ignore[assignment]
     return parsed
 

@@ -29,6 +29,8 @@ DEBIAN_SCRIPTS = "/usr/lib/rabbitmq/bin"
 # A boot takes 3 to 5 s; the rest is for a machine that is busy. Below the limit of a test, so that the log is shown.
 BOOT_TIMEOUT = 45.0
 STOP_TIMEOUT = 20.0
+# There is nothing to ask for; a new queue was once gone after a kill 20 ms after its declaration, on a busy machine.
+SETTLED = 2.0
 
 # Below the range from which the kernel takes the ports of outgoing connections: while the node is down, no client
 # can be given its port, nor connect to itself when it tries to reconnect.
@@ -155,7 +157,20 @@ class Broker:
 
     def freeze(self) -> None:
         """Stop the node in its tracks (SIGSTOP): its connections stay open, and nothing answers."""
-        self._running().send_signal(signal.SIGSTOP)
+        node = self._running()
+        node.send_signal(signal.SIGSTOP)
+        # The signal is under way when it is sent: each thread stops when it next would run.
+        while not all(state == "T" for state in _thread_states(node.pid)):
+            time.sleep(0.001)
+
+    def settle(self) -> None:
+        """
+        Wait until what was declared is on disk.
+
+        RabbitMQ says that a queue is declared before its database has written so to the disk: a node that is killed in
+        that moment comes back without the queue, and so without the confirmed messages in it.
+        """
+        time.sleep(SETTLED)
 
     def thaw(self) -> None:
         """Let a frozen node go on (SIGCONT)."""
@@ -318,6 +333,10 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _thread_states(pid: int) -> list[str]:
+    return [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
 
 
 def _answers(port: int) -> bool:

@@ -276,6 +276,42 @@ def test_members_are_matched_by_id_in_any_order(ids: list[Any], data: st.DataObj
     assert messages.parse_batch(body, ids) == [Ok([id], id) for id in ids]
 
 
+def is_same_in_json(one: Any, other: Any) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+SIMILAR_IDS = st.lists(st.sampled_from([1, 1.0, "1", True, 0, -0.0, False, "", None, "null", 2**53 + 1, 2.0**53]))
+
+
+@given(SIMILAR_IDS, SIMILAR_IDS)
+@example([1, 1.0, "1"], [True, "1", 1.0, 1, 1])
+@example([2**53 + 1], [2.0**53])
+def test_members_are_matched_by_the_identity_that_ids_have_in_json(ids: list[Any], came: list[Any]) -> None:
+    answers = messages.parse_batch(
+        text([{"jsonrpc": "2.0", "result": place, "id": id} for place, id in enumerate(came)]), ids
+    )
+    left = list(enumerate(came))
+    for id, answer in zip(ids, answers, strict=True):
+        member = next((member for member in left if is_same_in_json(member[1], id)), None)
+        if member is None:
+            assert isinstance(answer, MalformedReply)
+        else:
+            left.remove(member)
+            assert answer == Ok(member[0], id)
+            assert type(answer.id) is type(id)
+
+
+@pytest.mark.parametrize(("sent", "came"), [(1, 1.0), (1.0, 1), (0, -0.0)])
+def test_id_is_given_back_as_it_was_sent(sent: Any, came: Any) -> None:
+    response = messages.parse_response(text({"jsonrpc": "2.0", "result": "x", "id": came}), sent)
+    assert (response.id, type(response.id)) == (sent, type(sent))
+
+
+def test_id_is_given_back_where_the_server_could_not_read_it() -> None:
+    body = text({"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse error"}, "id": None})
+    assert messages.parse_response(body, "q538") == Error(-32700, "Parse error", None, "q538")
+
+
 @given(st.lists(RESPONSES | JSON_VALUES, max_size=4).map(text) | RESPONSES.map(text) | st.binary(max_size=60))
 def test_any_answer_to_a_batch_is_read_or_malformed(body: bytes) -> None:
     ids = [1, "1", None]

@@ -20,6 +20,7 @@ from jsonrpc_amqp import messages, protocol
 from jsonrpc_amqp.errors import CallTimeout, InvalidName
 from jsonrpc_amqp.transport.base import Delivery, Publish
 from jsonrpc_amqp.transport.codec import Encoder
+from jsonrpc_amqp.transport.memory import topic_matches
 
 NOW = 1000.0
 TOKEN = "0123456789ab"
@@ -344,6 +345,25 @@ def test_answer_key_differs_in_one_word(service: str, user: str, request_id: Any
     assert changed == [(len(service.split(".")), "request", "response")]
 
 
+@given(st.lists(st.tuples(SERVICES.filter(is_legal), st.text(max_size=5)), min_size=1, max_size=4), JSON_VALUES)
+@example([("S", "request"), ("S", "response"), ("S.T", "request")], "request")
+@example([("S", "a.b"), ("S", "a"), ("S", "*"), ("S", "#"), ("S", None)], "a.b")
+def test_answer_reaches_its_client_and_no_other(clients: list[tuple[str, str | None]], request_id: Any) -> None:
+    addresses = [
+        protocol.Address(exchange="x", service=service, client=protocol.client_word(user, f"token{number:07}"))
+        for number, (service, user) in enumerate(clients)
+    ]
+    for address in addresses:
+        key = address.request_key(protocol.qid_of(request_id))
+        assert [each for each in clients if topic_matches(protocol.request_binding(each[0]), key)] == [
+            each for each in clients if each[0] == address.service
+        ]
+        route = protocol.reply_route(delivery(key, "x"), service=address.service, exchange="x")
+        assert route is not None
+        assert [each for each in addresses if topic_matches(each.reply_binding, route.routing_key)] == [address]
+        assert not topic_matches(protocol.request_binding(address.service), route.routing_key)
+
+
 @given(st.binary(max_size=255))
 def test_keys_that_are_not_utf8_are_mirrored_byte_for_byte(tail: bytes) -> None:
     key = b"S.request." + tail
@@ -477,6 +497,15 @@ def test_no_piece_of_a_password_is_shown(password: str, url: str) -> None:
     assert "PWD" not in protocol.redact(url.format(f"PWD{password}PWD"))
 
 
+@given(st.text("78;/?#@:%&=[]. \\\n", min_size=1, max_size=12))
+@example("7;8")
+@example("7/8@8")
+def test_no_digit_of_a_password_passes_for_a_port(password: str) -> None:
+    for url in ("amqp://alice:{}@host", "amqps://alice:{}@host:5671/v?x=1", "amqp://one;amqp://alice:{}@two"):
+        shown = protocol.redact(url.format(password)).replace(":5671", "")
+        assert not set("78") & set(shown)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -498,8 +527,12 @@ def test_printable_cuts() -> None:
     assert protocol.printable("x" * 20, 3) == "'xxx...'"
 
 
-@given(st.text(st.characters(), max_size=50))
-def test_printable_is_one_harmless_line(text: str) -> None:
-    shown = protocol.printable(text)
+@given(st.text(st.characters(), max_size=50), st.integers(0, 40))
+@example("\x1b]0;title\x07", 40)
+@example("\u2066\u202e\u200f", 40)
+def test_printable_is_one_harmless_line_of_bounded_length(text: str, limit: int) -> None:
+    shown = protocol.printable(text, limit)
     assert shown.isascii()
     assert shown.isprintable()
+    # Quotes and dots aside, no character takes more than the ten of "\U0001f407".
+    assert len(shown) <= 10 * min(len(text), limit) + 5

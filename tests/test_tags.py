@@ -49,12 +49,15 @@ def test_each_finished_delivery_is_acked_once_and_no_other(steps: list[str], cha
             channel.deliver(tags)
             running.add(tags)
         elif step == "collect":
-            for tag, multiple in unacked.collect():
+            acks = unacked.collect()
+            for tag, multiple in acks:
                 channel.ack(tag, multiple)
             # All that is finished, nothing that runs, nothing twice.
             assert sorted(channel.acked) == sorted(finished)
             assert channel.outstanding == running
             assert not unacked.due
+            # Nor is more remembered than what came behind the oldest that runs.
+            assert not acks or all(tag > min(running, default=tags) for tag in unacked._told)
         elif running:
             tag = chance.choice(sorted(running))
             running.remove(tag)
@@ -94,6 +97,14 @@ def test_multiple_stops_before_work_that_still_runs() -> None:
     unacked = Unacked()
     finish(unacked, 1, 2, 4, 5)
     assert unacked.collect() == [(2, True), (4, False), (5, False)]
+
+
+def test_run_goes_on_behind_deliveries_that_were_acked_alone() -> None:
+    unacked = Unacked()
+    finish(unacked, 2, 3)
+    assert unacked.collect() == [(2, False), (3, False)]
+    finish(unacked, 1, 4, 5)
+    assert unacked.collect() == [(5, True)]
 
 
 def test_last_tag_named_is_one_that_the_broker_still_awaits() -> None:
@@ -191,15 +202,17 @@ def test_return_is_told_with_the_ack_that_follows() -> None:
     assert not error.may_have_run
 
 
-def test_return_is_matched_by_message_id_before_correlation_id() -> None:
-    channel, (call, notification) = Confirms(), outcomes(2)
-    channel.add(publish(correlation_id="1"), call)
-    channel.add(publish(message_id="c-1"), notification)
-    channel.note_returned(returned(message_id="c-1"))
-    (_call, none), (told, error) = channel.settle(2, multiple=True, nack=False)
-    assert none is None
-    assert told is notification
-    assert isinstance(error, Unroutable)
+def test_return_of_a_notification_is_matched_by_message_id() -> None:
+    channel, waiting = Confirms(), outcomes(3)
+    for message, outcome in zip(
+        (publish(message_id="c-1"), publish(message_id="c-2"), publish(correlation_id="2")), waiting, strict=True
+    ):
+        channel.add(message, outcome)
+    channel.note_returned(returned(message_id="c-2"))
+    settled = channel.settle(3, multiple=True, nack=False)
+    assert [(outcome, type(error)) for outcome, error in settled] == list(
+        zip(waiting, (type(None), Unroutable, type(None)), strict=True)
+    )
 
 
 def test_return_is_told_once() -> None:
@@ -291,7 +304,9 @@ MESSAGES = [
         ("PRECONDITION_FAILED - message size 1 larger than max size 0", 0),
         ("PRECONDITION_FAILED - message size 170 larger than max size 16", None),
         ("PRECONDITION_FAILED - user_id property set to 'ali' but authenticated user was 'bob'", None),
+        ("PRECONDITION_FAILED - user_id property set to 'alice.b' but authenticated user was 'bob'", None),
         ("NOT_FOUND - no exchange 'oth' in vhost '/'", None),
+        ("NOT_FOUND - no exchange 'other.b' in vhost '/'", None),
         ("NOT_FOUND - no queue 'other' in vhost '/'", None),
         ("PRECONDITION_FAILED - unknown delivery tag 2", None),
         ("", None),
