@@ -83,6 +83,7 @@ def test_a_killed_node_comes_back_with_its_durable_queue(second_broker: Callable
         channel.confirm_delivery()
         channel.basic_publish("", service, b"kept", PERSISTENT)
         url, pid = node.url, node.pid
+        node.settle()
         node.kill()
         with pytest.raises(pika.exceptions.AMQPConnectionError):
             channel.basic_get(service)

@@ -597,6 +597,7 @@ def test_confirmed_notification_survives_a_crash(second_broker: Callable[..., Br
     node, seen = second_broker(), threading.Event()
     with Server(node.url, service):
         pass
+    node.settle()
     stranger = Stranger(node.url)
     stranger.channel.confirm_delivery()
     stranger.publish(f"{service}.request.guest-x", request("write"), delivery_mode=2, message_id="m1")
