@@ -470,6 +470,7 @@ def test_redacted_urls(url: str, shown: str) -> None:
         "amqp:alice:SECRET@host",
         "amqp:/alice:SECRET@host",
         "amqp://alice:SECRET",
+        "amqp://alice:pwd",
         "amqp://alice:123456",
         "amqp://alice:SEC/RET@host",
         "amqp://alice:12/34@host",
