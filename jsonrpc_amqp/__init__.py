@@ -1,6 +1,6 @@
 """JSON-RPC 2.0 over AMQP 0-9-1 (RabbitMQ): register methods as jsonrpcserver does, call them as jsonrpcclient does."""
 
-from .client import Batch, Calls, Client
+from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
 from .dispatch import Dispatcher, global_methods
 from .errors import (
@@ -51,6 +51,7 @@ __all__ = [
     "MessageTooLarge",
     "MethodNotFound",
     "NotConnected",
+    "Options",
     "Overloaded",
     "ParseError",
     "RemoteError",

@@ -135,6 +135,19 @@ class Caller:
         if wake:
             self._transport.wake()
 
+    def check_may_wait(self) -> None:
+        """
+        Refuse to wait on the thread that would bring the answer.
+
+        Raises:
+            RuntimeError: This is that thread.
+        """
+        if threading.get_ident() == self._transport.owner:
+            raise RuntimeError(
+                "a callback of a future must not wait for another call: it runs on the thread that brings the answers. "
+                "Use submit() in it, or hand the work to a thread of yours"
+            )
+
     def expire(self, call: Call) -> None:
         """End a call now whose deadline has passed, unless it is ending."""
         with self._lock:
@@ -461,7 +474,7 @@ class Caller:
 
 
 def _within(timeout: float | None) -> str:
-    return "" if timeout is None else f" within {timeout:g} s"
+    return "" if timeout is None else f" within {timeout:.3g} s"
 
 
 def _many(count: int, what: str) -> str:

@@ -38,11 +38,11 @@ MAX_TIMEOUT = 4294967.0
 # What may steer a terminal, or turn the direction of its text, and may stand in a JSON string unescaped.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
+_ANSWERED = f"  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON\n"
 _EXIT_CODES = f"""\b
 Exit codes:
   0    done
-  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON
-  {USAGE_ERROR}    wrong usage; nothing was sent
+{_ANSWERED}  {USAGE_ERROR}    wrong usage; nothing was sent
   {TRANSPORT_ERROR}    there is no answer; one line on standard error says why
   {INTERRUPTED}  interrupted"""
 
@@ -164,7 +164,7 @@ def call(method: str, params: str | None, **options: Any) -> None:
     click.echo(_as_json(result))
 
 
-@main.command(epilog=_EXIT_CODES)
+@main.command(epilog=_EXIT_CODES.replace(_ANSWERED, ""))
 @_calling
 def notify(method: str, params: str | None, **options: Any) -> None:
     """
@@ -396,6 +396,8 @@ def _make_server(context: click.Context, target: str, url: str, options: Mapping
     found = _find(target)
     if isinstance(found, Server):
         _check_agreement(context, target, found)
+        if os.environ.get("AMQP_URL"):
+            log.warning("%s is a Server, which has its own url: AMQP_URL is not used", target)
         return found
     if not options["service"]:
         raise WrongUsage(f"which service? Give --service: {target} is no Server with a name of its own")
@@ -438,7 +440,8 @@ def _import(name: str) -> ModuleType:
         return import_module(name)
     except Exception as error:
         log.debug("cannot import %s", name, exc_info=error)
-        raise WrongUsage(f"cannot import {name}: {_told(error)}") from None
+        hint = f"; a module is named without .py: {name[:-3]}" if name.endswith(".py") else ""
+        raise WrongUsage(f"cannot import {name}: {_told(error)}{hint}") from None
 
 
 def _told(error: Exception) -> str:

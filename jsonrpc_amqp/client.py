@@ -74,7 +74,7 @@ class Calls:
         Args:
             method: Its name.
             params: By position (a list or tuple), by name (a dict), or None.
-            options: See ``Options``.
+            options: ``timeout`` (seconds; None waits for ever), ``service``, ``headers``, ``persistent``: ``Options``.
 
         Returns:
             The result.
@@ -137,6 +137,11 @@ class Calls:
         Raises:
             TransportError: There is no answer. A batch whose answer lacks a member is a ``MalformedReply``.
         """
+        if not isinstance(request, (Mapping, list, tuple)):
+            raise TypeError(
+                f"send takes what jsonrpcclient's request() gives, or a list of those, not {type(request).__name__}; "
+                "send_raw takes bytes"
+            )
         body = messages.encode(request)
         kind = messages.classify(body)
         reply = self._exchange_bytes(body, kind, options)
@@ -153,6 +158,8 @@ class Calls:
 
         For bridges and adapters: nothing is checked but the size, so bytes that are no JSON are answered by the server.
         """
+        if not isinstance(body, bytes):
+            raise TypeError(f"send_raw takes bytes, not {type(body).__name__}")
         return self._exchange_bytes(body, messages.classify(body), options)
 
     @property
@@ -186,7 +193,11 @@ class Calls:
                 f"the request has {len(body)} bytes, over the cap of {self._max_size}; it was not sent"
             )
         if not _KNOWN.issuperset(options):
-            raise TypeError(f"unknown option {', '.join(set(options) - _KNOWN)}; known: {', '.join(sorted(_KNOWN))}")
+            unknown = ", ".join(sorted(set(options) - _KNOWN))
+            raise TypeError(
+                f"unknown option {unknown}; known: {', '.join(sorted(_KNOWN))}. Parameters go into a list or a dict; "
+                "proxy takes them one by one"
+            )
         chosen: Options = {**self._defaults, **options} if options else self._defaults
         service = chosen.get("service")
         if not service:
@@ -205,6 +216,7 @@ class Calls:
         )
 
     def _await(self, call: WaitingCall) -> bytes:
+        self._caller.check_may_wait()
         self._caller.launch(call)
         if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
             self._caller.expire(call)
@@ -215,10 +227,14 @@ class Calls:
 _KNOWN = frozenset(Options.__annotations__)
 
 
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+        raise ValueError(f"a timeout is a number of seconds, 0 or more, or None to wait for ever; not {timeout!r}")
+
+
 def _time_left(timeout: float | None) -> float | None:
     """Bound a timeout by what the caller of the handler that we may be in has left."""
-    if timeout is not None and not timeout >= 0:
-        raise ValueError(f"a timeout is a number of seconds, 0 or more, or None to wait for ever; not {timeout!r}")
+    _check_timeout(timeout)
     if timeout == math.inf:
         timeout = None
     request = context.peek()
@@ -290,6 +306,7 @@ class Client(Calls):
         max_size: int = MAX_SIZE,
         transport: Transport | None = None,
     ) -> None:
+        _check_timeout(timeout)
         if reply not in ("topic", "direct"):
             raise ValueError(f"reply is 'topic' or 'direct', not {reply!r}")
         if transport is None:
@@ -348,41 +365,79 @@ class Client(Calls):
         return self._caller.counts()
 
 
+class _Unsent(Future[Any]):
+    """The future of a call in a batch. Before the batch is sent, waiting for it would never end."""
+
+    sent = False
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._check()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._check()
+        return super().exception(timeout)
+
+    def _check(self) -> None:
+        if not self.sent and not self.done():
+            raise RuntimeError("the batch is sent when its with block ends; there is nothing to wait for before")
+
+
 class Batch:
     """
     Calls and notifications that leave as one message. Made by ``Client.batch``.
 
-    ``call`` gives a future that is done when the block ends. If the block raises, nothing is sent.
+    ``call`` gives a future that is done when the block ends: inside the block its result cannot be waited for. If the
+    block raises, nothing is sent. A batch is used once.
     """
 
     def __init__(self, calls: Calls, options: Options) -> None:
         self._calls = calls
         self._options = options
         self._members: list[dict[str, Any]] = []
-        self._futures: dict[int, Future[Any]] = {}
+        self._futures: dict[int, _Unsent] = {}
+        self._open = False
+        self._over = False
 
     def call(self, method: str, params: Params = None) -> Future[Any]:
-        """Add a call; gives the future of its result."""
+        """
+        Add a call; gives the future of its result.
+
+        Raises:
+            RuntimeError: Outside the ``with`` block.
+        """
+        self._check_open()
         number = self._calls._caller.number()
         self._members.append(messages.request_object(method, params, number))
-        future = self._futures[number] = Future()
+        future = self._futures[number] = _Unsent()
         return future
 
     def notify(self, method: str, params: Params = None) -> None:
         """Add a notification. In a batch with calls the broker's confirm is not waited for."""
+        self._check_open()
         self._members.append(messages.notification_object(method, params))
 
     def __enter__(self) -> Batch:
+        if self._over or self._open:
+            raise RuntimeError("a batch is used once; make another")
+        self._open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open, self._over = False, True
+        for future in self._futures.values():
+            future.sent = True
         if kind is not None:
             for future in self._futures.values():
                 future.cancel()
         elif self._members:
             self._send()
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError("a batch takes calls inside its with block: with client.batch() as batch: ...")
 
     def _send(self) -> None:
         calls, futures = self._calls, self._futures

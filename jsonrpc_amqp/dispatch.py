@@ -236,7 +236,11 @@ class Dispatcher:
         response = self._run(member)
         if not member.is_notification:
             return response
-        self._count_failures("error" in response)
+        if "error" in response:
+            self._count_failures(1)
+            if response["error"]["code"] != INTERNAL_ERROR:  # those are logged, with their traceback
+                # Nobody is told, so this is the only trace of a misspelt name.
+                logger.warning("a notification of %a ended in: %a", member.method[:200], response["error"]["message"])
         return None
 
     def encode(self, decoded: Decoded, responses: Iterable[Response | None]) -> bytes | None:

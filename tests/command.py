@@ -99,7 +99,7 @@ def running(
 def serving(*args: str, url: str, processes: int = 1, env: Mapping[str, str] | None = None) -> Iterator[Program]:
     """Run ``serve`` for a ``with`` block that begins when all of its processes are served by the broker."""
     with running("serve", *args, url=url, env=env) as program:
-        program.wait_until_said(" serves ", processes)
+        program.wait_until_said(": serving '", processes)
         yield program
 
 

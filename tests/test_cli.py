@@ -249,7 +249,7 @@ def test_a_worker_killed_five_times_is_restarted_five_times(url: str, service: s
     with serving("tests.served:methods", "--service", service, "--workers", "1", url=url) as server:
         for times in range(1, 6):
             os.kill(workers_of(server)[-1], signal.SIGKILL)
-            server.wait_until_said(" serves ", times + 1)
+            server.wait_until_said(": serving '", times + 1)
         assert server.output.count("was ended by signal 9") == 5
         with Client(url, service=service, timeout=5) as client:
             assert client.call("process", [1]) == [workers_of(server)[-1], 1]
@@ -409,7 +409,7 @@ def test_a_module_in_the_working_directory(
     program = [sys.executable, "bin/jsonrpc-amqp"] if is_script else COMMAND
     args = ["serve", "my_methods", *(["--service", service] if named else [])]
     with running(*args, url=url, cwd=tmp_path, program=program, env={"NAME": service}) as server:
-        server.wait_until_said(" serves ")
+        server.wait_until_said(": serving '")
         assert run("call", "hello", '["you"]', "--service", service, url=url).stdout == '"hello you"\n'
         server.process.send_signal(signal.SIGINT)
         assert server.wait() == 0
@@ -417,7 +417,7 @@ def test_a_module_in_the_working_directory(
 
 def test_the_log_tells_workers_apart(url: str, service: str) -> None:
     with serving("tests.served:methods", "--service", service, "--workers", "2", url=url, processes=2) as server:
-        assert set(re.findall(r"\[worker (\d), process \d+\].* serves ", server.output)) == {"1", "2"}
+        assert set(re.findall(r"\[worker (\d), process \d+\].*: serving ", server.output)) == {"1", "2"}
 
 
 def workers_of(server: Program) -> list[int]:

@@ -411,3 +411,54 @@ def test_notifications_are_persistent_unless_said_otherwise(
 def test_timeouts_that_are_no_times_are_refused(timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout"):
         Client("memory://none", "s").call("x", timeout=timeout)
+
+
+def test_batch_is_used_once_and_inside_its_block(client: Client) -> None:
+    batch = client.batch()
+    with pytest.raises(RuntimeError, match="with block"):
+        batch.call("add", [1, 2])
+    with batch:
+        future = batch.call("add", [1, 2])
+        with pytest.raises(RuntimeError, match="with block"):
+            future.result()
+    assert future.result() == 3
+    with pytest.raises(RuntimeError, match="with block"):
+        batch.notify("log.write", [1])
+    with pytest.raises(RuntimeError, match="once"):
+        batch.__enter__()
+
+
+def test_callback_of_a_future_must_not_wait_for_a_call(client: Client) -> None:
+    errors: list[Any] = []
+    done = threading.Event()
+
+    def back(_future: Any) -> None:
+        try:
+            client.call("add", [1, 2])
+        except RuntimeError as exc:
+            errors.append(exc)
+        client.submit("add", [3, 4]).add_done_callback(seven)
+
+    def seven(future: Any) -> None:
+        errors.append(future.result())
+        done.set()
+
+    client.submit("add", [1, 2]).add_done_callback(back)
+    assert done.wait(10)
+    assert "thread" in str(errors[0])
+    assert errors[1] == 7
+
+
+def test_wrong_types_are_told(client: Client) -> None:
+    with pytest.raises(TypeError, match="send_raw"):
+        client.send(jsonrpcclient.request_json("add", (1, 2)))
+    with pytest.raises(TypeError, match="bytes"):
+        client.send_raw("{}")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="list or tuple"):
+        client.call("add", "12")
+    with pytest.raises(TypeError, match="list or a dict"):
+        client.call("add", a=1, b=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="URL"):
+        Client(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="timeout"):
+        Client("memory://none", timeout="3")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The programs in README.md run as they stand, but for the broker's URL."""
+"""The programs in README.md run as they stand."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def run(program: str, url: str, name: str = "readme") -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": name}
-    exec(compile(program.replace('"amqp://"', repr(url)), "README.md", "exec"), namespace)
+def run(program: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(program, "README.md", "exec"), namespace)
     return namespace
 
 
-def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_URL", url)
     server_program, client_program, _ = PROGRAMS
-    with run(server_program, url)["server"]:
-        run(client_program, url)
+    with run(server_program)["server"]:
+        run(client_program)
     _time, sums, proxied, submitted, batched, error = capsys.readouterr().out.splitlines()
     assert (sums, proxied, submitted, batched) == ("3 3", "3", "7", "3 7")
     assert error == "-32601 Method not found"
 
 
 def test_unit_test_without_a_broker() -> None:
-    run(PROGRAMS[2], "unused")["test_greeting"]()
+    run(PROGRAMS[2])["test_greeting"]()
 
 
 def test_both_commands_stand_at_the_top() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -155,6 +156,37 @@ def test_stop_gives_up_after_its_grace(place: str, service: str) -> None:
         assert not server.stop(grace=0.3)
         assert time.monotonic() - began < 2.5
     release.set()
+
+
+def test_stop_inside_a_handler_is_refused(place: str, service: str) -> None:
+    server = Server(place, service)
+    server.method("stop")(lambda: server.stop())
+    with server, Client(place, service) as client, pytest.raises(InternalError):
+        client.call("stop")
+    assert server.stop()
+
+
+def test_server_of_another_process_is_left_alone(place: str, service: str) -> None:
+    with Server(place, service, methods={"ok": lambda: 1}) as server, Client(place, service) as client:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                server.stop()
+                server.start()
+            except RuntimeError:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.call("ok") == 1
+
+
+def test_misspelt_notification_is_logged(place: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Server(place, service) as server, Client(place, service) as client:
+        client.notify("misspelt")
+        wait_for(lambda: server.stats()["failed"] == 1)
+    assert "'misspelt' ended in: 'Method not found'" in caplog.text
 
 
 def test_numbers_of_stats(place: str, service: str) -> None:

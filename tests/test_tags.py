@@ -327,7 +327,7 @@ def refusal_of(message: Publish, access: str) -> str:
     key, exchange = message.routing_key, message.exchange
     text = f"ACCESS_REFUSED - {access} to topic '{key}' in exchange '{exchange}' in vhost '/' refused for user 'bob'"
     data = text.encode("utf-8", "surrogateescape")
-    return (data if len(data) <= 255 else data[:252] + b"...").decode("utf-8", "surrogatepass")
+    return (data if len(data) <= 255 else data[:252] + b"...").decode("utf-8", "surrogateescape")
 
 
 @pytest.mark.parametrize("access", ["access", "write access"])

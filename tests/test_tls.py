@@ -81,3 +81,24 @@ def test_plain_port_does_not_speak_tls(tls: Tls, service: str) -> None:
 def test_verification_is_off_only_when_said(tls: Tls, service: str) -> None:
     with Client(f"{tls.url('127.0.0.1')}?verify=verify_none", service) as client:
         assert client.stats()["connections"] == 1
+
+
+@pytest.mark.parametrize("tls", [{"cafile": "ca.pem"}, {"context": {}}])
+def test_unknown_options_are_refused(tls: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="ca_certs"):
+        Client("amqps://localhost", tls=tls)
+
+
+@pytest.mark.parametrize("url", ["amqp://localhost/?cacertfile=ca.pem", "amqp://localhost/?verify=verify_peer"])
+def test_tls_parameters_of_a_plain_url_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="amqps://"):
+        Client(url)
+    with pytest.raises(ValueError, match="amqps://"):
+        Client("amqps://a;amqp://b", tls={"ca_certs": "ca.pem"})
+
+
+def test_missing_file_is_named(service: str) -> None:
+    client = Client("amqps://localhost", service, tls={"ca_certs": "/no/such.pem"}, reconnect=False)
+    with pytest.raises(NotConnected, match=r"/no/such\.pem"):
+        client.start()
+    client.close()

@@ -21,6 +21,8 @@ def connect_transport(url: str, *, connection_name: str = "jsonrpc-amqp", **opti
     Raises:
         ValueError: The URL names no transport.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"a broker's URL is a string, not {url!r}")
     # Imported when asked for: a unit test on memory:// need not pay for kombu.
     if url.startswith(MEMORY):
         from .memory import MemoryTransport

@@ -260,6 +260,11 @@ class Transport(Protocol):
         """The AMQP user name, where it is known."""
         ...
 
+    @property
+    def owner(self) -> int | None:
+        """The identifier of the thread that calls the listener, which must never wait for itself; None before."""
+        ...
+
     def start(self, listener: Listener) -> None:
         """Begin to connect, unless connecting or connected. Returns at once."""
         ...

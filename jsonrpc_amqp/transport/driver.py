@@ -53,9 +53,10 @@ class IOThread:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def is_current(self) -> bool:
-        """True when called by the thread itself, which must never wait for itself."""
-        return threading.current_thread() is self._thread
+    @property
+    def ident(self) -> int | None:
+        """The thread's identifier."""
+        return self._thread.ident
 
     def abandon(self) -> None:
         """Close this process's copies of the descriptors after a fork, where the thread does not exist."""

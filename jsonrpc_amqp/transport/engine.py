@@ -21,7 +21,7 @@ from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismat
 from . import codec
 from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Publish, QueueFacts
 from .driver import IOThread
-from .rabbitmq import Link, dial, parse_urls
+from .rabbitmq import Link, check_tls, dial, parse_urls
 from .tags import Confirms, Recent, Unacked, find_refused
 
 log = logging.getLogger("jsonrpc_amqp.transport")
@@ -65,6 +65,7 @@ class Engine:
         tls: Mapping[str, Any] | None = None,
     ) -> None:
         self._urls = parse_urls(url)
+        check_tls(self._urls, tls)
         self._dial_options: dict[str, Any] = {
             "timeout": connect_timeout,
             "heartbeat": heartbeat,
@@ -113,6 +114,11 @@ class Engine:
             if self._driver is None:
                 self._driver = IOThread(self, name=f"{self._name}-io")
         self._driver.wake()
+
+    @property
+    def owner(self) -> int | None:
+        """The thread that owns the connection."""
+        return None if self._driver is None else self._driver.ident
 
     def wake(self) -> None:
         """Have the listener's ``on_tick`` called soon."""

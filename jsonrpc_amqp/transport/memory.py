@@ -480,6 +480,12 @@ class MemoryTransport:
         """The AMQP user name."""
         return self._user
 
+    @property
+    def owner(self) -> int | None:
+        """The thread that calls the listener."""
+        owner = self._owner
+        return None if owner is None else owner.ident
+
     def start(self, listener: Listener) -> None:
         """Begin to connect, unless connecting or connected. Returns at once."""
         with self._broker.lock:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from struct import pack, unpack_from
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,21 @@ from .base import DIRECT_REPLY_TO, Plan, QueueFacts
 from .codec import Decoder, Encoder, Frame
 
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+# What py-amqp's TLS takes.
+_TLS_OPTIONS = {
+    "ca_certs",
+    "cert_reqs",
+    "certfile",
+    "ciphers",
+    "keyfile",
+    "server_hostname",
+    "ssl_version",
+    "tls_maximum_version",
+    "tls_minimum_version",
+}
+_CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
+_TLS_FILES = ("ca_certs", "certfile", "keyfile")
+_TLS_QUERY = {"cacertfile", "certfile", "keyfile", "server_name_indication", "verify"}
 # The query parameters of RabbitMQ's own URI specification that a JSON-RPC user may need.
 _QUERY = {
     "auth_mechanism",
@@ -84,13 +100,17 @@ def _parse_url(text: str) -> BrokerURL:
         urlsplit(text)
     except ValueError:
         raise ValueError(
-            "the broker URL is malformed; is a '/', '?', '#' or ':' in the password not escaped?"
+            "the broker URL is malformed: is its port no number up to 65535, or is a '/', '?', '#' or '@' in the "
+            "password not escaped?"
         ) from None
     unknown = sorted(set(parts.query) - _QUERY)
     if unknown:
         raise ValueError(
             f"unknown parameter in the broker URL: {', '.join(unknown)}; known: {', '.join(sorted(_QUERY))}"
         )
+    needless = sorted(set(parts.query) & _TLS_QUERY)
+    if needless and scheme != "amqps":
+        raise ValueError(f"{', '.join(needless)} in an amqp:// URL, which has no TLS: amqps:// has")
     for name in ("heartbeat", "connection_timeout"):
         value = parts.query.get(name, "0")
         if not (value.isascii() and value.isdigit()):
@@ -139,6 +159,12 @@ class _Channel(pyamqp.Channel):
         if not connection.live:
             raise error
         connection.on_channel_closed(self.number, error)
+
+    def close_received(self, payload: bytes) -> None:
+        """Handle the payload of a ``channel.close``: short reply-code, shortstr reply-text, shorts class and method."""
+        code, length = unpack_from(">HB", payload, 4)
+        text = payload[7 : 7 + length].decode("utf-8", "surrogateescape")
+        self._on_close(code, text, *unpack_from(">HH", payload, 7 + length))
 
     def _on_basic_cancel(self, consumer_tag: str) -> None:
         self.connection.on_consumer_cancelled()
@@ -298,6 +324,10 @@ class Link:
         if channels is None or frame.channel not in channels:
             return
         try:
+            if frame.channel and frame.payload.startswith(_CHANNEL_CLOSE):
+                # Its text quotes what the message said, cut at some byte: py-amqp cannot decode each of them.
+                channels[frame.channel].close_received(frame.payload)
+                return
             self._connection.on_inbound_frame(tuple(frame))
         except TransportError:
             raise
@@ -428,6 +458,10 @@ def dial(
     """
     timeout = float(url.options.get("connection_timeout", timeout * 1000)) / 1000
     heartbeat = float(url.options.get("heartbeat", heartbeat))
+    try:
+        tls_options = _tls_options(url, tls) if url.tls else False
+    except OSError as exc:
+        raise NotConnected(f"no connection to the broker at {url.where}: a file for TLS cannot be read: {exc}") from exc
     connection = kombu.Connection(
         hostname=url.host,
         port=url.port,
@@ -435,7 +469,7 @@ def dial(
         password=url.password,
         virtual_host=url.vhost,
         transport=_Transport,
-        ssl=_tls_options(url, tls) if url.tls else False,
+        ssl=tls_options,
         login_method=url.options.get("auth_mechanism", "PLAIN").upper(),
         connect_timeout=timeout,
         heartbeat=heartbeat,
@@ -452,7 +486,8 @@ def dial(
     except Exception as exc:
         if raw is not None:
             raw.collect()
-        raise describe(exc, url) from exc
+        # Without its traceback, which leads through two libraries and helps nobody.
+        raise describe(exc, url) from exc.with_traceback(None)
 
 
 def _socket_settings(heartbeat: float) -> dict[int, int]:
@@ -462,9 +497,25 @@ def _socket_settings(heartbeat: float) -> dict[int, int]:
     return {}
 
 
+def check_tls(urls: list[BrokerURL], given: Mapping[str, Any] | None) -> None:
+    """
+    Refuse TLS options that would not be used: what was meant to be encrypted must not go out in the clear.
+
+    Raises:
+        ValueError: One is not known, or a URL is not ``amqps://``.
+    """
+    if given is None:
+        return
+    unknown = sorted(set(given) - _TLS_OPTIONS)
+    if unknown:
+        raise ValueError(f"unknown TLS option: {', '.join(unknown)}; known: {', '.join(sorted(_TLS_OPTIONS))}")
+    if not all(url.tls for url in urls):
+        raise ValueError("TLS options were given for an amqp:// URL, which has no TLS: amqps:// has")
+
+
 def _tls_options(url: BrokerURL, given: Mapping[str, Any] | None) -> dict[str, Any]:
     options = url.options
-    from_url = {
+    chosen: dict[str, Any] = {
         "ca_certs": options.get("cacertfile"),
         "certfile": options.get("certfile"),
         "keyfile": options.get("keyfile"),
@@ -473,10 +524,15 @@ def _tls_options(url: BrokerURL, given: Mapping[str, Any] | None) -> dict[str, A
         "cert_reqs": ssl.CERT_REQUIRED,
     }
     if options.get("verify") == "verify_none":
-        from_url |= {"cert_reqs": ssl.CERT_NONE, "server_hostname": None}
-        # kombu fills the host in where the key is there and None.
-        del from_url["server_hostname"]
-    return {key: value for key, value in {**from_url, **(given or {})}.items() if value is not None}
+        chosen["cert_reqs"] = ssl.CERT_NONE
+    chosen |= {key: value for key, value in (given or {}).items() if value is not None}
+    if chosen["cert_reqs"] == ssl.CERT_NONE:
+        chosen["server_hostname"] = None  # there is no verifying a name without a certificate
+    for name in _TLS_FILES:
+        if chosen[name] is not None:
+            # ssl's own error does not name the file.
+            open(chosen[name], "rb").close()
+    return {key: value for key, value in chosen.items() if value is not None}
 
 
 def describe(exc: Exception, url: BrokerURL) -> TransportError:
@@ -495,7 +551,8 @@ def describe(exc: Exception, url: BrokerURL) -> TransportError:
             f"the broker at {url.where} refused what was asked of an exchange or queue: {_say(exc)}. It exists with "
             "other properties, or is missing: ask for what is there, or delete it"
         )
-    return NotConnected(f"no connection to the broker at {url.where}: {_say(exc)}")
+    hint = "; does this port speak TLS?" if "WRONG_VERSION_NUMBER" in str(exc) else ""
+    return NotConnected(f"no connection to the broker at {url.where}: {_say(exc)}{hint}")
 
 
 def _say(exc: Exception) -> str:

@@ -169,8 +169,7 @@ def find_refused(messages: Iterable[Publish], refusal: str) -> int | None:
     for before, name in _CLUES:
         _, found, text = refusal.partition(before)
         if found:
-            # py-amqp decodes with surrogatepass, we do with surrogateescape.
-            shown = text.encode("utf-8", "surrogatepass")
+            shown = text.encode("utf-8", "surrogateescape")
             return next((place for place, message in enumerate(messages) if _fits(shown, name(message))), None)
     return None
 
