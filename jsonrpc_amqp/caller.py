@@ -108,7 +108,8 @@ class Caller:
         """
         if service not in self._services:
             self._address(service, protocol.new_token())
-            self._services.add(service)
+            with self._lock:
+                self._services.add(service)
 
     def launch(self, call: Call) -> None:
         """
@@ -249,7 +250,7 @@ class Caller:
         except CallTimeout as exc:
             self._pending.pop(call.number)
             return exc
-        except ValueError as exc:
+        except Exception as exc:
             self._pending.pop(call.number)
             return EncodeError(f"AMQP has no form for the message: {exc}")
         if not call.sent:
@@ -285,13 +286,13 @@ class Caller:
 
     def _forget_ended(self) -> None:
         # Without this, the calls of an outage would pile up until its end.
-        self._parked = [call for call in self._parked if call in self._pending]
+        self._parked = [call for call in self._parked if call.number in self._pending]
 
     def _send_parked(self, session: Session) -> list[tuple[Call, JsonRpcAmqpError]]:
         parked, self._parked = self._parked, []
         refused = []
         for call in parked:
-            if call in self._pending:
+            if call.number in self._pending:
                 error = self._send_or_park(call)
                 if error is not None:
                     refused.append((call, error))
@@ -354,15 +355,19 @@ class Caller:
         for call, delivery in paired:
             if call is None:
                 self._drop(delivery)
-            elif delivery.body is None:
-                call.fail(
-                    MalformedReply(f"the answer of {call.service!r} has {delivery.size} bytes, over the size cap")
-                )
-            else:
-                call.answer(delivery.body)
+            elif not call.has_callbacks:
+                _answer(call, delivery)
+        # Those whose callbacks may take their time come last.
+        for call, delivery in paired:
+            if call is not None and call.has_callbacks:
+                _answer(call, delivery)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))
+
+    def awaits(self, message: Publish) -> bool:
+        with self._lock:
+            return message.correlation_id in self._pending
 
     def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
         self._end(message.correlation_id, error)
@@ -382,8 +387,7 @@ class Caller:
                 self._forget_ended()
             alarm = self._next_tick = self._pending.next_alarm
             session = self._session
-        for call in expired:
-            call.fail(self._expired(call))
+        self._fail((call, self._expired(call)) for call in expired)
         if session is not None:
             for service in {call.service for call in near if call.sent and not call.unanswered}:
                 self._look_at_queue(session, service, now)
@@ -423,7 +427,8 @@ class Caller:
 
     @staticmethod
     def _fail(refused: Iterable[tuple[Call, JsonRpcAmqpError]]) -> None:
-        for call, error in refused:
+        # Those whose callbacks may take their time come last.
+        for call, error in sorted(refused, key=lambda each: each[0].has_callbacks):
             call.fail(error)
 
     def _drop(self, delivery: Delivery) -> None:
@@ -462,7 +467,7 @@ class Caller:
             return "the method may have run, or may still"
         facts = known[1]
         if facts is None:
-            return f"queue {queue!r} does not exist (any more)"
+            return f"there is no queue {queue!r} now; the method may have run, where its servers use another"
         counts = f"queue {queue!r} has {_many(facts.consumers, 'consumer')}, {_many(facts.messages, 'message')} waiting"
         if facts.consumers == 0:
             return f"{counts}: no server is running"
@@ -471,6 +476,13 @@ class Caller:
     def _not_connected(self, timeout: float | None) -> NotConnected:
         last = "" if self._failure is None else f"; the last attempt: {self._failure}"
         return NotConnected(f"no connection to the broker{_within(timeout)}{last}. Nothing was sent")
+
+
+def _answer(call: Call, delivery: Delivery) -> None:
+    if delivery.body is None:
+        call.fail(MalformedReply(f"the answer of {call.service!r} has {delivery.size} bytes, over the size cap"))
+    else:
+        call.answer(delivery.body)
 
 
 def _within(timeout: float | None) -> str:

@@ -348,7 +348,11 @@ class Client(Calls):
         self._caller.close(timeout)
 
     def __enter__(self) -> Client:
-        return self.start(self._defaults["timeout"])
+        try:
+            return self.start(self._defaults["timeout"])
+        except BaseException:
+            self.close()  # the block does not run, so nobody else would
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -441,22 +445,23 @@ class Batch:
 
     def _send(self) -> None:
         calls, futures = self._calls, self._futures
+        answers: Sequence[messages.Response | BaseException]
         try:
             body = messages.encode(self._members)
             reply = calls._await(calls._make(WaitingCall, body, self._options, unanswered=not futures))
-        except Exception as error:
+            answers = messages.parse_batch(reply, list(futures)) if futures else []
+        except BaseException as error:
             for future in futures.values():
                 _settle(future, error)
             raise
-        if futures:
-            for future, answer in zip(futures.values(), messages.parse_batch(reply, list(futures)), strict=True):
-                _settle(future, answer)
+        for future, answer in zip(futures.values(), answers, strict=True):
+            _settle(future, answer)
 
 
-def _settle(future: Future[Any], answer: messages.Response | Exception) -> None:
+def _settle(future: Future[Any], answer: messages.Response | BaseException) -> None:
     # A future that its owner cancelled meanwhile takes nothing any more.
     with suppress(InvalidStateError):
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             future.set_exception(answer)
         elif isinstance(answer, messages.Ok):
             future.set_result(answer.result)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from .errors import JsonRpcAmqpError
+
+log = logging.getLogger("jsonrpc_amqp.client")
 
 # So long before a deadline it is looked up how many consumers the queue has, for the error that may follow.
 _PROBE_SECONDS = 0.5
@@ -29,6 +32,9 @@ class Call(ABC):
         sent: True once the transport has it, so that the method may have run.
         unanswered: A notification: its end is the broker's confirm.
     """
+
+    has_callbacks = False
+    """Its end runs code of others, on the thread that owns the connection."""
 
     __slots__ = (
         "body",
@@ -114,6 +120,8 @@ class WaitingCall(Call):
 class FutureCall(Call):
     """A call that a Future stands for."""
 
+    has_callbacks = True
+
     __slots__ = ("_parse", "future")
 
     def __init__(self, *args: Any, parse: Callable[[bytes], Any], **kwargs: Any) -> None:
@@ -122,18 +130,25 @@ class FutureCall(Call):
         self.future: Future[Any] = Future()
 
     def answer(self, body: bytes) -> None:
-        # A future that its owner cancelled meanwhile takes nothing any more.
-        with suppress(InvalidStateError):
-            try:
-                result = self._parse(body)
-            except Exception as exc:
-                self.future.set_exception(exc)
-            else:
-                self.future.set_result(result)
+        try:
+            result = self._parse(body)
+        except Exception as exc:
+            self._end(partial(self.future.set_exception, exc))
+        else:
+            self._end(partial(self.future.set_result, result))
 
     def fail(self, error: JsonRpcAmqpError) -> None:
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
+        self._end(partial(self.future.set_exception, error))
+
+    @staticmethod
+    def _end(end: Callable[[], None]) -> None:
+        try:
+            end()
+        except InvalidStateError:
+            return  # its owner cancelled it meanwhile
+        # Callbacks run in there. A sys.exit() in one must not take along the thread, and all that others wait for.
+        except BaseException:
+            log.exception("a callback of a future raised")
 
 
 class Pending:
@@ -148,8 +163,8 @@ class Pending:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def __contains__(self, call: Call) -> bool:
-        return call.number in self._calls
+    def __contains__(self, number: str | None) -> bool:
+        return number in self._calls
 
     @property
     def next_alarm(self) -> float:

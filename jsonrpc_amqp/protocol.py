@@ -7,6 +7,7 @@ microseconds.
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 import string
@@ -309,7 +310,33 @@ def _may_reply_to(queue: str, request_queues: Collection[str]) -> bool:
         return False
     if queue in request_queues or queue.endswith("_req"):
         return False
-    return not queue.startswith("amq.") or queue.startswith(("amq.gen-", f"{DIRECT_REPLY_TO}."))
+    if queue.startswith(f"{DIRECT_REPLY_TO}."):
+        return _is_direct_reply_to(queue)
+    return not queue.startswith("amq.") or queue.startswith("amq.gen-")
+
+
+def _is_direct_reply_to(queue: str) -> bool:
+    """
+    Tell whether this is a name that RabbitMQ made: base64 of an Erlang process identifier, a dot, and a key.
+
+    RabbitMQ takes it apart, and closes the whole connection where it cannot.
+    """
+    encoded = queue.removeprefix(f"{DIRECT_REPLY_TO}.").partition(".")[0]
+    try:
+        term = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        return False
+    return _is_process_identifier(term)
+
+
+def _is_process_identifier(term: bytes) -> bool:
+    # https://www.erlang.org/doc/apps/erts/erl_ext_dist: version 131; NEW_PID_EXT (88) or PID_EXT (103); the node's
+    # name, an atom (115 and 119 with one octet of length, 100 and 118 with two); 12 or 9 octets of numbers.
+    head = term[:5].ljust(5, b"\0")
+    if head[0] != 131 or head[1] not in (88, 103) or head[2] not in (100, 115, 118, 119):
+        return False
+    name = 1 + head[3] if head[2] in (115, 119) else 2 + (head[3] << 8 | head[4])
+    return len(term) == 3 + name + (12 if head[1] == 88 else 9)
 
 
 def answer(delivery: Delivery, body: bytes, *, route: Route, now: float, deadline: float | None) -> Publish:

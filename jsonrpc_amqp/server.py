@@ -208,7 +208,11 @@ class Server:
         return self._serving.stop(grace)
 
     def __enter__(self) -> Server:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.stop(grace=0)  # the block does not run, so nobody else would
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -180,7 +180,8 @@ class Serving:
     # -- told by the owner of the connection ------------------------------------------------------------
 
     def plan(self) -> Plan:
-        return self._plan
+        # A server that drains must not consume again over a new connection: it would give all back, for ever.
+        return replace(self._plan, queue=None, bindings=()) if self._draining else self._plan
 
     def on_open(self, session: Session) -> None:
         log.info("serving %r from queue %r", self._service, self._plan.queue)
@@ -214,6 +215,9 @@ class Serving:
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._count("dropped_replies")
         log.info("nobody awaits the answer for %s any more", protocol.printable(returned.routing_key))
+
+    def awaits(self, message: Publish) -> bool:
+        return True
 
     def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
         self._count("dropped_replies")

@@ -22,6 +22,7 @@ from jsonrpc_amqp import (
     InvalidName,
     InvalidParams,
     InvalidRequest,
+    MalformedReply,
     MessageTooLarge,
     MethodNotFound,
     ParseError,
@@ -462,3 +463,39 @@ def test_wrong_types_are_told(client: Client) -> None:
         Client(None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="timeout"):
         Client("memory://none", timeout="3")  # type: ignore[arg-type]
+
+
+def test_callback_that_raises_harms_nobody(client: Client) -> None:
+    def leave(_future: Any) -> None:
+        raise SystemExit("not here")
+
+    for _ in range(3):
+        client.submit("add", [1, 2]).add_done_callback(leave)
+    assert client.call("add", [1, 2]) == 3
+    assert client.submit("add", [1, 2]).result(10) == 3
+
+
+def test_headers_that_amqp_has_no_form_for_cost_that_call_only(place: tuple[str, Any], service: str) -> None:
+    with Server(place[0], service, methods={"ok": lambda: 1}):
+        client = Client(place[0], service, reply=place[1], timeout=10)
+        # Parked until there is a connection, the bad one between good ones.
+        before = client.submit("ok")
+        bad = client.submit("ok", headers=["x"])  # type: ignore[arg-type]
+        after = client.submit("ok")
+        assert (before.result(10), after.result(10)) == (1, 1)
+        with pytest.raises(EncodeError):
+            bad.result(10)
+        with pytest.raises(EncodeError):
+            client.call("ok", headers=["x"])  # type: ignore[arg-type]
+        assert client.stats()["connections"] == 1
+        client.close()
+
+
+def test_junk_as_the_answer_to_a_batch_ends_its_futures(place: tuple[str, Any], service: str) -> None:
+    with Server(place[0], service, dispatcher=lambda _body: b"junk"), Client(place[0], service) as client:
+        with pytest.raises(MalformedReply), client.batch() as batch:
+            future = batch.call("x")
+        assert isinstance(future.exception(0), MalformedReply)
+        with pytest.raises(MalformedReply) as caught:
+            client.call("x")
+        assert caught.value.may_have_run

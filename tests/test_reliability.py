@@ -310,6 +310,38 @@ def test_client_without_permission_for_one_service_keeps_the_others(fragile: Bro
         assert client.stats()["connections_lost"] == 0
 
 
+def test_handled_requests_are_not_sent_again_when_another_is_refused(fragile: Broker, service: str) -> None:
+    fragile.ctl("add_user", "eve", "eve")
+    fragile.ctl("set_permissions", "eve", ".*", ".*", ".*")
+    ran: list[int] = []
+    other = f"{service}-other"
+    with (
+        Server(fragile.url, service, methods={"pay": ran.append}),
+        Server(fragile.url, other, methods={"ok": lambda: 1}),
+        Client(fragile.url.replace("guest:guest", "eve:eve"), service, timeout=10) as client,
+    ):
+        same = {"jsonrpc": "2.0", "method": "ok", "id": "same"}
+        client.send(same, service=other)
+        for i in range(20):
+            client.call("pay", [i])
+        # The key was good before: what the broker now says of it is not about the first message that had it.
+        fragile.ctl("set_topic_permissions", "eve", "jsonrpc", rf"^{service}\.request", ".*")
+        with pytest.raises(AccessRefused):
+            client.send(same, service=other)
+        client.call("pay", [20])
+    assert ran == list(range(21))
+
+
+def test_limit_that_passes_does_not_end_a_server(fragile: Broker, service: str) -> None:
+    with Server(fragile.url, service, methods={"ok": lambda: 1}) as server:
+        fragile.ctl("set_vhost_limits", '{"max-connections": 0}')
+        fragile.ctl("close_all_connections", "test")
+        wait_for(lambda: server.stats()["failed_attempts"] >= 2)
+        fragile.ctl("set_vhost_limits", '{"max-connections": -1}')
+        with Client(fragile.url, service, timeout=10) as client:
+            assert client.call("ok") == 1
+
+
 def test_failover_url(fragile: Broker, url: str, service: str) -> None:
     with Server(url, service, methods={"where": lambda: "second"}):
         server = Server(fragile.url, service, methods={"where": lambda: "first"})

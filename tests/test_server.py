@@ -13,7 +13,17 @@ from typing import Any
 import pika
 import pytest
 
-from jsonrpc_amqp import CallTimeout, Client, Dispatcher, InternalError, Server, TopologyMismatch, current_request
+from jsonrpc_amqp import (
+    CallTimeout,
+    Client,
+    ConnectionLost,
+    Dispatcher,
+    InternalError,
+    NotConnected,
+    Server,
+    TopologyMismatch,
+    current_request,
+)
 
 PLACES = ["memory", "rabbitmq"]
 
@@ -280,7 +290,10 @@ def test_answer_expires_with_its_request(raw: Raw, url: str, service: str) -> No
     assert 0 < int(properties.expiration) <= 5000
 
 
-@pytest.mark.parametrize("reply_to", ["{service}_req", "other_req", "amq.topic", "x" * 255])
+BROKEN_DIRECT = "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYy.key"
+
+
+@pytest.mark.parametrize("reply_to", ["{service}_req", "other_req", "amq.topic", "x" * 255, BROKEN_DIRECT])
 def test_reply_to_that_is_not_answered(
     raw: Raw, url: str, service: str, reply_to: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -293,6 +306,7 @@ def test_reply_to_that_is_not_answered(
         raw.channel.basic_publish("", f"{service}_req", CALL, pika.BasicProperties(reply_to=raw.queue))
         assert json.loads(raw.answer()[2])["result"] == 1
         assert server.stats()["received"] == 2
+        assert server.stats()["connections"] == 1
 
 
 def test_reply_to_allowed_narrows(raw: Raw, url: str, service: str) -> None:
@@ -315,3 +329,33 @@ def test_hostile_bytes_are_answered_and_acknowledged(raw: Raw, url: str, service
             assert (answer["error"]["code"], answer["id"]) == (-32700, None)
         wait_for(lambda: raw.channel.queue_declare(f"{service}_req", passive=True).method.message_count == 0)
         assert server.stats()["received"] == 2
+
+
+def test_draining_server_does_not_consume_over_a_new_connection(url: str, broker: Any, service: str) -> None:
+    release = threading.Event()
+    server = Server(url, service, methods={"stuck": lambda: release.wait(20), "ok": lambda: 1}).start()
+    with Client(url, service, timeout=10) as client:
+        stuck = client.submit("stuck")
+        wait_for(lambda: server.stats()["received"] == 1)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        broker.ctl("close_all_connections", "test")
+        with pytest.raises(ConnectionLost):
+            stuck.result(10)
+        wait_for(lambda: server.stats()["connections"] == 2)
+        with pytest.raises(CallTimeout, match="0 consumers"):
+            client.call("ok", timeout=1)
+        # What ran when the connection was lost is redelivered, but not to this one.
+        assert server.stats()["received"] == 1
+        release.set()
+        stopper.join(10)
+        assert not stopper.is_alive()
+
+
+def test_block_that_cannot_start_leaves_nothing_behind(service: str) -> None:
+    threads = threading.active_count()
+    with pytest.raises(NotConnected), Client("amqp://127.0.0.1:1/", service, timeout=0.2):
+        pass
+    with pytest.raises(TopologyMismatch), Server(f"memory://{service}", service, declare=False):
+        pass
+    wait_for(lambda: threading.active_count() == threads)

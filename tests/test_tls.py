@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +57,20 @@ def test_right_host_with_its_authority(tls: Tls, service: str) -> None:
         futures = [client.submit("echo", [str(i)]) for i in range(500)]
         assert [future.result(20) for future in futures] == [str(i) for i in range(500)]
         assert client.stats()["connections"] == 1
+
+
+def test_requests_that_wait_at_the_start_are_served_at_once(tls: Tls, service: str) -> None:
+    options = {"ca_certs": str(tls.authority)}
+    served = threading.Event()
+    with Server(tls.url(), service, tls=options):
+        pass
+    with Client(tls.url(), service, tls=options) as client:
+        client.notify("served")
+    began = time.monotonic()
+    with Server(tls.url(), service, methods={"served": served.set}, tls=options, heartbeat=60):
+        assert served.wait(10)
+        # Not by the next thing that happens to arrive, a heartbeat.
+        assert time.monotonic() - began < 5
 
 
 def test_wrong_host_is_refused(tls: Tls, service: str) -> None:

@@ -153,6 +153,9 @@ class Recorder:
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._write_down(self.returned, returned)
 
+    def awaits(self, message: Publish) -> bool:
+        return True
+
     def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
         self._write_down(self.refused, (error, message))
 

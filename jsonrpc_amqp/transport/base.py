@@ -236,6 +236,14 @@ class Listener(Protocol):
         """A message of ``publish`` (not of ``publish_confirmed``) came back."""
         ...
 
+    def awaits(self, message: Publish) -> bool:
+        """
+        Asked when one of several messages of ``publish`` was refused, and those behind it have to be sent again.
+
+        False: the broker is known to have handled this one, so it must not be sent a second time.
+        """
+        ...
+
     def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
         """The broker refused this message of ``publish``. Those behind it were sent again, none is lost."""
         ...

@@ -51,7 +51,8 @@ _IS_RETURN, _IS_DELIVER, _IS_GET_OK, _IS_ACK, _IS_NACK = (bytes([0, _BASIC, 0, e
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE, _PRIORITY = 0x8000, 0x4000, 0x2000, 0x1000, 0x0800
 _CORRELATION_ID, _REPLY_TO, _EXPIRATION, _MESSAGE_ID, _TIMESTAMP = 0x0400, 0x0200, 0x0100, 0x0080, 0x0040
 _TYPE, _USER_ID, _APP_ID, _CLUSTER_ID = 0x0020, 0x0010, 0x0008, 0x0004
-_UNKNOWN = 0x0003  # no such property; and "more flags follow"
+# The two lowest stand for no property. RabbitMQ passes them on as a publisher set them, so they are no reason to
+# break with the broker: a message with one would come again and again.
 
 # Bound methods: looking one up at each use would cost as much as the unpacking.
 _pack_frame = Struct(">BHI").pack  # type, channel, size
@@ -418,8 +419,6 @@ def _event(arriving: _Arriving) -> Delivery | ReturnEvent:
 
 def _read_properties(message: Delivery, flags: int, data: bytes, position: int, end: int) -> None:
     # Lengths are believed while reading; that they add up to the frame's is checked at the end.
-    if flags & _UNKNOWN:
-        raise FrameError(f"unknown properties: flags {flags:#06x}")
     if flags & _CONTENT_TYPE:
         position += 1 + data[position]
     if flags & _CONTENT_ENCODING:

@@ -19,9 +19,9 @@ from typing import Any
 
 from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
 from . import codec
-from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Publish, QueueFacts
+from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Plan, Publish, QueueFacts
 from .driver import IOThread
-from .rabbitmq import Link, check_tls, dial, parse_urls
+from .rabbitmq import BrokerURL, Link, check_tls, dial, parse_urls
 from .tags import Confirms, Recent, Unacked, find_refused
 
 log = logging.getLogger("jsonrpc_amqp.transport")
@@ -33,6 +33,8 @@ CONNECT_TIMEOUT = 5.0
 # So that service is back within 3 s of the broker's return.
 LONGEST_BACK_OFF = 2.0
 SHORTEST_BACK_OFF = 0.1
+# A connection that lived so long was a good one.
+STABLE = 5.0
 # Under the 128 KiB from which malloc asks the kernel for each buffer.
 READ_SIZE = 1 << 16
 # What may wait in the outbox before callers are held back: some full-size messages.
@@ -66,6 +68,8 @@ class Engine:
     ) -> None:
         self._urls = parse_urls(url)
         check_tls(self._urls, tls)
+        if heartbeat != 0 and not heartbeat >= 1:
+            raise ValueError(f"a heartbeat is 0 (none) or at least 1 second, not {heartbeat!r}")
         self._dial_options: dict[str, Any] = {
             "timeout": connect_timeout,
             "heartbeat": heartbeat,
@@ -89,15 +93,18 @@ class Engine:
         self._next_event: float | None = None
         self._retry_at = 0.0
         self._attempt = 0
+        self._was_open = False
         self._close_by = 0.0
         self._last_read = self._last_write = 0.0
         self.stats: Counter[str] = Counter()
 
     @property
     def user(self) -> str | None:
-        """The user of the URL; not known where a certificate says who connects."""
-        url = self._urls[0]
-        return None if url.options.get("auth_mechanism", "").upper() == "EXTERNAL" else url.user
+        """The user of the URL; not known where a certificate says who connects, or where URLs differ."""
+        users = {
+            None if url.options.get("auth_mechanism", "").upper() == "EXTERNAL" else url.user for url in self._urls
+        }
+        return users.pop() if len(users) == 1 else None
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -231,7 +238,8 @@ class Engine:
             step()
         except TransportError as exc:
             self._lose(self._session, exc)
-        except Exception as exc:
+        # BaseException: a sys.exit() in somebody's callback must not leave the connection without its owner.
+        except BaseException as exc:
             log.exception("%s: unexpected error; the connection is made anew", self._name)
             self._lose(self._session, ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
 
@@ -323,8 +331,13 @@ class Engine:
         url = self._urls[self._attempt % len(self._urls)]
         self._attempt += 1
         self._state = "dialing"
-        plan = self._listener.plan()
+        try:
+            plan = self._listener.plan()
+            self._start_dialing(url, plan)
+        except Exception as exc:
+            self._dial_failed(NotConnected(f"no connection to the broker at {url.where}: {exc!r}"))
 
+    def _start_dialing(self, url: BrokerURL, plan: Plan) -> None:
         def attempt() -> None:
             # In a thread of its own: kombu blocks, and deadlines have to be kept meanwhile.
             result: Link | TransportError
@@ -351,8 +364,9 @@ class Engine:
 
     def _dial_failed(self, error: TransportError) -> None:
         self.stats["failed_attempts"] += 1
-        final = isinstance(error, (AccessRefused, TopologyMismatch)) or not self._reconnect
-        if final:
+        # What worked before may work again: permissions and limits change.
+        refused = isinstance(error, (AccessRefused, TopologyMismatch)) and not self._was_open
+        if refused or not self._reconnect:
             self._state = "idle"
             self._listener.on_failed(error, None)
             return
@@ -379,10 +393,13 @@ class Engine:
             self._unsent = None
             self._session = session
             self._state = "open"
-        self._attempt = 0
+        self._was_open = True
         self._listener.on_open(session)
         if early:
             self._feed(session, early)
+        if link.tls:
+            # The TLS layer may hold what came along with the last answer of the set-up; no poll announces that.
+            self._read(session)
 
     @staticmethod
     def _ended(session: _Session, exc: OSError) -> ConnectionLost:
@@ -402,14 +419,21 @@ class Engine:
         if closing:
             self._state = "closed"
         elif self._reconnect:
-            # At once, but not all clients of a broker in the same moment.
-            self._retry_at = time.monotonic() + random.uniform(0, SHORTEST_BACK_OFF)
+            self._retry_at = time.monotonic() + self._pause_after_loss(session)
             self._state = "waiting"
         else:
             self._state = "idle"
         self._listener.on_lost(session, error)
         if self._state == "idle":
-            self._listener.on_failed(error, None)
+            self._listener.on_failed(NotConnected(str(error)), None)
+
+    def _pause_after_loss(self, session: _Session) -> float:
+        if time.monotonic() - session.opened < STABLE:
+            # What ends each connection soon, whatever it is, must not be repeated without a pause.
+            return self._back_off()
+        self._attempt = 0
+        # At once, but not all clients of a broker in the same moment.
+        return random.uniform(0, SHORTEST_BACK_OFF)
 
     def _begin_close(self) -> None:
         session = self._session
@@ -436,6 +460,7 @@ class _Session:
         self._engine = engine
         self.link = link
         self.generation = generation
+        self.opened = time.monotonic()
         self.unacked = Unacked()
         self._recent = Recent()
         self._confirms = Confirms()
@@ -495,10 +520,13 @@ class _Session:
 
     @property
     def congested(self) -> bool:
-        congested = self._blocked or self._engine._queued > CONGESTED_BYTES
-        if congested:
-            self._held_back = True  # whoever asked waits to be told of the end
-        return congested
+        if not self._is_congested():
+            return False
+        self._held_back = True  # whoever asked waits to be told of the end, which may have come meanwhile
+        return self._is_congested()
+
+    def _is_congested(self) -> bool:
+        return self._blocked or self._engine._queued > CONGESTED_BYTES
 
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         self._post(lambda: self.link.bind(routing_key, outcome), lambda: outcome(_gone()))
@@ -567,7 +595,7 @@ class _Session:
 
     def tell_relief(self) -> None:
         """Tell the listener when somebody was held back and need not be any more."""
-        if self._held_back and not self.congested:
+        if self._held_back and not self._is_congested():
             self._held_back = False
             self._engine._listener.on_congested(self, False)
 
@@ -598,13 +626,17 @@ class _Session:
 
     def _publisher_closed(self, error: TransportError) -> None:
         engine, link = self._engine, self.link
+        listener = engine._listener
         with engine._lock:
-            found = self._recent.split(str(error))
-            self._recent = Recent()
-        if found is None:
+            recent, self._recent = list(self._recent), Recent()
+        messages = [message for message in recent if listener.awaits(message)]
+        places = find_refused(messages, str(error))
+        # A request that was handled must not be sent again, so one must be the only candidate. An answer may: whoever
+        # has it drops the second; and what is refused once is refused each time, so the first is the one.
+        if not places or (len(places) > 1 and link.sends_requests):
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
-        refused, behind = found
-        engine._listener.on_refused(self, error, refused)
+        refused, behind = messages[places[0]], messages[places[0] + 1 :]
+        listener.on_refused(self, error, refused)
         if isinstance(error, TopologyMismatch) or link.publisher == link.consumer:
             # An exchange is gone, to be declared anew; or the channel took the answers' consumer with it.
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
@@ -615,10 +647,10 @@ class _Session:
         with self._engine._lock:
             waiting = self._confirms.drain()
             self._confirms = Confirms()
-        refused = find_refused((message for message, _ in waiting), str(error))
+        refused = find_refused((message for message, _ in waiting), str(error))[:1]
         unknown = ConnectionLost(f"the broker closed the channel because of another message: {error}")
         for position, (_message, outcome) in enumerate(waiting):
-            outcome(error if position == refused else unknown.again())
+            outcome(error if position in refused else unknown.again())
         if isinstance(error, TopologyMismatch):
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
         self.link.reopen_confirmer()

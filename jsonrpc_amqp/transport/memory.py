@@ -11,6 +11,7 @@ posts what a listener must hear: callbacks run on the thread of the transport th
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import secrets
@@ -294,7 +295,9 @@ class MemorySession:
             own = _Queue("amq.gen-" + secrets.token_urlsafe(16), owner=self)
             self._queue = broker.declare_queue(own, passive=False)
         elif plan.reply_queue == "direct":
-            self._direct = f"{DIRECT_REPLY_TO}.{secrets.token_urlsafe(16)}"
+            # Of the form that RabbitMQ gives such names, which servers check: a process identifier, and a key.
+            process = base64.b64encode(b"\x83Xw\x06memory" + secrets.token_bytes(12)).decode()
+            self._direct = f"{DIRECT_REPLY_TO}.{process}.{secrets.token_urlsafe(16)}"
             broker.direct[self._direct] = self
         elif plan.queue is not None:
             self._queue = broker.declare_queue(_Queue(plan.queue, plan.queue_type), passive=passive)
@@ -443,7 +446,7 @@ class _Owner(Thread):
                 event()
                 if self._due is not None and self._due <= monotonic():
                     self.tick()
-            except Exception:
+            except BaseException:
                 # A dead thread would leave everybody waiting.
                 logger.exception("the listener of %s raised", self.name)
 

@@ -45,6 +45,8 @@ _TLS_OPTIONS = {
     "tls_minimum_version",
 }
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
+# Refusals that end by themselves: limits that are reached, a virtual host or a queue's node that is not up yet.
+_PASSING = ("connection limit", "is down", "inaccessible")
 _TLS_FILES = ("ca_certs", "certfile", "keyfile")
 _TLS_QUERY = {"cacertfile", "certfile", "keyfile", "server_name_indication", "verify"}
 # The query parameters of RabbitMQ's own URI specification that a JSON-RPC user may need.
@@ -97,7 +99,8 @@ def _parse_url(text: str) -> BrokerURL:
     try:
         parts = url_to_parts(text)
         port = parts.port
-        urlsplit(text)
+        if "@" in urlsplit(text).path + urlsplit(text).query:
+            raise ValueError  # a "/" or "?" in the password cut the URL in the wrong place
     except ValueError:
         raise ValueError(
             "the broker URL is malformed: is its port no number up to 65535, or is a '/', '?', '#' or '@' in the "
@@ -222,6 +225,7 @@ class Link:
         self._reply_queue = ""
         self._consumer_tag = ""
         self.where = url.where
+        self.sends_requests = plan.queue is None
         self.user = url.user
         self.heartbeat: float = connection.heartbeat or 0
         frame_max = connection.frame_max
@@ -275,7 +279,10 @@ class Link:
 
     def _open_channel(self) -> _Channel:
         # Numbers are not used again: a tag of a closed channel would be accepted by its successor.
-        number, self._next_channel = self._next_channel, self._next_channel % self._connection.channel_max + 1
+        while True:
+            number, self._next_channel = self._next_channel, self._next_channel % self._connection.channel_max + 1
+            if number not in self._connection.channels:
+                break
         channel = _Channel(self._connection, number)
         channel.open()
         return channel
@@ -476,7 +483,7 @@ def dial(
         transport_options={
             "set_up_by": time.monotonic() + timeout,
             "client_properties": {"product": "jsonrpc-amqp", "connection_name": connection_name},
-            "socket_settings": _socket_settings(heartbeat),
+            "socket_settings": _socket_settings(),
         },
     )
     raw = None
@@ -490,11 +497,10 @@ def dial(
         raise describe(exc, url) from exc.with_traceback(None)
 
 
-def _socket_settings(heartbeat: float) -> dict[int, int]:
-    # py-amqp's own default of 1 s of unacknowledged bytes ends connections at a hiccup of the network.
-    if heartbeat and hasattr(socket, "TCP_USER_TIMEOUT"):
-        return {socket.TCP_USER_TIMEOUT: int(heartbeat * 2000)}
-    return {}
+def _socket_settings() -> dict[int, int]:
+    # py-amqp's own second of unacknowledged bytes ends connections at a hiccup of the network, and when an alarm keeps
+    # the broker from reading. 0: the system's default; heartbeats notice dead peers.
+    return {socket.TCP_USER_TIMEOUT: 0} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
 
 
 def check_tls(urls: list[BrokerURL], given: Mapping[str, Any] | None) -> None:
@@ -539,6 +545,8 @@ def describe(exc: Exception, url: BrokerURL) -> TransportError:
     """Translate an error of connecting, of setting up, or of a channel that the broker closed."""
     code = getattr(exc, "reply_code", 0) if isinstance(exc, amqp.exceptions.AMQPError) else 0
     false_user = code == 406 and "user_id property" in str(exc)
+    if any(passing in str(exc) for passing in _PASSING):
+        return NotConnected(f"no connection to the broker at {url.where} now: {_say(exc)}")
     if false_user or isinstance(exc, (amqp.exceptions.AccessRefused, amqp.exceptions.NotAllowed)):
         return AccessRefused(
             f"the broker at {url.where} refused user {url.user!r} on virtual host {url.vhost!r}: {_say(exc)}. "

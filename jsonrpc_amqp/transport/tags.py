@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import Overloaded, TransportError, Unroutable
 from .base import DIRECT_REPLY_TO, Outcome, Publish, Returned
@@ -133,13 +133,8 @@ class Recent:
         while self._bytes > self.MOST_BYTES and len(messages) > 1:
             self._bytes -= len(messages.popleft().body)
 
-    def split(self, refusal: str) -> tuple[Publish, list[Publish]] | None:
-        """Give the message that a refusal is about, and those behind it; None where that cannot be told."""
-        culprit = find_refused(self._messages, refusal)
-        if culprit is None:
-            return None
-        messages = list(self._messages)
-        return messages[culprit], messages[culprit + 1 :]
+    def __iter__(self) -> Iterator[Publish]:
+        return iter(self._messages)
 
 
 def _exchange(message: Publish) -> str:
@@ -160,18 +155,14 @@ _CLUES: tuple[tuple[str, Callable[[Publish], str | None]], ...] = (
 _SHOWN_BYTES = 190
 
 
-def find_refused(messages: Iterable[Publish], refusal: str) -> int | None:
-    """
-    Find the first message that the text of the broker's ``channel.close`` is about.
-
-    What it refuses once it refuses each time, so the first that fits is the one.
-    """
+def find_refused(messages: Iterable[Publish], refusal: str) -> list[int]:
+    """Find the messages that the text of the broker's ``channel.close`` may be about, by their places."""
     for before, name in _CLUES:
         _, found, text = refusal.partition(before)
         if found:
             shown = text.encode("utf-8", "surrogateescape")
-            return next((place for place, message in enumerate(messages) if _fits(shown, name(message))), None)
-    return None
+            return [place for place, message in enumerate(messages) if _fits(shown, name(message))]
+    return []
 
 
 def _fits(shown: bytes, name: str | None) -> bool:
