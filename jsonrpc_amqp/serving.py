@@ -140,9 +140,11 @@ class Serving:
                 "stop() inside a handler would wait for that handler; have another thread call it: "
                 "threading.Thread(target=server.stop).start()"
             )
+        if self._is_forked():
+            return True  # before any lock: one that was held at the fork stays locked here
         deadline = time.monotonic() + grace
         with self._lock:
-            if self._stopped or self._is_forked():
+            if self._stopped:
                 return self._running == 0
         self.begin_drain()
         self._stop_consuming(min(grace, _CANCEL_SECONDS))
@@ -184,7 +186,8 @@ class Serving:
         return replace(self._plan, queue=None, bindings=()) if self._draining else self._plan
 
     def on_open(self, session: Session) -> None:
-        log.info("serving %r from queue %r", self._service, self._plan.queue)
+        if not self._draining:
+            log.info("serving %r from queue %r", self._service, self._plan.queue)
         with self._lock:
             self._session = session
             self._failure = None
