@@ -49,7 +49,7 @@ def loads(data: bytes, *, max_depth: int = 100) -> Any:
         raise Malformed(f"nested deeper than {max_depth} levels")
     try:
         return _decode(data)
-    except (ValueError, RecursionError) as exc:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise Malformed(str(exc)) from exc
 
 
