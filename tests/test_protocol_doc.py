@@ -781,10 +781,11 @@ def test_permissions(permissions: Permissions, url: str, service: str) -> None:
         assert other.stats()["received"] == 0
 
         stranger = Stranger(permissions.url("alice"))
-        stranger.publish(mine, b"{}", headers={"CC": [f"{private}.request.{alice}-{token}.1"]})
-        stranger.connection.process_data_events()
-        wait_for(lambda: other.stats()["received"] == 1)
-        stranger.connection.close()
+        with stranger.connection:
+            stranger.publish(mine, b"{}", headers={"CC": [f"{private}.request.{alice}-{token}.1"]})
+            # RabbitMQ 3.10 delivers it, 4.0 closes the channel.
+            stranger.wait_for(lambda: other.stats()["received"] == 1 or stranger.channel.is_closed)
+            assert (other.stats()["received"] == 0) == stranger.channel.is_closed
 
 
 def refuses_other_services(url: str, service: str, private: str, reply: Any) -> None:
