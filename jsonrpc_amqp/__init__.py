@@ -2,6 +2,7 @@
 
 from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
+from .dead import DeadLetter, DeadLetters, Requeued
 from .dispatch import Dispatcher, global_methods
 from .errors import (
     AccessRefused,
@@ -18,7 +19,9 @@ from .errors import (
     MalformedReply,
     MessageTooLarge,
     MethodNotFound,
+    NoDeadLetter,
     NotConnected,
+    NotRequeued,
     Overloaded,
     ParseError,
     RemoteError,
@@ -40,6 +43,8 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ConnectionLost",
+    "DeadLetter",
+    "DeadLetters",
     "Dispatcher",
     "EncodeError",
     "InternalError",
@@ -50,12 +55,15 @@ __all__ = [
     "MalformedReply",
     "MessageTooLarge",
     "MethodNotFound",
+    "NoDeadLetter",
     "NotConnected",
+    "NotRequeued",
     "Options",
     "Overloaded",
     "ParseError",
     "RemoteError",
     "Request",
+    "Requeued",
     "Server",
     "ServerError",
     "TopologyMismatch",

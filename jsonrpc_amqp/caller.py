@@ -8,10 +8,12 @@ until its deadline. Nothing is told to a caller while the lock is held: its call
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import logging
 import math
 import os
+import random
 import threading
 import time
 from collections import Counter
@@ -37,10 +39,16 @@ from .transport.tags import unroutable
 log = logging.getLogger("jsonrpc_amqp.client")
 
 _COUNTERS = dict.fromkeys(
-    ("connections", "failed_attempts", "connections_lost", "timeouts", "dropped_replies", "pending"), 0
+    ("connections", "failed_attempts", "connections_lost", "timeouts", "retries", "dropped_replies", "pending"), 0
 )
 # What was learned of a queue is good for this long when many calls end together.
 _FACTS_SECONDS = 0.25
+# Nobody is told when the exchange or a binding is deleted: answers just do not come. So often it is seen to, while
+# calls wait and something else wakes the owner of the connection.
+_RENEW_SECONDS = 2.0
+# Doubled each time; of this, a random part from a half up is waited, so that not all clients come back at once.
+_FIRST_RETRY = 0.1
+_LONGEST_RETRY = 2.0
 
 
 class Caller:
@@ -80,8 +88,10 @@ class Caller:
         self._correlations = itertools.count(1)
         self._pending = Pending()
         self._parked: list[Call] = []
+        self._retries: list[tuple[float, str]] = []  # when, number: a heap
         self._next_tick = 0.0
         self._session: Session | None = None
+        self._renew_at = 0.0
         self._failure: TransportError | None = None
         self._gave_up = False
         self._closed = False
@@ -124,17 +134,27 @@ class Caller:
             self._check_open()
             call.number = str(next(self._correlations))
             self._pending.add(call)
-            wake = self._pending.next_alarm < self._next_tick
+            wake = self._next_alarm() < self._next_tick
             session = self._session
             refusal = self._send_or_park(call)
         if refusal is not None:
-            call.fail(refusal)
+            self._tell(call, refusal)
         if session is None:
             self._transport.start(self)
         else:
             session.flush()
         if wake:
             self._transport.wake()
+
+    def check_confirms(self) -> None:
+        """
+        Refuse a persistent call that the broker could not confirm.
+
+        Raises:
+            ValueError: Direct answers come only to the channel of the request, which is not in confirm mode.
+        """
+        if self._reply == "direct" and not self._confirm:
+            raise ValueError('with reply="direct", persistent calls need Client(confirm=True)')
 
     def check_may_wait(self) -> None:
         """
@@ -155,7 +175,7 @@ class Caller:
             mine = self._pending.pop(call.number)
             self._forget_ended()
         if mine is not None:
-            mine.fail(self._expired(mine))
+            mine.fail(mine.whole(self._expired(mine)))
 
     def connect(self, timeout: float | None) -> None:
         """
@@ -187,7 +207,8 @@ class Caller:
             self._parked.clear()
             self._changed.notify_all()
         for call in calls:
-            call.fail(ClientClosed("the client was closed before the answer came", may_have_run=call.sent))
+            closed = ClientClosed("the client was closed before the answer came", may_have_run=call.sent)
+            call.fail(call.whole(closed))
         self._transport.close(timeout)
 
     def counts(self) -> dict[str, int]:
@@ -243,7 +264,7 @@ class Caller:
             address = self._addresses[call.service] = self._address(call.service, self._token)
         try:
             message = self._message(address, call)
-            if self._confirm or call.unanswered:
+            if self._confirm or call.unanswered or call.persistent:
                 call.sent = session.publish_confirmed(message, partial(self._confirmed, call))
             else:
                 call.sent = session.publish(message)
@@ -318,6 +339,7 @@ class Caller:
     def on_open(self, session: Session) -> None:
         with self._lock:
             self._session = session
+            self._renew_at = time.monotonic() + _RENEW_SECONDS
             self._failure = None
             self._facts.clear()
             refused = self._send_parked(session)
@@ -385,10 +407,17 @@ class Caller:
             near, expired = self._pending.due(now)
             if expired:
                 self._forget_ended()
-            alarm = self._next_tick = self._pending.next_alarm
             session = self._session
+            refused = self._send_due(now)
+            alarm = self._next_tick = self._next_alarm()
+            renew = session is not None and self._reply == "topic" and now >= self._renew_at and len(self._pending) > 0
+            if renew:
+                self._renew_at = now + _RENEW_SECONDS
+        self._fail(refused)
         self._fail((call, self._expired(call)) for call in expired)
         if session is not None:
+            if renew:
+                session.renew()
             for service in {call.service for call in near if call.sent and not call.unanswered}:
                 self._look_at_queue(session, service, now)
         return None if alarm == math.inf else alarm
@@ -417,19 +446,23 @@ class Caller:
         if error is None:
             mine.answer(b"")
         else:
-            mine.fail(error)
+            self._tell(mine, error)
 
     def _end(self, number: str | None, error: TransportError) -> None:
         with self._lock:
             call = self._pending.pop(number)
         if call is not None:
-            call.fail(error)
+            self._tell(call, error)
 
-    @staticmethod
-    def _fail(refused: Iterable[tuple[Call, JsonRpcAmqpError]]) -> None:
+    def _fail(self, refused: Iterable[tuple[Call, JsonRpcAmqpError]]) -> None:
         # Those whose callbacks may take their time come last.
         for call, error in sorted(refused, key=lambda each: each[0].has_callbacks):
-            call.fail(error)
+            self._tell(call, error)
+
+    def _tell(self, call: Call, error: JsonRpcAmqpError) -> None:
+        """End a call, which is pending no more, with an error, unless it is to be tried again."""
+        if not self._retry_later(call, error):
+            call.fail(call.whole(error))
 
     def _drop(self, delivery: Delivery) -> None:
         self.stats["dropped_replies"] += 1
@@ -437,6 +470,36 @@ class Caller:
             "dropped an answer that nobody awaits any more (correlation_id %s)",
             protocol.printable(delivery.correlation_id or ""),
         )
+
+    # -- retries ----------------------------------------------------------------------------------------
+
+    def _retry_later(self, call: Call, error: JsonRpcAmqpError) -> bool:
+        if not call.may_retry(error):
+            return False
+        delay = min(_LONGEST_RETRY, _FIRST_RETRY * 2.0 ** min(call.failures, 10)) * random.uniform(0.5, 1)
+        due = time.monotonic() + delay
+        with self._lock:
+            if self._closed or self._gave_up or due >= call.deadline:
+                return False
+            call.note_failure(error)
+            call.number = str(next(self._correlations))
+            self._pending.add(call)
+            heapq.heappush(self._retries, (due, call.number))
+            self.stats["retries"] += 1
+        self._transport.wake()
+        return True
+
+    def _send_due(self, now: float) -> list[tuple[Call, JsonRpcAmqpError]]:
+        refused = []
+        while self._retries and self._retries[0][0] <= now:
+            call = self._pending.get(heapq.heappop(self._retries)[1])
+            error = None if call is None else self._send_or_park(call)
+            if call is not None and error is not None:
+                refused.append((call, error))
+        return refused
+
+    def _next_alarm(self) -> float:
+        return min(self._pending.next_alarm, self._retries[0][0] if self._retries else math.inf)
 
     # -- deadlines --------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 """
-The command ``jsonrpc-amqp``: serve, call, notify, demo.
+The command ``jsonrpc-amqp``: serve, call, notify, dead, demo.
 
 Results go to standard output, everything else to standard error. What came over the wire is written such that it
 cannot steer a terminal.
@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from importlib import import_module
 from inspect import signature
 from operator import attrgetter
@@ -23,7 +24,18 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from . import Client, EncodeError, RemoteError, Server, TransportError, __version__, demo, global_methods
+from . import (
+    Client,
+    DeadLetter,
+    DeadLetters,
+    JsonRpcAmqpError,
+    RemoteError,
+    Server,
+    TransportError,
+    __version__,
+    demo,
+    global_methods,
+)
 from .workers import Workers, stop_with_parent
 
 REMOTE_ERROR = 1
@@ -35,8 +47,12 @@ INTERRUPTED = 130
 # The longest that a message can be told to live: 2**32 - 1 ms.
 MAX_TIMEOUT = 4294967.0
 
-# What may steer a terminal, or turn the direction of its text, and may stand in a JSON string unescaped.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# What may steer a terminal, or turn the direction of its text, and may stand in a JSON string unescaped; and
+# surrogates, which have no form in UTF-8.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Tables of AMQP headers may nest deeper than Python writes.
+_MAX_DEPTH = 20
+_LONGEST_CELL = 60
 
 _ANSWERED = f"  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON\n"
 _EXIT_CODES = f"""\b
@@ -46,6 +62,17 @@ Exit codes:
   {TRANSPORT_ERROR}    there is no answer; one line on standard error says why
   {INTERRUPTED}  interrupted"""
 
+_OF_A_SERVER = (
+    "concurrency",
+    "prefetch",
+    "exchange",
+    "queue",
+    "queue_type",
+    "delivery_limit",
+    "dead_letters",
+    "redelivery",
+    "ack",
+)
 _CLIENT = signature(Client).parameters
 _SERVER = signature(Server).parameters
 
@@ -77,9 +104,9 @@ def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _as_json(value: Any) -> bytes:
+def _as_json(value: Any, *, indent: int | None = None) -> bytes:
     # Bytes: JSON is UTF-8, whatever the terminal's encoding.
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
@@ -149,7 +176,8 @@ def main() -> None:
     show_default=True,
     help="How the answer comes: over the exchange, or by RabbitMQ's direct reply-to.",
 )
-def call(method: str, params: str | None, **options: Any) -> None:
+@click.option("--persistent", is_flag=True, help="Have the broker keep the call on disk, and confirm that it does.")
+def call(method: str, params: str | None, persistent: bool, **options: Any) -> None:
     """
     Call METHOD and print its result as one line of JSON.
 
@@ -159,8 +187,8 @@ def call(method: str, params: str | None, **options: Any) -> None:
     jsonrpc-amqp call time.now --service example
     jsonrpc-amqp call add '[1, 2]' --service example
     """
-    with _client(**options) as client:
-        result = client.call(method, _read_params(params))
+    with _client(confirm=persistent, **options) as client:
+        result = client.call(method, _read_params(params), persistent=persistent)
     click.echo(_as_json(result))
 
 
@@ -210,7 +238,7 @@ def _errors() -> Iterator[None]:
         sys.exit(REMOTE_ERROR)
     except TransportError as error:
         raise NoAnswer(error) from None
-    except (EncodeError, ValueError) as error:
+    except (JsonRpcAmqpError, ValueError) as error:
         raise WrongUsage(error) from None
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -278,6 +306,32 @@ Exit codes:
 @_url
 @_exchange
 @click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")
+@click.option(
+    "--queue-type",
+    type=click.Choice(["classic", "quorum"]),
+    show_default="as the virtual host has it",
+    help="What the request queue is declared as.",
+)
+@click.option(
+    "--delivery-limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default=str(_SERVER["delivery_limit"].default),
+    help="How often a request may come back to a quorum queue before it is given up.",
+)
+@click.option("--dead-letters", is_flag=True, default=None, help="Keep in <service>_dead what was given up; see dead.")
+@click.option(
+    "--redelivery",
+    type=click.Choice(["run", "refuse"]),
+    show_default="run",
+    help="What becomes of a request that a server may have had before.",
+)
+@click.option(
+    "--ack",
+    type=click.Choice(["late", "early"]),
+    show_default="late",
+    help="Acknowledge a request after its answer, or before its method runs.",
+)
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
@@ -367,11 +421,12 @@ def _supervise(context: click.Context, count: int, url: str) -> int:
 def _same_command(context: click.Context) -> list[str]:
     """Give the arguments that this process was started with, without those that are for the parent alone."""
     options = [name for name in context.params if name not in ("target", "workers", "url") and _is_given(context, name)]
-    return [
-        "serve",
-        context.params["target"],
-        *(f"--{name.replace('_', '-')}={context.params[name]}" for name in options),
-    ]
+    return ["serve", context.params["target"], *(_as_option(name, context.params[name]) for name in options)]
+
+
+def _as_option(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return option if value is True else f"{option}={value}"
 
 
 def _is_given(context: click.Context, name: str) -> bool:
@@ -408,9 +463,10 @@ def _make_server(context: click.Context, target: str, url: str, options: Mapping
 
 
 def _check_agreement(context: click.Context, target: str, server: Server) -> None:
-    for name in ("url", "concurrency", "prefetch", "exchange", "queue"):
+    for name in ("url", *_OF_A_SERVER):
         if _is_given(context, name):
-            raise WrongUsage(f"{target} is a Server, which has its own {name}: drop --{name}")
+            option = name.replace("_", "-")
+            raise WrongUsage(f"{target} is a Server, which has its own {name}: drop --{option}")
     service = context.params["service"]
     if service not in (None, server.service):
         raise WrongUsage(f"{target} is a Server of {server.service!r}, not of {service!r}")
@@ -463,3 +519,202 @@ def _served_by(module: ModuleType) -> Server | Mapping[str, Any]:
             f"{module.__name__} has nothing to serve: no Server, and no method registered with jsonrpcserver's @method"
         )
     return global_methods
+
+
+# -- dead letters -----------------------------------------------------------------------------------------
+
+
+@main.group()
+def dead() -> None:
+    """
+    Look at the dead letters of a service, send them again, or remove them.
+
+    They are requests that its servers could not handle, kept in the queue <service>_dead where the servers were told
+    to keep them. Looking removes nothing.
+    """
+
+
+_of_a_service = _options(
+    click.option("--service", required=True, metavar="NAME", help="The service whose dead letters they are."),
+    _url,
+    _exchange,
+    click.option("--queue", metavar="NAME", show_default="<service>_dead", help="The queue that keeps them."),
+)
+_keys = click.argument("keys", metavar="[KEY]...", nargs=-1)
+_DEAD_EXIT_CODES = _EXIT_CODES.replace(_ANSWERED, "").replace("nothing was sent", "nothing was done")
+
+
+@dead.command("list", epilog=_DEAD_EXIT_CODES)
+@_of_a_service
+@click.option("--json", "as_json", is_flag=True, help="Print each as one line of JSON, headers and body included.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=signature(DeadLetters.list).parameters["limit"].default,
+    show_default=True,
+    help="The most that are listed.",
+)
+def list_dead(as_json: bool, limit: int, **options: Any) -> None:
+    """
+    List dead letters, the oldest first.
+
+    A line for each: key, time of death, reason, kind, method, user, size.
+
+    \b
+    jsonrpc-amqp dead list --service example
+    """
+    with _dead_letters(**options) as letters:
+        for letter in letters.list(limit=limit):
+            click.echo(_as_json(_as_object(letter)) if as_json else _as_row(letter))
+
+
+@dead.command("show", epilog=_DEAD_EXIT_CODES)
+@click.argument("key")
+@_of_a_service
+def show_dead(key: str, **options: Any) -> None:
+    """
+    Show all there is of one dead letter.
+
+    KEY is what list shows first, or its first digits: four or more that no other begins with.
+
+    \b
+    jsonrpc-amqp dead show 3fa9 --service example
+    """
+    with _dead_letters(**options) as letters:
+        letter = letters.get(key)
+    for line in _described(letter):
+        click.echo(line)
+
+
+@dead.command(epilog=_DEAD_EXIT_CODES)
+@_keys
+@click.option("--all", is_flag=True, help="All that are there and are no calls.")
+@_of_a_service
+def requeue(keys: tuple[str, ...], all: bool, **options: Any) -> None:
+    """
+    Send notifications again, as yourself; each is removed once the broker has confirmed it.
+
+    Calls are not sent again: their callers have been told, or are gone. KEYs as for show.
+
+    \b
+    jsonrpc-amqp dead requeue 3fa9 91bc --service example
+    jsonrpc-amqp dead requeue --all --service example
+    """
+    _check_choice(keys, all)
+    with _dead_letters(**options) as letters:
+        done = letters.requeue(*keys, all=all)
+    click.echo(f"sent again: {done.sent}")
+    if all:
+        click.echo(f"left, since they are calls or cannot be read: {done.left}")
+
+
+@dead.command(epilog=_DEAD_EXIT_CODES)
+@_keys
+@click.option("--all", is_flag=True, help="All that are there.")
+@click.option("--yes", is_flag=True, help="Do not ask before all are removed.")
+@_of_a_service
+def purge(keys: tuple[str, ...], all: bool, yes: bool, **options: Any) -> None:
+    """
+    Remove dead letters for good. KEYs as for show.
+
+    \b
+    jsonrpc-amqp dead purge 3fa9 --service example
+    jsonrpc-amqp dead purge --all --service example
+    """
+    _check_choice(keys, all)
+    with _dead_letters(**options) as letters:
+        if all and not yes:
+            _confirm(f"Remove all dead letters of {letters.service}?")
+        count = letters.purge(*keys, all=all)
+    click.echo(f"removed: {count}")
+
+
+@contextmanager
+def _dead_letters(url: str, service: str, **options: Any) -> Iterator[DeadLetters]:
+    with _errors(), DeadLetters(url, service, **_given(options)) as letters:
+        yield letters
+
+
+def _check_choice(keys: tuple[str, ...], all: bool) -> None:
+    if all == bool(keys):
+        raise WrongUsage("name dead letters by their KEYs, or give --all")
+
+
+def _confirm(question: str) -> None:
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        agreed = False  # there is nobody to ask
+    if not agreed:
+        raise WrongUsage("nothing was removed; --yes does not ask")
+
+
+def _as_row(letter: DeadLetter) -> bytes:
+    kind = "notification" if letter.is_notification else "call"
+    cells = (letter.key, _time(letter.died), letter.reason, kind, letter.method, letter.user_id)
+    widths = (12, 20, 14, 12, 20, 12)
+    row = "  ".join(f"{_cell(cell):{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"{row}  {len(letter.body)} bytes".encode()
+
+
+def _cell(text: str | None) -> str:
+    if text is None:
+        return "-"
+    return _one_line(text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}...")
+
+
+def _time(died: datetime | None) -> str | None:
+    return None if died is None else died.isoformat().replace("+00:00", "Z")
+
+
+def _as_object(letter: DeadLetter) -> dict[str, Any]:
+    shown = {name: getattr(letter, name) for name in _SHOWN}
+    body = letter.body.decode("utf-8", "surrogateescape")
+    return {**shown, "died": _time(letter.died), "headers": _plain(letter.headers), "body": body}
+
+
+_SHOWN = (
+    "key",
+    "died",
+    "reason",
+    "count",
+    "is_notification",
+    "method",
+    "user_id",
+    "message_id",
+    "correlation_id",
+    "routing_key",
+)
+
+
+def _described(letter: DeadLetter) -> Iterator[bytes]:
+    shown = _as_object(letter)
+    for name in _SHOWN:
+        yield f"{name}: ".encode() + _as_json(shown[name])
+    for name, value in shown["headers"].items():
+        yield f"header {_one_line(name)}: ".encode() + _as_json(value)
+    yield f"body, {len(letter.body)} bytes:".encode()
+    yield _pretty(letter.body)
+
+
+def _pretty(body: bytes) -> bytes:
+    try:
+        return _as_json(json.loads(body.decode()), indent=2)
+    except (ValueError, RecursionError):
+        return _one_line(body.decode("utf-8", "surrogateescape")).encode()
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Give a value of AMQP headers as one that JSON has."""
+    if depth > _MAX_DEPTH:
+        return "..."
+    if isinstance(value, Mapping):
+        return {str(_plain(name)): _plain(each, depth + 1) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, datetime):
+        return f"{value.isoformat()}Z"
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)

@@ -22,7 +22,7 @@ from typing_extensions import Unpack
 from . import context, messages, protocol
 from .caller import Caller
 from .errors import CallTimeout, MalformedReply, MessageTooLarge
-from .pending import Call, FutureCall, WaitingCall
+from .pending import Call, FutureCall, Retry, WaitingCall
 from .transport import connect_transport
 from .transport.base import Transport
 
@@ -45,13 +45,18 @@ class Options(TypedDict, total=False):
         timeout: Seconds until the call ends in any case; None: never.
         service: The service to call.
         headers: AMQP headers to send along.
-        persistent: Have the broker keep the message on disk; notifications are kept unless said otherwise.
+        persistent: Have the broker keep the message on disk, and confirm that it does; a queue that refuses it ends
+            the call at once (``Overloaded``). Notifications are kept unless said otherwise.
+        retry: Try again, with back-off and jitter, as long as the deadline allows: "safe", after errors whose
+            ``may_have_run`` is false (no queue yet, a full queue); "idempotent", after a lost connection, too, since
+            the method may run twice. None: never.
     """
 
     timeout: float | None
     service: str
     headers: Mapping[str, Any] | None
     persistent: bool
+    retry: Retry | None
 
 
 class Calls:
@@ -74,7 +79,8 @@ class Calls:
         Args:
             method: Its name.
             params: By position (a list or tuple), by name (a dict), or None.
-            options: ``timeout`` (seconds; None waits for ever), ``service``, ``headers``, ``persistent``: ``Options``.
+            options: ``timeout`` (seconds; None waits for ever), ``service``, ``headers``, ``persistent``, ``retry``:
+                see ``Options``.
 
         Returns:
             The result.
@@ -203,15 +209,22 @@ class Calls:
         if not service:
             raise TypeError("which service? Give service= to the call, or to the client as its default")
         timeout = _time_left(chosen.get("timeout"))
+        persistent = chosen.get("persistent", unanswered)
+        if persistent and not unanswered:
+            self._caller.check_confirms()
+        retry = chosen.get("retry")
+        if retry not in (None, "safe", "idempotent"):
+            raise ValueError(f"retry is 'safe', 'idempotent' or None, not {retry!r}")
         return kind(
             service,
             body,
             qid=qid,
             deadline=math.inf if timeout is None else time.monotonic() + timeout,
             timeout=timeout,
-            persistent=chosen.get("persistent", unanswered),
+            persistent=persistent,
             unanswered=unanswered,
             headers=chosen.get("headers"),
+            retry=retry,
             **more,
         )
 
@@ -363,8 +376,8 @@ class Client(Calls):
         """
         Give the counters since the start.
 
-        ``pending`` calls now, ``timeouts``, ``dropped_replies`` (nobody awaited them any more), ``connections`` made,
-        ``connections_lost``, ``failed_attempts`` to connect.
+        ``pending`` calls now, ``timeouts``, ``retries`` (attempts after the first), ``dropped_replies`` (nobody
+        awaited them any more), ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
         """
         return self._caller.counts()
 

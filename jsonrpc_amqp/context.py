@@ -24,6 +24,13 @@ class Envelope(Protocol):
     def redelivered(self) -> bool: ...
     @property
     def deadline(self) -> float | None: ...
+    def acknowledge(self) -> None:
+        """Acknowledge the message now, not after its answer."""
+        ...
+
+    def dead_letter(self) -> None:
+        """If nobody is to be answered, leave the message to the dead letters: what it asked for was not done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,12 @@ class NoEnvelope:
     user_id: str | None = None
     redelivered: bool = False
     deadline: float | None = None
+
+    def acknowledge(self) -> None:
+        """There is no message."""
+
+    def dead_letter(self) -> None:
+        """There is no message."""
 
 
 @dataclass(frozen=True, slots=True)

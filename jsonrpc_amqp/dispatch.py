@@ -14,15 +14,17 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
-from typing import Any, NamedTuple, TypeVar, cast, overload
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, overload
 
-from .context import NoEnvelope, Request, enter, leave, peek
+from .context import Envelope, NoEnvelope, Request, enter, leave, peek
 from .errors import (
+    DELIVERY_LIMIT_REACHED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
+    REDELIVERY_REFUSED,
     EncodeError,
 )
 from .jsontext import Malformed, dumps, loads
@@ -35,7 +37,7 @@ with warnings.catch_warnings():
     from jsonrpcserver.response import to_serializable_one
     from jsonrpcserver.result import ErrorResult, SuccessResult
 
-__all__ = ["Call", "Decoded", "Dispatcher", "global_methods", "internal_error", "too_large"]
+__all__ = ["Ack", "Call", "Decoded", "Dispatcher", "Redelivery", "global_methods", "internal_error", "too_large"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ _MESSAGES = {
     METHOD_NOT_FOUND: "Method not found",
     INVALID_PARAMS: "Invalid params",
     INTERNAL_ERROR: "Internal error",
+    REDELIVERY_REFUSED: "Redelivered: it may have run before, and is not run again",
+    DELIVERY_LIMIT_REACHED: "Delivery limit reached: it came back too often, and is not run again",
 }
 _ID_TYPES = frozenset({str, int, float, type(None)})
 _RESERVED = "rpc."
@@ -66,6 +70,23 @@ _LEAST_MAX_SIZE = 1024
 _LEAST_MAX_DEPTH = 3
 
 _NO_ENVELOPE = NoEnvelope()
+
+
+Redelivery = Literal["run", "refuse"]
+Ack = Literal["late", "early"]
+
+
+class _Policy(NamedTuple):
+    """What a death of the process means to a method; see ``Dispatcher``."""
+
+    redelivery: Redelivery
+    ack: Ack
+
+    def check(self) -> _Policy:
+        for field, choices in (("redelivery", Redelivery), ("ack", Ack)):
+            if getattr(self, field) not in get_args(choices):
+                raise ValueError(f"{field} is one of {get_args(choices)}, not {getattr(self, field)!r}")
+        return self
 
 
 class Call(NamedTuple):
@@ -117,6 +138,11 @@ class Dispatcher:
         max_size: Most bytes of a request, and of a reply.
         max_batch: Most members of a batch.
         max_depth: Most arrays and objects inside one another, in a request and in a reply.
+        redelivery: What becomes of a request that a server may have had before: "run" runs it again, "refuse" answers
+            it with -32001 instead. ``register`` can say otherwise for one method.
+        ack: When the broker is told that a request is done with: "late", after its answer is written, so that it
+            survives the death of this process; or "early", before the method runs, so that it is lost with it.
+            A batch is acknowledged early if all of its methods say so.
 
     Raises:
         TypeError: A method cannot be called, or is ``async def``.
@@ -131,6 +157,8 @@ class Dispatcher:
         max_size: int = 16 * 1024 * 1024,
         max_batch: int = 1000,
         max_depth: int = 100,
+        redelivery: Redelivery = "run",
+        ack: Ack = "late",
         _extensions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         _check_least("max_size", max_size, _LEAST_MAX_SIZE)
@@ -140,6 +168,9 @@ class Dispatcher:
         self._max_size = max_size
         self._max_batch = max_batch
         self._max_depth = max_depth
+        self._policy = _Policy(redelivery, ack).check()
+        self._policies: dict[str, _Policy] = {}
+        self._has_early = ack == "early"
         self._registered: dict[str, Callable[..., Any]] = {}
         self._given: Mapping[str, Callable[..., Any]] = {} if methods is None else methods
         self._extensions: Mapping[str, Callable[..., Any]] = _extensions or {}
@@ -155,34 +186,47 @@ class Dispatcher:
         """Error objects sent so far, and notifications that ended in one nobody was sent."""
         return self._failures
 
-    def register(self, function: Callable[..., Any], name: str | None = None) -> None:
+    def register(
+        self,
+        function: Callable[..., Any],
+        name: str | None = None,
+        *,
+        redelivery: Redelivery | None = None,
+        ack: Ack | None = None,
+    ) -> None:
         """
         Let callers call a function.
 
         Args:
             name: The method's name; the function's own where it is None.
+            redelivery, ack: What counts for this method; the dispatcher's where it is None.
 
         Raises:
             TypeError: It cannot be called, is ``async def``, or the name is no string.
-            ValueError: The name is empty, reserved, or taken by another function.
+            ValueError: The name is empty, reserved, or taken by another function; or there is no such policy.
         """
         name = _own_name(function) if name is None else name
         _check_name(name)
+        policy = _Policy(redelivery or self._policy.redelivery, ack or self._policy.ack).check()
         with self._lock:
             if self._function(name) not in (None, function):
                 raise ValueError(f"method {name!r} is registered already")
             self._prepare(name, function)
             self._registered[name] = function
+            self._policies[name] = policy
+            self._has_early = self._has_early or policy.ack == "early"
 
     @overload
     def method(self, function: _Function, /) -> _Function: ...
     @overload
-    def method(self, name: str | None = None) -> Callable[[_Function], _Function]: ...
-    def method(self, name: Any = None) -> Any:
+    def method(
+        self, name: str | None = None, *, redelivery: Redelivery | None = None, ack: Ack | None = None
+    ) -> Callable[[_Function], _Function]: ...
+    def method(self, name: Any = None, *, redelivery: Redelivery | None = None, ack: Ack | None = None) -> Any:
         """
         Register the decorated function: ``@method``, ``@method("time.now")`` or ``@method(name="time.now")``.
 
-        The function is given back as it was.
+        The function is given back as it was. ``redelivery`` and ``ack`` are those of ``register``.
 
         Raises:
             TypeError: As ``register``.
@@ -192,7 +236,7 @@ class Dispatcher:
             return self.method()(name)
 
         def decorate(function: _Function) -> _Function:
-            self.register(function, name)
+            self.register(function, name, redelivery=redelivery, ack=ack)
             return function
 
         return decorate
@@ -210,8 +254,15 @@ class Dispatcher:
             The response object or array, or None where nothing is to be answered.
         """
         decoded = self.decode(body)
+        if self._has_early:
+            self._acknowledge_early(decoded.members)
         # One at a time, so that not all results of a batch are in memory before the size cap is applied.
         return self.encode(decoded, map(self.invoke, decoded.members))
+
+    def refuse_at_limit(self, body: bytes) -> bytes | None:
+        """Answer a body that came back too often: -32002 for each request that would have run."""
+        decoded = self.decode(body)
+        return self.encode(decoded, map(self._at_limit, decoded.members))
 
     def decode(self, body: bytes) -> Decoded:
         """Read a body and check each request in it; what is wrong becomes the error response to send."""
@@ -319,8 +370,9 @@ class Dispatcher:
             return _error(call.id, INTERNAL_ERROR)
         if method is None:
             return _error(call.id, METHOD_NOT_FOUND)
-        around = peek()
-        envelope = _NO_ENVELOPE if around is None else around.envelope
+        envelope = _envelope()
+        if envelope.redelivered and self._policy_of(call).redelivery == "refuse":
+            return self._refuse_redelivered(call, envelope)
         token = enter(Request(call.method, call.id, call.is_notification, envelope))
         try:
             # A notification too gets an id here, so that jsonrpcserver tells how it ended.
@@ -335,6 +387,31 @@ class Dispatcher:
             return cast(Response, response)
         finally:
             leave(token)
+
+    def _policy_of(self, call: Call) -> _Policy:
+        return self._policies.get(call.method, self._policy)
+
+    def _acknowledge_early(self, members: Iterable[Call | Response]) -> None:
+        envelope = _envelope()
+        if all(isinstance(member, Call) and self._ends_early(member, envelope) for member in members):
+            envelope.acknowledge()
+
+    def _ends_early(self, call: Call, envelope: Envelope) -> bool:
+        policy = self._policy_of(call)
+        # What will be refused may yet have to be left to the dead letters.
+        return policy.ack == "early" and not (envelope.redelivered and policy.redelivery == "refuse")
+
+    @staticmethod
+    def _refuse_redelivered(call: Call, envelope: Envelope) -> Response:
+        logger.warning("method %.100r was redelivered and is not run again", call.method)
+        envelope.dead_letter()
+        return _error(call.id, REDELIVERY_REFUSED)
+
+    @staticmethod
+    def _at_limit(member: Call | Response) -> Response | None:
+        if not isinstance(member, Call):
+            return member
+        return None if member.is_notification else _error(member.id, DELIVERY_LIMIT_REACHED)
 
     def _find(self, name: str) -> _Method | None:
         """
@@ -366,6 +443,11 @@ class Dispatcher:
         if number:
             with self._lock:
                 self._failures += number
+
+
+def _envelope() -> Envelope:
+    around = peek()
+    return _NO_ENVELOPE if around is None else around.envelope
 
 
 def too_large(size: int, max_size: int) -> bytes:

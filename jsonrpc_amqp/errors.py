@@ -21,6 +21,8 @@ Everything that can go wrong, as one tree.
     │   ├── CallTimeout         no answer by the deadline
     │   ├── ConnectionLost      the connection went away before the answer
     │   └── MalformedReply      an answer came, and is not a JSON-RPC 2.0 response
+    ├── NoDeadLetter            no dead letter has this key, or several have
+    ├── NotRequeued             a dead letter that is not sent again: a call, whose caller is gone
     ├── InvalidName             a service or user name that cannot stand in a routing key
     └── EncodeError             params or a result that JSON has no form for
 """
@@ -36,6 +38,9 @@ METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 SERVER_ERROR_MIN, SERVER_ERROR_MAX = -32099, -32000
+# Ours, from that range.
+REDELIVERY_REFUSED = -32001
+DELIVERY_LIMIT_REACHED = -32002
 
 
 class JsonRpcAmqpError(Exception):
@@ -48,6 +53,14 @@ class InvalidName(JsonRpcAmqpError, ValueError):
 
 class EncodeError(JsonRpcAmqpError, ValueError):
     """A value has no form in JSON (or is NaN, or too deep). Nothing was sent."""
+
+
+class NoDeadLetter(JsonRpcAmqpError, LookupError):
+    """No dead letter has this key, any more, or several have that begins so. Nothing was done."""
+
+
+class NotRequeued(JsonRpcAmqpError):
+    """A dead letter that was named is a call, or cannot be read, so it is not sent again. Nothing was done."""
 
 
 class RemoteError(JsonRpcAmqpError):

@@ -10,15 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from .errors import JsonRpcAmqpError
+from .errors import AccessRefused, ClientClosed, ConnectionLost, JsonRpcAmqpError, MessageTooLarge, TransportError
 
 log = logging.getLogger("jsonrpc_amqp.client")
 
 # So long before a deadline it is looked up how many consumers the queue has, for the error that may follow.
 _PROBE_SECONDS = 0.5
 _PROBE_SHARE = 0.2
+
+
+Retry = Literal["safe", "idempotent"]
+# Another attempt would end in the same way.
+_FINAL = (AccessRefused, ClientClosed, MessageTooLarge)
 
 
 class Call(ABC):
@@ -31,18 +36,24 @@ class Call(ABC):
         timeout: What the deadline was made from, in seconds, for messages.
         sent: True once the transport has it, so that the method may have run.
         unanswered: A notification: its end is the broker's confirm.
+        retry: Which errors another attempt may follow: see ``may_retry``.
+        failures: Attempts that failed.
     """
 
     has_callbacks = False
     """Its end runs code of others, on the thread that owns the connection."""
 
     __slots__ = (
+        "_last_error",
+        "_may_have_run",
         "body",
         "deadline",
+        "failures",
         "headers",
         "number",
         "persistent",
         "qid",
+        "retry",
         "sent",
         "service",
         "timeout",
@@ -60,6 +71,7 @@ class Call(ABC):
         persistent: bool = False,
         unanswered: bool = False,
         headers: Mapping[str, Any] | None = None,
+        retry: Retry | None = None,
     ) -> None:
         self.number = ""
         self.service = service
@@ -71,6 +83,37 @@ class Call(ABC):
         self.unanswered = unanswered
         self.headers = headers
         self.sent = False
+        self.retry = retry
+        self.failures = 0
+        self._last_error: TransportError | None = None
+        self._may_have_run = False
+
+    def may_retry(self, error: JsonRpcAmqpError) -> bool:
+        """
+        Tell whether another attempt may mend this error without running the method twice, or with the caller's leave.
+
+        What the next attempt would meet again (a message that is too large, a user who may not) is not tried again.
+        """
+        if self.retry is None or not isinstance(error, TransportError) or isinstance(error, _FINAL):
+            return False
+        return not error.may_have_run or (self.retry == "idempotent" and isinstance(error, ConnectionLost))
+
+    def note_failure(self, error: JsonRpcAmqpError) -> None:
+        """Remember an error that another attempt follows."""
+        assert isinstance(error, TransportError)
+        self.failures += 1
+        self.sent = False
+        self._last_error = error
+        self._may_have_run = self._may_have_run or error.may_have_run
+
+    def whole(self, error: JsonRpcAmqpError) -> JsonRpcAmqpError:
+        """Give an error that is the end, with what earlier attempts left behind."""
+        if self._last_error is None or not isinstance(error, TransportError):
+            return error
+        return type(error)(
+            f"{error} (attempt {self.failures + 1}; the one before: {self._last_error})",
+            may_have_run=error.may_have_run or self._may_have_run,
+        )
 
     @abstractmethod
     def answer(self, body: bytes) -> None:
@@ -179,6 +222,10 @@ class Pending:
             heapq.heappush(self._alarms, (probe, call.number, False))
             if len(self._alarms) > 2 * len(self._calls) + 1024:
                 self._compact()
+
+    def get(self, number: str) -> Call | None:
+        """Give the call of a number, if there is one, and leave it."""
+        return self._calls.get(number)
 
     def pop(self, number: str | None) -> Call | None:
         """Take out the call of a number, if there is one."""

@@ -82,6 +82,11 @@ def request_queue(service: str) -> str:
     return f"{service}_req"
 
 
+def dead_letter_queue(service: str) -> str:
+    """Give the name of the queue, and of the exchange before it, that keep what no server could handle."""
+    return f"{service}_dead"
+
+
 def request_binding(service: str) -> str:
     """Give the key that binds it: calls, notifications, and a bare ``S.request``."""
     return f"{service}.request.#"
@@ -276,8 +281,9 @@ def reply_route(
     """
     Say where the answer to a request goes; None where nobody can be answered.
 
-    With ``reply_to`` it goes there, through the default exchange; it must not be a request queue, nor ``amq.*`` other
-    than what brokers make for replies. Without, the request's own key is mirrored, if it came through the exchange.
+    With ``reply_to`` it goes there, through the default exchange; it must not be a queue of requests or of dead
+    letters, nor ``amq.*`` other than what brokers make for replies. Without, the request's own key is mirrored, if it
+    came through the exchange.
 
     Args:
         delivery: The request.
@@ -308,7 +314,8 @@ def _fits(name: str) -> bool:
 def _may_reply_to(queue: str, request_queues: Collection[str]) -> bool:
     if not queue or not _fits(queue):
         return False
-    if queue in request_queues or queue.endswith("_req"):
+    # Nor dead letters: what lies there may be requeued, under the name of whoever does it.
+    if queue in request_queues or queue.endswith(("_req", "_dead")):
         return False
     if queue.startswith(f"{DIRECT_REPLY_TO}."):
         return _is_direct_reply_to(queue)

@@ -21,7 +21,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from . import protocol
-from .dispatch import Dispatcher
+from .dispatch import Ack, Dispatcher, Redelivery
 from .serving import Serving
 from .transport import connect_transport
 from .transport.base import Plan, Transport
@@ -32,6 +32,9 @@ CONCURRENCY = 8
 # Enough to keep the handlers busy over the broker's round trip, few enough that a slow process does not sit on
 # work that another could do; at least twice the handlers.
 PREFETCH = 64
+# What RabbitMQ 4 takes where a quorum queue says nothing. Half of the requests that came back with the one that ends
+# each server get through each time: after so many, all of them.
+DELIVERY_LIMIT = 20
 MAX_SIZE = 16 << 20
 GRACE = 30.0
 
@@ -41,7 +44,8 @@ class Server:
     Serves the methods of one service to whoever calls it; any number of servers share its queue.
 
     A request is acknowledged after its answer is written, so it survives the death of this process, and a method may
-    run a second time: ``current_request().redelivered`` then is true.
+    run a second time: ``current_request().redelivered`` then is true. ``redelivery`` and ``ack`` change that. Requests
+    that came back run one at a time, since one of them may be what ended its server.
 
     Args:
         url: As for ``Client``.
@@ -51,6 +55,14 @@ class Server:
         exchange: The topic exchange.
         queue: The request queue; ``<service>_req`` where not given.
         queue_type: Sent as ``x-queue-type`` ("classic", "quorum"); None leaves it to the virtual host.
+        delivery_limit: How often a request may come back to a quorum queue, the only kind that counts. One that
+            reached it is not run: its caller is told (-32002), and it becomes a dead letter.
+        dead_letters: Declare exchange and queue ``<service>_dead``, which keep the requests that reached the limit, and
+            redelivered notifications that were refused; not what expired. ``DeadLetters`` reads them.
+        redelivery: "run": a method may run a second time. "refuse": a request that a server may have had before, even
+            if it had not begun, is not run; its caller is told (-32001). ``method`` can say otherwise for one method.
+        ack: "late": a request survives the death of the process that runs it. "early": it is acknowledged before the
+            method runs, and lost with the process. ``method`` can say otherwise for one method.
         declare: Declare exchange, queue and binding; False only checks that exchange and queue are there.
         concurrency: Handlers that run at a time.
         prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``.
@@ -74,7 +86,11 @@ class Server:
         dispatcher: Callable[[bytes], bytes | None] | None = None,
         exchange: str = protocol.DEFAULT_EXCHANGE,
         queue: str | None = None,
-        queue_type: Literal["classic", "quorum", "stream"] | None = None,
+        queue_type: Literal["classic", "quorum"] | None = None,
+        delivery_limit: int = DELIVERY_LIMIT,
+        dead_letters: bool = False,
+        redelivery: Redelivery = "run",
+        ack: Ack = "late",
         declare: bool = True,
         concurrency: int = CONCURRENCY,
         prefetch: int | None = None,
@@ -94,9 +110,20 @@ class Server:
             raise ValueError("concurrency is at least 1")
         if dispatcher is not None and methods is not None:
             raise ValueError("give methods or a dispatcher, not both: a dispatcher has its own methods")
-        self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or Dispatcher(
-            methods, expose_errors=expose_errors, max_size=max_size, max_batch=max_batch, max_depth=max_depth
+        if dispatcher is not None and (redelivery, ack) != ("run", "late"):
+            raise ValueError("redelivery and ack are for our own dispatcher, which knows methods; this one is given")
+        if delivery_limit < 1:
+            raise ValueError("delivery_limit is at least 1")
+        own = Dispatcher(
+            methods,
+            expose_errors=expose_errors,
+            max_size=max_size,
+            max_batch=max_batch,
+            max_depth=max_depth,
+            redelivery=redelivery,
+            ack=ack,
         )
+        self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
         if prefetch is None:
             prefetch = max(PREFETCH, 2 * concurrency)
         if prefetch < 1:
@@ -107,6 +134,8 @@ class Server:
             declare=declare,
             queue=queue or protocol.request_queue(service),
             queue_type=queue_type,
+            delivery_limit=delivery_limit,
+            dead_letters=protocol.dead_letter_queue(service) if dead_letters else None,
             bindings=(protocol.request_binding(service),),
             prefetch=prefetch,
         )
@@ -121,6 +150,7 @@ class Server:
         self._serving = Serving(
             transport,
             self._dispatcher,
+            own.refuse_at_limit,
             plan,
             service=service,
             concurrency=concurrency,
@@ -136,13 +166,25 @@ class Server:
     @overload
     def method(self, function: F, /) -> F: ...
     @overload
-    def method(self, name: str | None = None) -> Callable[[F], F]: ...
-    def method(self, name: str | Callable[..., Any] | None = None) -> Any:
+    def method(
+        self, name: str | None = None, *, redelivery: Redelivery | None = None, ack: Ack | None = None
+    ) -> Callable[[F], F]: ...
+    def method(
+        self,
+        name: str | Callable[..., Any] | None = None,
+        *,
+        redelivery: Redelivery | None = None,
+        ack: Ack | None = None,
+    ) -> Any:
         """
-        Register a method: ``@server.method``, ``@server.method("time.now")``.
+        Register a method: ``@server.method``, ``@server.method("time.now")``, ``@server.method(redelivery="refuse")``.
 
         It returns a plain value, or jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its
         ``JsonRpcError``.
+
+        Args:
+            name: The method's name; the function's own where it is None.
+            redelivery, ack: As for the server, for this method.
 
         Raises:
             TypeError: An ``async def``, not supported yet; or this server has a foreign dispatcher.
@@ -150,7 +192,9 @@ class Server:
         """
         if not isinstance(self._dispatcher, Dispatcher):
             raise TypeError("this server was given a dispatcher of its own: register the method there")
-        return self._dispatcher.method(name)
+        if callable(name):
+            return self._dispatcher.method(name)
+        return self._dispatcher.method(name, redelivery=redelivery, ack=ack)
 
     # -- running ----------------------------------------------------------------------------------------
 
@@ -224,7 +268,8 @@ class Server:
         Give the counters since the start.
 
         ``received``, ``answered`` (answers written), ``failed`` (of them or of notifications: errors), ``expired``
-        (skipped, nobody waited any more), ``redelivered``, ``dropped_replies`` (nobody could be answered),
+        (skipped, nobody waited any more), ``redelivered``, ``dead_lettered`` (rejected, for the dead letters if the
+        queue has them), ``dropped_replies`` (nobody could be answered),
         ``abandoned`` (the connection they came by was lost before they began; the broker delivers them again),
         ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made, ``failed_attempts`` to connect.
         """

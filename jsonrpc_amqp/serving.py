@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Any
 
 from . import context, protocol
 from .dispatch import internal_error, too_large
-from .errors import NotConnected, TransportError
+from .errors import MessageTooLarge, NotConnected, TransportError
 from .transport.base import Delivery, Plan, Publish, Returned, Session, Transport
 
 log = logging.getLogger("jsonrpc_amqp.server")
@@ -26,6 +27,8 @@ log = logging.getLogger("jsonrpc_amqp.server")
 # A broker that does not even confirm ``basic.cancel`` in this time is not waited for.
 _CANCEL_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
+# Whoever deletes the exchange or the binding cuts the service off, and nobody is told. Two small requests each time.
+_RENEW_SECONDS = 1.0
 _COUNTERS = dict.fromkeys(
     (
         "received",
@@ -33,6 +36,7 @@ _COUNTERS = dict.fromkeys(
         "failed",
         "expired",
         "redelivered",
+        "dead_lettered",
         "dropped_replies",
         "abandoned",
         "dropped_acks",
@@ -49,6 +53,7 @@ class Serving:
 
     Args:
         plan: What to declare and consume.
+        refuse: Answers a body that reached the delivery limit of ``plan``.
         allowed: Narrows which queues a ``reply_to`` may name.
     """
 
@@ -56,6 +61,7 @@ class Serving:
         self,
         transport: Transport,
         dispatcher: Callable[[bytes], bytes | None],
+        refuse: Callable[[bytes], bytes | None],
         plan: Plan,
         *,
         service: str,
@@ -65,17 +71,20 @@ class Serving:
     ) -> None:
         self._transport = transport
         self._dispatcher = dispatcher
+        self._refuse = refuse
         self._plan = plan
         self._service = service
         self._concurrency = concurrency
         self._max_size = max_size
         self._allowed = allowed
         self._pid: int | None = None
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | _Returned | None] = SimpleQueue()
+        self._returned = _Returned()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._session: Session | None = None
+        self._renew_at = 0.0
         self._failure: TransportError | None = None
         self._gave_up = False
         self._draining = False
@@ -190,6 +199,7 @@ class Serving:
             log.info("serving %r from queue %r", self._service, self._plan.queue)
         with self._lock:
             self._session = session
+            self._renew_at = time.monotonic() + _RENEW_SECONDS
             self._failure = None
             self._changed.notify_all()
 
@@ -213,7 +223,11 @@ class Serving:
             self._stats["received"] += len(deliveries)
         put = self._jobs.put
         for delivery in deliveries:
-            put(_Job(session, delivery, received))
+            job = _Job(self._service, session, delivery, protocol.deadline_of(delivery, received))
+            if not delivery.redelivered:
+                put(job)
+            elif self._returned.add(job):
+                put(self._returned)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._count("dropped_replies")
@@ -223,15 +237,28 @@ class Serving:
         return True
 
     def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
-        self._count("dropped_replies")
         log.warning("the broker refused the answer for %s: %s", protocol.printable(message.routing_key), error)
+        if isinstance(error, MessageTooLarge):
+            # Its limit is lower than ours. The caller need not wait for its deadline to learn that.
+            told = replace(
+                message, body=internal_error(f"the answer has {len(message.body)} bytes, too many for the broker")
+            )
+            session.publish(told)
+        else:
+            self._count("dropped_replies")
 
     def on_congested(self, session: Session, congested: bool) -> None:
         if congested:
             log.warning("the broker takes no answers for now; they wait")
 
     def on_tick(self, now: float) -> float | None:
-        return None
+        session = self._session
+        if session is None or self._draining:
+            return None
+        if now >= self._renew_at:
+            self._renew_at = now + _RENEW_SECONDS
+            session.renew()
+        return self._renew_at
 
     # -- the handlers' threads ----------------------------------------------------------------------------
 
@@ -242,16 +269,24 @@ class Serving:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if not self._begin_job(job):
-                continue
-            try:
-                self._serve(job)
-            except Exception:
-                log.exception("unexpected error while serving a request; it is acknowledged")
-                self._count("failed")
-                job.session.ack(job.delivery)
-            finally:
-                self._end_job()
+            if isinstance(job, _Job):
+                self._run(job)
+            elif (returned := job.take()) is not None:
+                self._run(returned)
+                # Behind what waits: none of those that came back is more urgent than what did not.
+                self._jobs.put(job)
+
+    def _run(self, job: _Job) -> None:
+        if not self._begin_job(job):
+            return
+        try:
+            self._serve(job)
+        except Exception:
+            log.exception("unexpected error while serving a request; it is acknowledged")
+            self._count("failed")
+            job.settle()
+        finally:
+            self._end_job()
 
     def _begin_job(self, job: _Job) -> bool:
         with self._lock:
@@ -274,31 +309,50 @@ class Serving:
                 self._changed.notify_all()
 
     def _serve(self, job: _Job) -> None:
-        session, delivery = job.session, job.delivery
-        deadline = protocol.deadline_of(delivery, job.received)
-        if delivery.redelivered:
+        if job.redelivered:
             self._count("redelivered")
-        if deadline is not None and time.monotonic() >= deadline:
+        if job.deadline is not None and time.monotonic() >= job.deadline:
             self._count("expired")
-            log.info(
-                "skipped a request that expired while it was queued here (%s)", protocol.printable(delivery.routing_key)
-            )
+            log.info("skipped a request that expired while it was queued here (%s)", _shown(job))
         else:
-            answer = self._dispatch(delivery, deadline)
+            answer = self._answer_to(job)
             if answer is not None:
-                self._answer(session, delivery, answer, deadline)
-        session.ack(delivery)
-        session.flush()
+                self._answer(job.session, job.delivery, answer, job.deadline)
+            if job.is_dead:
+                self._count("dead_lettered")
+        job.settle()
+        job.session.flush()
 
-    def _dispatch(self, delivery: Delivery, deadline: float | None) -> bytes | None:
+    def _answer_to(self, job: _Job) -> bytes | None:
+        delivery = job.delivery
         if delivery.body is None:
             return too_large(delivery.size, self._max_size)
-        token = context.enter(context.Request(None, None, False, _Envelope(self._service, delivery, deadline)))
+        if self._is_at_limit(delivery):
+            log.error(
+                "a request came back %d times, the limit, and is not run again (%s); it goes to the dead letters, if "
+                "queue %r has them",
+                delivery.delivery_count,
+                _shown(job),
+                self._plan.queue,
+            )
+            job.dead_letter()
+            return self._refuse(delivery.body)
+        answer = self._dispatch(job, delivery.body)
+        # A caller who was told knows enough.
+        job.is_dead = job.is_dead and answer is None
+        return answer
+
+    def _is_at_limit(self, delivery: Delivery) -> bool:
+        limit = self._plan.delivery_limit
+        return delivery.redelivered and limit is not None and delivery.delivery_count >= limit
+
+    def _dispatch(self, job: _Job, body: bytes) -> bytes | None:
+        token = context.enter(context.Request(None, None, False, job))
         try:
-            answer = self._dispatcher(delivery.body)
+            answer = self._dispatcher(body)
         except BaseException:
             # Ours never raises; a foreign dispatcher may, and must not take the server along.
-            log.exception("the dispatcher raised on %s", protocol.printable(delivery.routing_key))
+            log.exception("the dispatcher raised on %s", _shown(job))
             self._count("failed")
             return internal_error()
         finally:
@@ -347,13 +401,13 @@ class Serving:
         self._give_back(jobs + self._take_jobs())
 
     def _take_jobs(self) -> list[_Job]:
-        jobs: list[_Job] = []
+        jobs = self._returned.take_all()
         while True:
             try:
                 job = self._jobs.get_nowait()
             except Empty:
                 return jobs
-            if job is not None:
+            if isinstance(job, _Job):
                 jobs.append(job)
 
     @staticmethod
@@ -364,20 +418,64 @@ class Serving:
             session.flush()
 
 
-@dataclass(frozen=True, slots=True)
+def _shown(job: _Job) -> str:
+    return protocol.printable(job.routing_key)
+
+
+class _Returned:
+    """
+    The requests that came back to the queue, of which one at a time is to run.
+
+    One of them may be what ended the server that had it. Had the others begun as well, they would be back once more,
+    and be refused with it in the end; so each time some get through, whichever is the culprit.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: list[_Job] = []
+        self._is_active = False
+
+    def add(self, job: _Job) -> bool:
+        """True: nobody takes from here now, so somebody has to be told to."""
+        with self._lock:
+            self._jobs.append(job)
+            was_active, self._is_active = self._is_active, True
+            return not was_active
+
+    def take(self) -> _Job | None:
+        """Give one of those that came back least often. None: whoever took the last one ends; ``add`` says when."""
+        with self._lock:
+            if not self._jobs:
+                self._is_active = False
+                return None
+            position = min(
+                range(len(self._jobs)), key=lambda each: (self._jobs[each].delivery.delivery_count, random.random())
+            )
+            return self._jobs.pop(position)
+
+    def take_all(self) -> list[_Job]:
+        """Give what is left."""
+        with self._lock:
+            jobs, self._jobs = self._jobs, []
+            return jobs
+
+
+@dataclass(slots=True, eq=False)
 class _Job:
-    session: Session
-    delivery: Delivery
-    received: float
+    """
+    One request: what a handler may ask about it (``context.Envelope``), and how the broker is told of its end.
 
-
-@dataclass(frozen=True, slots=True)
-class _Envelope:
-    """What a handler may ask about the message; see ``context.Envelope``."""
+    Attributes:
+        is_settled: The broker was told.
+        is_dead: It is to be rejected: what it asks for will not be done.
+    """
 
     service: str
+    session: Session
     delivery: Delivery
     deadline: float | None
+    is_settled: bool = False
+    is_dead: bool = False
 
     @property
     def routing_key(self) -> str:
@@ -394,3 +492,20 @@ class _Envelope:
     @property
     def redelivered(self) -> bool:
         return self.delivery.redelivered
+
+    def acknowledge(self) -> None:
+        self.settle()
+        self.session.flush()
+
+    def dead_letter(self) -> None:
+        self.is_dead = True
+
+    def settle(self) -> None:
+        """Acknowledge or reject it, once."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        if self.is_dead:
+            self.session.reject(self.delivery)
+        else:
+            self.session.ack(self.delivery)

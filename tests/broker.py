@@ -60,6 +60,8 @@ class Broker:
         extra_config: Lines for its ``rabbitmq.conf``.
         advanced_config: The text of its ``advanced.config``: an Erlang term with its full stop.
         plugins: Plugins to enable; each costs time at boot.
+        cookie: What nodes show each other before they talk; None: one that no other node knows.
+        epmd_port: The port of a name server to share with other nodes; None: one of its own.
     """
 
     def __init__(
@@ -68,14 +70,19 @@ class Broker:
         extra_config: Mapping[str, str] | None = None,
         advanced_config: str = "[].",
         plugins: Sequence[str] = (),
+        cookie: str | None = None,
+        epmd_port: int | None = None,
     ) -> None:
         self.config = CONFIG | dict(extra_config or {})
         self.advanced_config = advanced_config
         self.plugins = tuple(plugins)
+        self.cookie = cookie or secrets.token_hex(16)
+        self.shared_epmd_port = epmd_port
         self.port = 0
         self._ports: list[int] = []
         self.folder: Path | None = None
         self._node: subprocess.Popen[bytes] | None = None
+        self._frozen = False
         self._epmd: subprocess.Popen[bytes] | None = None
         self._env: dict[str, str] = {}
 
@@ -90,6 +97,16 @@ class Broker:
     def url(self) -> str:
         """Where and as whom to connect: the default user, who may do everything."""
         return f"amqp://guest:guest@{HOST}:{self.port}/"
+
+    @property
+    def name(self) -> str:
+        """What Erlang calls the node."""
+        return self._env["RABBITMQ_NODENAME"]
+
+    @property
+    def awake(self) -> bool:
+        """Whether it runs and is not frozen."""
+        return self._node is not None and not self._frozen
 
     @property
     def pid(self) -> int:
@@ -159,6 +176,7 @@ class Broker:
     def freeze(self) -> None:
         """Stop the node in its tracks (SIGSTOP): its connections stay open, and nothing answers."""
         node = self._running()
+        self._frozen = True
         node.send_signal(signal.SIGSTOP)
         # The signal is under way when it is sent: each thread stops when it next would run.
         while not all(state == "T" for state in _thread_states(node.pid)):
@@ -176,6 +194,7 @@ class Broker:
     def thaw(self) -> None:
         """Let a frozen node go on (SIGCONT)."""
         self._running().send_signal(signal.SIGCONT)
+        self._frozen = False
 
     def ctl(self, *args: str, timeout: float = 60) -> str:
         """
@@ -190,9 +209,11 @@ class Broker:
             raise BrokerError(f"rabbitmqctl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
-    def list(self, kind: str, *columns: str) -> list[dict[str, Any]]:
+    def list(self, kind: str, *columns: str, timeout: float = 60) -> list[dict[str, Any]]:
         """Give the rows of ``rabbitmqctl list_<kind>``: ``list("queues", "name", "messages")``."""
-        rows: list[dict[str, Any]] = json.loads(self.ctl(f"list_{kind}", "--formatter", "json", *columns))
+        rows: list[dict[str, Any]] = json.loads(
+            self.ctl(f"list_{kind}", "--formatter", "json", *columns, timeout=timeout)
+        )
         return rows
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -205,10 +226,10 @@ class Broker:
         self._ports = free_ports(3)
         self.port, epmd_port, dist_port = self._ports
         self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
-        self._env = _environment(self.folder, self.port, epmd_port, dist_port)
+        self._env = _environment(self.folder, self.port, self.shared_epmd_port or epmd_port, dist_port)
         self._write_configuration(self.folder)
-        # In the foreground, so that it is a child to end by its id; RabbitMQ would leave one behind.
-        self._epmd = subprocess.Popen(["epmd", "-address", HOST, "-port", str(epmd_port)], env=self._env)
+        if self.shared_epmd_port is None:
+            self._epmd = start_epmd(epmd_port, self._env)
         try:
             self._boot()
         except BaseException:
@@ -228,7 +249,7 @@ class Broker:
         (folder / "home").mkdir()
         (folder / "conf.d").mkdir()
         cookie = folder / "home/.erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(self.cookie)
         cookie.chmod(0o400)
         (folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in self.config.items()))
         (folder / "advanced.config").write_text(self.advanced_config)
@@ -260,8 +281,8 @@ class Broker:
         boots = self.log.count(STARTED)
         give_up = time.monotonic() + BOOT_TIMEOUT
         # Not only until it takes connections: in the moment before it is through, 4.0 loses direct answers.
-        while not _answers(self.port) or self.log.count(STARTED) == boots:
-            if node.poll() is not None or self._epmd is None or self._epmd.poll() is not None:
+        while not answers(self.port) or self.log.count(STARTED) == boots:
+            if node.poll() is not None or (self._epmd is not None and self._epmd.poll() is not None):
                 raise self._boot_error("RabbitMQ ended while it booted")
             if time.monotonic() > give_up:
                 raise self._boot_error(f"RabbitMQ did not come up in {BOOT_TIMEOUT:.0f} s")
@@ -273,6 +294,7 @@ class Broker:
     def _reap(self) -> None:
         """Wait for the node and for its helpers, which end when they notice that it is gone."""
         node, self._node = self._running(), None
+        self._frozen = False
         node.wait()
         # Not for long: where process 1 collects no orphans (some containers), they stay as zombies.
         give_up = time.monotonic() + 1
@@ -317,6 +339,11 @@ def _environment(folder: Path, port: int, epmd_port: int, dist_port: int) -> dic
     }
 
 
+def start_epmd(port: int, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start the name server of Erlang nodes; in the foreground, so that it is a child to end by its id."""
+    return subprocess.Popen(["epmd", "-address", HOST, "-port", str(port)], env=env)
+
+
 def free_ports(count: int) -> list[int]:
     """Give so many ports that nobody listens on now."""
     ports: list[int] = []
@@ -342,7 +369,7 @@ def _thread_states(pid: int) -> list[str]:
     return [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     """Ask for AMQP 0-9-1; a broker that is up begins with a frame of type 1, ``connection.start``."""
     try:
         with socket.create_connection((HOST, port), timeout=1) as probe:

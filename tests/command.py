@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from .tools import wait_for
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "jsonrpc_amqp"]
@@ -57,7 +58,7 @@ class Program:
             assert self.process.poll() is None or self.output.count(text) >= times, self.output
             return self.output.count(text) >= times
 
-        assert wait_for(is_said), self.output
+        wait_for(is_said, PATIENCE, told=lambda: self.output)
 
     def wait(self) -> int:
         """Wait for its end, and give its exit code."""
@@ -101,16 +102,6 @@ def serving(*args: str, url: str, processes: int = 1, env: Mapping[str, str] | N
     with running("serve", *args, url=url, env=env) as program:
         program.wait_until_said(": serving '", processes)
         yield program
-
-
-def wait_for(condition: Callable[[], bool]) -> bool:
-    """Wait until something is true; false if it was not in time."""
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def is_alive(pid: int) -> bool:

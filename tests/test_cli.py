@@ -22,7 +22,8 @@ from jsonrpc_amqp import Client, __version__, demo
 from jsonrpc_amqp.cli import REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR, main
 
 from .broker import Broker
-from .command import COMMAND, Program, is_alive, run, running, serving, wait_for
+from .command import COMMAND, Program, is_alive, run, running, serving
+from .tools import wait_for
 
 SECRET = "sentinel-7f3a"  # in the place of a password; never in any output
 
@@ -98,7 +99,21 @@ def test_notify(url: str, service: str, tmp_path: Path) -> None:
     with serving("tests.served:methods", "--service", service, url=url, env={"RECORD": str(file)}):
         done = run("notify", "record", "[8]", "--service", service, url=url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        assert wait_for(lambda: file.exists() and file.read_text() == "8\n")
+        wait_for(lambda: file.exists() and file.read_text() == "8\n")
+
+
+def test_serve_with_a_policy_of_its_own(broker: Broker, url: str, service: str) -> None:
+    policy = ["--queue-type", "quorum", "--delivery-limit", "3", "--dead-letters"]
+    methods = ["--redelivery", "refuse", "--ack", "early"]
+    with serving(
+        "tests.served:methods", "--service", service, *policy, *methods, "--workers", "2", url=url, processes=2
+    ):
+        assert run("call", "echo", "[1]", "--service", service, "--persistent", url=url).stdout == "1\n"
+    queues = {row["name"]: row for row in broker.list("queues", "name", "type", "arguments")}
+    arguments = {name: value for name, _type, value in queues[f"{service}_req"]["arguments"]}
+    assert arguments["x-delivery-limit"] == 3
+    assert arguments["x-dead-letter-exchange"] == f"{service}_dead"
+    assert queues[f"{service}_dead"]["type"] in ("quorum", "rabbit_quorum_queue")
 
 
 @pytest.mark.parametrize("command", ["call", "notify"])
@@ -266,7 +281,7 @@ def test_one_of_two_parents_is_told_to_end_under_load(url: str, service: str, tm
         ThreadPoolExecutor(1) as thread,
     ):
         answers = thread.submit(call_from_threads, url, service, "record", 300)
-        assert wait_for(lambda: file.exists() and file.read_text().count("\n") >= 50)
+        wait_for(lambda: file.exists() and file.read_text().count("\n") >= 50)
         # As a process manager does that signals all processes of a service; what the parent then does must not count
         # as the second signal, which would end its workers at once.
         for pid in workers_of(told):
@@ -282,7 +297,7 @@ def test_workers_drain_when_their_parent_is_killed(url: str, service: str) -> No
     with serving("tests.served:methods", "--service", service, "--workers", "1", url=url) as server:
         server.process.kill()
         server.wait()
-        assert wait_for(lambda: not any(map(is_alive, workers_of(server))))
+        wait_for(lambda: not any(map(is_alive, workers_of(server))))
 
 
 def test_a_worker_without_a_parent_ends(url: str, service: str) -> None:

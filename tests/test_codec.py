@@ -307,7 +307,8 @@ def test_headers_that_do_not_fit_are_refused(headers: dict[Any, Any]) -> None:
 @given(channel=st.integers(1, 65535), tag=st.integers(0, (1 << 64) - 1), multiple=st.booleans())
 def test_acks_are_what_py_amqp_writes(channel: int, tag: int, multiple: bool) -> None:
     assert codec.ack(channel, tag, multiple) == written(channel, spec.Basic.Ack, dumps("Lb", (tag, multiple)))
-    assert codec.requeue(channel, tag) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, True)))
+    for requeue in (True, False):
+        assert codec.reject(channel, tag, requeue) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, requeue)))
 
 
 # -- decoding -----------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,10 +70,26 @@ def test_what_decides_does_no_io() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("client", "server"), ("caller", "server"), ("server", "client"), ("server", "caller")]
+    ("one", "other"),
+    [
+        ("client", "server"),
+        ("caller", "server"),
+        ("server", "client"),
+        ("server", "caller"),
+        ("dead", "server"),
+        ("dead", "serving"),
+        ("client", "dead"),
+        ("server", "dead"),
+    ],
 )
 def test_client_and_server_do_not_know_each_other(one: str, other: str) -> None:
     assert f"jsonrpc_amqp:{other}" not in IMPORTS[one]
+
+
+def test_what_connects_is_imported_when_it_is_asked_for() -> None:
+    # Tests on memory:// need not pay for kombu.
+    code = "import sys, jsonrpc_amqp; sys.exit('kombu' in sys.modules or 'amqp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_transports_know_no_json() -> None:

@@ -32,6 +32,7 @@ from jsonrpc_amqp.server import CONCURRENCY, PREFETCH
 from jsonrpc_amqp.transport.base import JSON, Delivery, Publish
 
 from .broker import Broker
+from .tools import wait_for
 
 DOC = Path(__file__).parent.parent / "docs" / "protocol.md"
 TEXT = DOC.read_text(encoding="utf-8")
@@ -341,13 +342,6 @@ def server(url: str, service: str, gate: Gate) -> Iterator[Server]:
 def request(method: str, params: Any = None, **id: Any) -> bytes:
     """Write a call (``id=``), or a notification."""
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": params or [], **id}).encode()
-
-
-def wait_for(predicate: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not predicate():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.mark.usefixtures("server")

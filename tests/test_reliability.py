@@ -30,13 +30,7 @@ from jsonrpc_amqp import (
 )
 
 from .broker import Broker
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
+from .tools import wait_for
 
 
 def eventually(call: Callable[[], Any], seconds: float = 15) -> Any:

@@ -707,3 +707,78 @@ def test_memory_survives_a_listener_that_raises(memory: Connect, caplog: pytest.
     end.session.publish(Publish("jsonrpc", "a", b"1"))
     end.bind("b")
     assert "raised" in caplog.text
+
+
+# -- dead letters ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_rejected_becomes_a_dead_letter(connect: Connect, name: str) -> None:
+    end = connect(queue=name, bindings=("a",), dead_letters=f"{name}.dead")
+    assert end.publish_confirmed(Publish(name, "a", b"1", expiration_ms=60_000)) is None
+    [delivery] = end.wait_for_bodies(b"1")
+    end.reject(delivery)
+    [letter] = connect(queue=f"{name}.dead", declare=False).wait_for_bodies(b"1")
+    assert letter.headers["x-first-death-reason"] == "rejected"
+    assert letter.headers["x-first-death-queue"] == name
+    assert not letter.redelivered
+    assert end.inspect(name) == QueueFacts(0, 1)
+
+
+def test_without_dead_letters_what_is_rejected_is_dropped(connect: Connect, name: str) -> None:
+    end = connect(queue=name, bindings=("a",))
+    assert end.publish_confirmed(Publish(name, "a", b"1")) is None
+    end.reject(end.wait_for_bodies(b"1")[0])
+    assert end.inspect(name) == QueueFacts(0, 1)
+
+
+def test_what_expires_becomes_no_dead_letter(connect: Connect, name: str) -> None:
+    connect(queue=name, bindings=("a",), dead_letters=f"{name}.dead").close()
+    end = connect()
+    assert end.publish_confirmed(Publish(name, "a", b"1", expiration_ms=1)) is None
+    eventually(lambda: end.inspect(name) == QueueFacts(0, 0))
+    assert end.inspect(f"{name}.dead") == QueueFacts(0, 0)
+
+
+def test_a_quorum_queue_counts_and_stops_at_its_limit(connect: Connect, name: str) -> None:
+    plan = {"queue": name, "queue_type": "quorum", "delivery_limit": 2, "dead_letters": f"{name}.dead"}
+    end = connect(**plan, bindings=("a",))
+    assert end.publish_confirmed(Publish(name, "a", b"1")) is None
+    for count in range(3):
+        delivery = end.wait_for_bodies(*[b"1"] * (count + 1))[count]
+        assert delivery.delivery_count == count
+        end.requeue(delivery)
+    [letter] = connect(queue=f"{name}.dead", declare=False).wait_for_bodies(b"1")
+    assert letter.headers["x-first-death-reason"] == "delivery_limit"
+
+
+def test_a_classic_queue_does_not_count(connect: Connect, name: str) -> None:
+    end = connect(queue=name, bindings=("a",), delivery_limit=1)
+    assert end.publish_confirmed(Publish(name, "a", b"1")) is None
+    for count in range(4):
+        delivery = end.wait_for_bodies(*[b"1"] * (count + 1))[count]
+        assert delivery.delivery_count == 0
+        end.requeue(delivery)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "difference"),
+    [
+        ({}, {"queue_type": "quorum"}, "and x-queue-type 'quorum' was asked for"),
+        ({}, {"dead_letters": "x.dead"}, "x-dead-letter-exchange"),
+        (
+            {"queue_type": "quorum", "delivery_limit": 5},
+            {"queue_type": "quorum", "delivery_limit": 6},
+            "x-delivery-limit",
+        ),
+    ],
+)
+def test_a_queue_that_differs_is_named_with_the_difference(
+    connect: Connect, name: str, first: dict[str, Any], then: dict[str, Any], difference: str
+) -> None:
+    connect(queue=name, **first)
+    [(error, retry_in)] = connect(queue=name, **then).failed
+    assert isinstance(error, TopologyMismatch)
+    assert f"queue '{name}' exists with " in str(error)
+    assert difference in str(error)
+    assert not error.may_have_run
+    assert retry_in is None

@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pika
@@ -25,6 +24,8 @@ from jsonrpc_amqp import (
     current_request,
 )
 
+from .tools import wait_for
+
 PLACES = ["memory", "rabbitmq"]
 
 
@@ -32,13 +33,6 @@ PLACES = ["memory", "rabbitmq"]
 def place(request: pytest.FixtureRequest, service: str) -> str:
     """Give a URL."""
     return f"memory://{service}" if request.param == "memory" else str(request.getfixturevalue("url"))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.01)
 
 
 def test_methods_of_a_mapping_and_of_the_decorator(place: str, service: str) -> None:

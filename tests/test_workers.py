@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from .command import Program, is_alive, running, wait_for
+from .command import Program, is_alive, running
+from .tools import wait_for
 
 PARENT = """
 import logging, sys
@@ -86,7 +87,7 @@ def test_workers_drain_when_the_parent_is_killed() -> None:
         program.wait_until_said("ready", 2)
         program.process.kill()
         program.wait()
-        assert wait_for(lambda: not any(map(is_alive, pids(program))))
+        wait_for(lambda: not any(map(is_alive, pids(program))))
         assert program.output.count("drained") == 2
 
 

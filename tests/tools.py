@@ -1,9 +1,11 @@
-"""Tools that some tests run, and that not every machine has."""
+"""Waiting, and tools that some tests run and that not every machine has."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
@@ -27,3 +29,16 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("INTEROP_REQUIRED", "0") not in ("", "0"):
         pytest.fail(f"INTEROP_REQUIRED is set, and {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10.0, *, told: Callable[[], str] = str) -> None:
+    """
+    Wait until something is so; fail if it is not in time.
+
+    Args:
+        told: What the failure says besides.
+    """
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, f"not in {seconds:g} s. {told()}"
+        time.sleep(0.01)

@@ -110,6 +110,10 @@ class Recorder:
         self.session.requeue(delivery)
         self.session.flush()
 
+    def reject(self, delivery: Delivery) -> None:
+        self.session.reject(delivery)
+        self.session.flush()
+
     def bind(self, routing_key: str) -> None:
         assert self._told(self.session.bind, routing_key) is None
 

@@ -18,6 +18,8 @@ from ..errors import TransportError
 JSON = "application/json"
 # https://www.rabbitmq.com/docs/direct-reply-to
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+# https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+DELIVERY_COUNT = "x-delivery-count"
 
 
 @dataclass(slots=True)
@@ -112,6 +114,15 @@ class Delivery:
             return {}
         return self.headers_of(self.raw_headers)
 
+    @property
+    def delivery_count(self) -> int:
+        """How often it came back to its queue before, where the queue counts that (a quorum queue); else 0."""
+        try:
+            count = self.headers.get(DELIVERY_COUNT, 0) if self.redelivered else 0
+        except Exception:  # a table of headers that cannot be read
+            return 0
+        return count if isinstance(count, int) else 0
+
 
 class Returned(NamedTuple):
     """A mandatory message that no queue took (``basic.return``)."""
@@ -141,6 +152,9 @@ class Plan:
         declare: Declare what is missing; False checks passively, for users without configure rights.
         queue: A durable shared queue to declare, bind and consume with acknowledgements (a server's).
         queue_type: Sent as ``x-queue-type``; None sends no argument, so the virtual host decides.
+        delivery_limit: Sent as ``x-delivery-limit`` along with a ``queue_type`` of "quorum", the only one to have it.
+        dead_letters: Declare an exchange and a queue of this name, and have ``queue`` leave there what it drops
+            because it was rejected or reached its delivery limit.
         reply_queue: Consume answers: "topic" an exclusive queue with a name of the broker's making,
             "direct" RabbitMQ's ``amq.rabbitmq.reply-to``, None no answers.
         bindings: Binding keys, for ``queue`` or for the "topic" reply queue.
@@ -152,6 +166,8 @@ class Plan:
     declare: bool = True
     queue: str | None = None
     queue_type: str | None = None
+    delivery_limit: int | None = None
+    dead_letters: str | None = None
     reply_queue: str | None = None
     bindings: tuple[str, ...] = ()
     prefetch: int = 0
@@ -187,12 +203,24 @@ class Session(Protocol):
         """Give it back to the queue for somebody else."""
         ...
 
+    def reject(self, delivery: Delivery) -> None:
+        """Have the queue drop it, or leave it to its dead letters."""
+        ...
+
     def flush(self) -> None:
         """Write what is queued, as far as the connection takes it now."""
         ...
 
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         """Bind the reply queue with one more key."""
+        ...
+
+    def renew(self) -> None:
+        """
+        Declare and bind once more what the plan says, and what ``bind`` added.
+
+        AMQP tells nobody that an exchange or a binding was deleted. A session that finds it cannot mend it is lost.
+        """
         ...
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:

@@ -112,9 +112,9 @@ def ack(channel: int, tag: int, multiple: bool) -> bytes:
     return _pack_ack(_METHOD, channel, 13, _BASIC, _ACK, tag, multiple, _END)
 
 
-def requeue(channel: int, tag: int) -> bytes:
-    """Encode the ``basic.reject`` that gives one message back to its queue."""
-    return _pack_ack(_METHOD, channel, 13, _BASIC, _REJECT, tag, True, _END)
+def reject(channel: int, tag: int, requeue: bool) -> bytes:
+    """Encode the ``basic.reject`` of one message: back to its queue, or to its dead letters."""
+    return _pack_ack(_METHOD, channel, 13, _BASIC, _REJECT, tag, requeue, _END)
 
 
 class Encoder:

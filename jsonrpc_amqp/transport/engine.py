@@ -90,7 +90,6 @@ class Engine:
         self._posted: deque[Callable[[], None]] = deque()
         self._driver: IOThread | None = None
         self._listener: Listener
-        self._next_event: float | None = None
         self._retry_at = 0.0
         self._attempt = 0
         self._was_open = False
@@ -225,10 +224,12 @@ class Engine:
         while self._posted:
             self._guarded(self._posted.popleft())
         self._guarded(lambda: self._tick(now))
-        due = [self._next_event]
+        due: list[float | None] = []
         if self._state != "closed":
             self._guarded(lambda: due.append(self._listener.on_tick(now)))
         self.flush()
+        # Last: what went wrong in any of these steps has left something to do.
+        due.append(self._next_event())
         times = [each for each in due if each is not None]
         return min(times) if times else None
 
@@ -298,16 +299,10 @@ class Engine:
             session.link.handle(event)
 
     def _tick(self, now: float) -> None:
-        self._next_event = None
-        if self._state == "waiting":
-            if now < self._retry_at:
-                self._next_event = self._retry_at
-            else:
-                self._dial()
-        elif self._state == "closing":
-            self._next_event = self._close_by
-            if now >= self._close_by:
-                self._finish()
+        if self._state == "waiting" and now >= self._retry_at:
+            self._dial()
+        elif self._state == "closing" and now >= self._close_by:
+            self._finish()
         session = self._session
         if session is not None and session.link.heartbeat:
             self._beat(session, now)
@@ -322,8 +317,17 @@ class Engine:
         if now - self._last_write >= interval / 2:
             self._last_write = now
             session.put(codec.HEARTBEAT)
-        beat = min(self._last_write + interval / 2, self._last_read + 2 * interval + 0.01)
-        self._next_event = beat if self._next_event is None else min(beat, self._next_event)
+
+    def _next_event(self) -> float | None:
+        """When ``_tick`` has something to do."""
+        if self._state == "waiting":
+            return self._retry_at
+        session, times = self._session, []
+        if self._state == "closing":
+            times.append(self._close_by)
+        if session is not None and (interval := session.link.heartbeat):
+            times += [self._last_write + interval / 2, self._last_read + 2 * interval + 0.01]
+        return min(times) if times else None
 
     # -- connecting -----------------------------------------------------------------------------------
 
@@ -507,11 +511,17 @@ class _Session:
                 engine.stats["dropped_acks"] += 1
 
     def requeue(self, delivery: Delivery) -> None:
+        self._refuse(delivery, requeue=True)
+
+    def reject(self, delivery: Delivery) -> None:
+        self._refuse(delivery, requeue=False)
+
+    def _refuse(self, delivery: Delivery, *, requeue: bool) -> None:
         engine = self._engine
         with engine._lock:
             if engine._session is self:
                 self.unacked.give_up(delivery.tag)
-                self._put(codec.requeue(self.link.consumer, delivery.tag))
+                self._put(codec.reject(self.link.consumer, delivery.tag, requeue))
             else:
                 engine.stats["dropped_acks"] += 1
 
@@ -530,6 +540,9 @@ class _Session:
 
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         self._post(lambda: self.link.bind(routing_key, outcome), lambda: outcome(_gone()))
+
+    def renew(self) -> None:
+        self._post(self._renew, lambda: None)
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         self._post(lambda: self.link.inspect(queue, found), lambda: found(None))
@@ -556,6 +569,10 @@ class _Session:
         engine.post(lambda: action() if engine._session is self else gone())
 
     # -- by the owner ---------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        if not self.link.is_busy:  # a broker that is slow enough as it is can wait for the next time
+            self.link.renew()
 
     def go_live(self) -> bytes:
         """Take the socket over from py-amqp. Gives the bytes that it had read already."""
@@ -637,11 +654,16 @@ class _Session:
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
         refused, behind = messages[places[0]], messages[places[0] + 1 :]
         listener.on_refused(self, error, refused)
-        if isinstance(error, TopologyMismatch) or link.publisher == link.consumer:
-            # An exchange is gone, to be declared anew; or the channel took the answers' consumer with it.
+        gone = isinstance(error, TopologyMismatch)
+        if link.publisher == link.consumer or (gone and not link.can_renew):
+            # The channel took the answers' consumer with it; or an exchange is gone for good.
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
         link.reopen_publisher()
-        self._resume([(message, None) for message in behind])
+        again: list[tuple[Publish, Outcome | None]] = [(message, None) for message in behind]
+        if gone:
+            link.renew(lambda: self._resume(again))
+        else:
+            self._resume(again)
 
     def _confirmer_closed(self, error: TransportError) -> None:
         with self._engine._lock:

@@ -17,6 +17,7 @@ import re
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -25,7 +26,7 @@ from time import monotonic
 from typing import Any
 
 from ..errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
-from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Plan, Publish, QueueFacts, Returned
+from .base import DELIVERY_COUNT, DIRECT_REPLY_TO, Delivery, Listener, Outcome, Plan, Publish, QueueFacts, Returned
 from .tags import unroutable
 
 logger = logging.getLogger(__name__)
@@ -75,13 +76,14 @@ def _topic(binding_key: str) -> re.Pattern[str]:
 class _Message:
     """A message in one queue: each queue flags and numbers its own copy."""
 
-    __slots__ = ("expires", "headers", "number", "redelivered", "reply_to", "sent")
+    __slots__ = ("expires", "headers", "number", "redelivered", "reply_to", "returns", "sent")
 
     def __init__(self, number: int, sent: Publish, reply_to: str | None) -> None:
         self.number = number
         self.sent = sent
         self.reply_to = reply_to
         self.redelivered = False
+        self.returns = 0
         self.expires = None if sent.expiration_ms is None else monotonic() + sent.expiration_ms / 1000
         timeout = {} if sent.timeout_ms is None else {"timeout-ms": sent.timeout_ms}
         self.headers = {**(sent.headers or {}), **timeout}
@@ -106,6 +108,12 @@ class _Message:
             headers_of=self._headers_of,
         )
 
+    def come_back(self, *, counted: bool) -> None:
+        self.redelivered = True
+        self.returns += 1
+        if counted:
+            self.headers[DELIVERY_COUNT] = self.returns
+
     def _headers_of(self, raw: bytes) -> dict[str, Any]:
         return dict(self.headers)
 
@@ -113,25 +121,42 @@ class _Message:
 class _Queue:
     """Messages in the order of their numbers, and the sessions that take them in turn."""
 
-    def __init__(self, name: str, queue_type: str | None = None, owner: MemorySession | None = None) -> None:
+    def __init__(self, name: str, plan: Plan | None = None, owner: MemorySession | None = None) -> None:
         self.name = name
         # Without a type RabbitMQ takes the default of its virtual host, which is classic unless set.
-        self.queue_type = queue_type or "classic"
+        self.queue_type = (plan and plan.queue_type) or "classic"
+        self.delivery_limit = plan.delivery_limit if plan and self.queue_type == "quorum" else None
+        self.dead_letters = plan and plan.dead_letters
         self.owner = owner
         self.ready: deque[_Message] = deque()
         self.consumers: deque[MemorySession] = deque()
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """What another declaration must agree with."""
+        return {
+            "x-queue-type": self.queue_type,
+            "x-delivery-limit": self.delivery_limit,
+            "x-dead-letter-exchange": self.dead_letters,
+        }
 
     def put(self, message: _Message) -> None:
         self.ready.append(message)
         self.pump()
 
-    def put_back(self, messages: Iterable[_Message]) -> None:
-        """Requeue each message in its old place."""
+    def put_back(self, messages: Iterable[_Message]) -> list[_Message]:
+        """Requeue each message in its old place. Gives those that are dead: over the delivery limit."""
         returning = list(messages)
         for message in returning:
-            message.redelivered = True
-        self.ready = deque(sorted([*returning, *self.ready], key=lambda message: message.number))
+            message.come_back(counted=self.queue_type == "quorum")
+        dead = [message for message in returning if self._is_over_limit(message)]
+        alive = [message for message in returning if message not in dead]
+        self.ready = deque(sorted([*alive, *self.ready], key=lambda message: message.number))
         self.pump()
+        return dead
+
+    def _is_over_limit(self, message: _Message) -> bool:
+        return self.delivery_limit is not None and message.returns > self.delivery_limit
 
     def pump(self) -> None:
         """Hand out what may be handed out."""
@@ -179,13 +204,27 @@ class _Broker:
         self.exchanges.setdefault(name, {})
 
     def declare_queue(self, wanted: _Queue, *, passive: bool) -> _Queue:
-        name, kind = wanted.name, wanted.queue_type
+        name = wanted.name
         if passive and name not in self.queues:
             raise TopologyMismatch(f"NOT_FOUND - no queue '{name}'")
         queue = self.queues.setdefault(name, wanted)
-        if not passive and queue.queue_type != kind:
-            raise TopologyMismatch(f"PRECONDITION_FAILED - queue '{name}' is of type {queue.queue_type}, not {kind}")
+        for argument, current in () if passive else queue.arguments.items():
+            if current != wanted.arguments[argument]:
+                raise TopologyMismatch(
+                    f"queue '{name}' exists with {argument} {current!r}, and {argument} {wanted.arguments[argument]!r} "
+                    "was asked for"
+                )
         return queue
+
+    def bury(self, queue: _Queue, messages: Iterable[_Message], reason: str) -> None:
+        """Leave messages to the dead letters of their queue, if it has any."""
+        grave = self.queues.get(queue.dead_letters or "")
+        if grave is None:
+            return
+        for message in messages:
+            letter = _Message(next(self.numbers), replace(message.sent, expiration_ms=None), message.reply_to)
+            letter.headers |= {"x-first-death-reason": reason, "x-first-death-queue": queue.name}
+            grave.put(letter)
 
     def delete_queue(self, name: str) -> None:
         self.queues.pop(name, None)
@@ -265,7 +304,14 @@ class MemorySession:
         with self._broker.lock:
             message = self._unacked.pop(delivery.tag, None)
             if message and self._queue:
-                self._queue.put_back([message])
+                self._put_back(self._queue, [message])
+
+    def reject(self, delivery: Delivery) -> None:
+        with self._broker.lock:
+            message = self._unacked.pop(delivery.tag, None)
+            if message and self._queue:
+                self._broker.bury(self._queue, [message], "rejected")
+                self._queue.pump()
 
     def flush(self) -> None:
         """Nothing waits here: a verb has done its work when it returns."""
@@ -273,6 +319,9 @@ class MemorySession:
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         with self._broker.lock:
             self._post(outcome, self._bind(routing_key))
+
+    def renew(self) -> None:
+        """Nothing is deleted here but by ``reset``, which ends all sessions."""
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         with self._broker.lock:
@@ -300,7 +349,9 @@ class MemorySession:
             self._direct = f"{DIRECT_REPLY_TO}.{process}.{secrets.token_urlsafe(16)}"
             broker.direct[self._direct] = self
         elif plan.queue is not None:
-            self._queue = broker.declare_queue(_Queue(plan.queue, plan.queue_type), passive=passive)
+            self._queue = broker.declare_queue(_Queue(plan.queue, plan), passive=passive)
+            if plan.dead_letters and plan.declare:
+                broker.declare_queue(_Queue(plan.dead_letters), passive=False)
         broker.sessions.add(self)
         if self._queue is None:
             return
@@ -388,7 +439,10 @@ class MemorySession:
         self._arrived = [delivery for delivery in self._arrived if delivery.tag not in self._unacked]
         unacked, self._unacked = self._unacked, {}
         if self._queue and unacked:
-            self._queue.put_back(unacked.values())
+            self._put_back(self._queue, unacked.values())
+
+    def _put_back(self, queue: _Queue, messages: Iterable[_Message]) -> None:
+        self._broker.bury(queue, queue.put_back(messages), "delivery_limit")
 
     def _lose(self) -> None:
         self._end()

@@ -9,12 +9,14 @@ to do when its reply comes.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from struct import pack, unpack_from
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,6 +49,14 @@ _TLS_OPTIONS = {
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
 # Refusals that end by themselves: limits that are reached, a virtual host or a queue's node that is not up yet.
 _PASSING = ("connection limit", "is down", "inaccessible")
+# Each look at a dead letter counts as a delivery; without a limit RabbitMQ 4 drops it after twenty.
+_NO_LIMIT = 1_000_000_000
+# How the broker says that what is declared exists otherwise.
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '.*': "
+    r"received (?P<asked>.+) but current is (?P<current>.+)"
+)
+_OF_TYPE = re.compile(r"^the value '?(.*?)'? of type '\w+'$")
 _TLS_FILES = ("ca_certs", "certfile", "keyfile")
 _TLS_QUERY = {"cacertfile", "certfile", "keyfile", "server_name_indication", "verify"}
 # The query parameters of RabbitMQ's own URI specification that a JSON-RPC user may need.
@@ -174,13 +184,14 @@ class _Channel(pyamqp.Channel):
 
 
 class _Connection(pyamqp.Connection):
-    """py-amqp's connection with a deadline around its set-up."""
+    """py-amqp's connection with a deadline around what it waits for: its set-up, or see ``allow``."""
 
     Channel = _Channel
     live = False
 
     def __init__(self, *, set_up_by: float, **options: Any) -> None:
-        self._set_up_by = set_up_by
+        self._read_by = set_up_by
+        self.channels: dict[int, Any]  # py-amqp's, by number
         self.on_channel_closing: Callable[[int], None] = lambda number: None
         self.on_channel_closed: Callable[[int, Exception], None] = lambda number, error: None
         self.on_consumer_cancelled: Callable[[], None] = lambda: None
@@ -194,12 +205,42 @@ class _Connection(pyamqp.Connection):
             self.collect()
             raise
 
+    def decoder(self, *, max_body: int) -> Decoder:
+        """Make what cuts the bytes of this connection into frames and messages."""
+        return Decoder(max_body=max_body, frame_max=self.frame_max, decode_table=_decode_table)
+
+    def open_channel(self, number: int) -> _Channel:
+        """Open a channel with a number that no other has."""
+        channel = _Channel(self, number)
+        channel.open()
+        return channel
+
+    def allow(self, seconds: float) -> None:
+        """Give the blocking reads that follow so long, all of them together."""
+        self._read_by = time.monotonic() + seconds
+
     def blocking_read(self, timeout: float | None = None) -> Any:
         # drain_events(timeout=) is no deadline: every frame, heartbeats too, starts it anew.
-        left = self._set_up_by - time.monotonic()
+        return super().blocking_read(self._left())
+
+    def read_frame(self) -> Frame:
+        """Block until there is a frame, and leave it to the caller."""
+        with self.transport.having_timeout(self._left()):
+            return Frame(*self.transport.read_frame())
+
+    def handle(self, frame: Frame) -> None:
+        """Do with a frame what py-amqp does; raises its errors."""
+        if frame.channel and frame.payload.startswith(_CHANNEL_CLOSE):
+            # Its text quotes what the message said, cut at some byte: py-amqp cannot decode each of them.
+            self.channels[frame.channel].close_received(frame.payload)
+        else:
+            self.on_inbound_frame(tuple(frame))
+
+    def _left(self) -> float:
+        left = self._read_by - time.monotonic()
         if left <= 0:
             raise TimeoutError("the broker did not answer in time")
-        return super().blocking_read(left)
+        return left
 
     def _on_close_ok(self) -> None:
         # Called when the broker confirms our close, and when we confirm its own.
@@ -223,23 +264,21 @@ class Link:
         self._next_channel = 1
         self._operations: deque[_Operation] = deque()
         self._reply_queue = ""
+        self._bindings: list[str] = []
         self._consumer_tag = ""
         self.where = url.where
         self.sends_requests = plan.queue is None
         self.user = url.user
         self.heartbeat: float = connection.heartbeat or 0
-        frame_max = connection.frame_max
-        self.decoder = Decoder(max_body=max_body, frame_max=frame_max, decode_table=_decode_table)
-        self.encoder = Encoder(frame_max=frame_max, encode_table=_encode_table)
+        self.decoder = connection.decoder(max_body=max_body)
+        self.encoder = Encoder(frame_max=connection.frame_max, encode_table=_encode_table)
         self._set_up(plan)
 
     # -- setting up (blocking) ------------------------------------------------------------------------
 
     def _set_up(self, plan: Plan) -> None:
         self._control = self._open_channel()
-        self._control.exchange_declare(
-            plan.exchange, "topic", durable=True, auto_delete=False, passive=not plan.declare
-        )
+        self._declare_exchange(self._control, passive=not plan.declare)
         consumer = self._open_channel()
         self.consumer = consumer.number
         direct = plan.reply_queue == "direct"
@@ -262,20 +301,44 @@ class Link:
             declared: Any = self._control.queue_declare("", durable=False, exclusive=True, auto_delete=True)
             self._reply_queue = declared.queue
         elif plan.queue is not None:
-            arguments = {"x-queue-type": plan.queue_type} if plan.queue_type else None
-            self._control.queue_declare(
-                plan.queue,
-                passive=not plan.declare,
-                durable=True,
-                exclusive=False,
-                auto_delete=False,
-                arguments=arguments,
-            )
+            self._declare_durable(plan.queue, _queue_arguments(plan), passive=not plan.declare)
+            if plan.dead_letters and plan.declare:
+                self._declare_dead_letters(plan.dead_letters, plan.queue, plan.queue_type)
         queue = self._reply_queue or plan.queue
         if queue and (plan.declare or self._reply_queue):
-            for key in plan.bindings:
-                self._control.queue_bind(queue, plan.exchange, key)
+            self._bindings = list(plan.bindings)
+            for key in self._bindings:
+                self._bind(self._control, key)
         return queue
+
+    def _declare_exchange(self, channel: _Channel, *, passive: bool = False) -> None:
+        channel.exchange_declare(self._plan.exchange, "topic", durable=True, auto_delete=False, passive=passive)
+
+    def _bind(self, channel: _Channel, key: str) -> None:
+        channel.queue_bind(self._reply_queue or self._plan.queue or "", self._plan.exchange, key)
+
+    def _declare_durable(self, queue: str, arguments: dict[str, Any], *, passive: bool = False) -> None:
+        self._control.queue_declare(
+            queue, passive=passive, durable=True, exclusive=False, auto_delete=False, arguments=arguments
+        )
+
+    def _declare_dead_letters(self, name: str, request_queue: str, queue_type: str | None) -> None:
+        """
+        Declare where dead letters go: an exchange, and a queue for all but what merely expired in ``request_queue``.
+
+        What expired goes to an exchange where it ends, and the rest takes the way of what is not routed: a message may
+        bring headers of an earlier death along, so the reasons to keep one cannot be counted up.
+        """
+        kept, expired = f"{name}_kept", f"{name}_expired"
+        declare = partial(self._control.exchange_declare, durable=True, auto_delete=False)
+        declare(kept, "fanout")
+        declare(expired, "fanout")
+        declare(name, "headers", arguments={"alternate-exchange": kept})
+        self._declare_durable(name, _typed(queue_type, delivery_limit=_NO_LIMIT))
+        self._control.queue_bind(name, kept, "")
+        # https://www.rabbitmq.com/docs/dlx
+        death = {"x-first-death-reason": "expired", "x-first-death-queue": request_queue}
+        self._control.exchange_bind(expired, name, "", arguments={"x-match": "all-with-x", **death})
 
     def _open_channel(self) -> _Channel:
         # Numbers are not used again: a tag of a closed channel would be accepted by its successor.
@@ -283,8 +346,7 @@ class Link:
             number, self._next_channel = self._next_channel, self._next_channel % self._connection.channel_max + 1
             if number not in self._connection.channels:
                 break
-        channel = _Channel(self._connection, number)
-        channel.open()
+        channel: _Channel = self._connection.open_channel(number)
         return channel
 
     def _open_confirmer(self) -> _Channel:
@@ -331,11 +393,7 @@ class Link:
         if channels is None or frame.channel not in channels:
             return
         try:
-            if frame.channel and frame.payload.startswith(_CHANNEL_CLOSE):
-                # Its text quotes what the message said, cut at some byte: py-amqp cannot decode each of them.
-                channels[frame.channel].close_received(frame.payload)
-                return
-            self._connection.on_inbound_frame(tuple(frame))
+            self._connection.handle(frame)
         except TransportError:
             raise
         except Exception as exc:
@@ -374,11 +432,35 @@ class Link:
 
     def bind(self, routing_key: str, done: Callable[[TransportError | None], None]) -> None:
         """Bind the reply queue with one more key."""
-        self._perform(
-            lambda channel: channel.queue_bind(self._reply_queue, self._plan.exchange, routing_key),
-            lambda _args: done(None),
-            done,
-        )
+
+        def bound(_args: object) -> None:
+            self._bindings.append(routing_key)
+            done(None)
+
+        self._perform(partial(self._bind, key=routing_key), bound, done)
+
+    @property
+    def is_busy(self) -> bool:
+        """True while what was asked of the broker before is not answered."""
+        return bool(self._operations)
+
+    @property
+    def can_renew(self) -> bool:
+        """True when an exchange that is gone can be declared, and nothing but answers was to go over it."""
+        return self._plan.declare and not self.sends_requests
+
+    def renew(self, done: Callable[[], None] | None = None) -> None:
+        """Declare and bind once more, in case that somebody has deleted the exchange or a binding."""
+        steps: list[Callable[[_Channel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
+        if self._plan.declare:
+            steps.insert(0, self._declare_exchange)
+        for step in steps:
+            last = done if step is steps[-1] else None
+            self._perform(step, lambda _args, last=last: last() if last else None, self._cannot_renew)  # type: ignore[misc]
+
+    @staticmethod
+    def _cannot_renew(error: TransportError) -> None:
+        raise ConnectionLost(f"what was declared is gone, and cannot be declared again on this connection: {error}")
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""
@@ -439,6 +521,21 @@ class Link:
             operation.failed(problem)
 
 
+def _queue_arguments(plan: Plan) -> dict[str, Any]:
+    arguments = _typed(plan.queue_type, delivery_limit=plan.delivery_limit)
+    if plan.dead_letters:
+        arguments["x-dead-letter-exchange"] = plan.dead_letters
+    return arguments
+
+
+def _typed(queue_type: str | None, *, delivery_limit: int | None) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"x-queue-type": queue_type} if queue_type else {}
+    if queue_type == "quorum" and delivery_limit is not None:
+        # Only quorum queues count; others refuse the argument.
+        arguments["x-delivery-limit"] = delivery_limit
+    return arguments
+
+
 @dataclass(slots=True)
 class _Operation:
     start: Callable[[_Channel], Any]
@@ -463,8 +560,25 @@ def dial(
         NotConnected: Worth another attempt.
         AccessRefused, TopologyMismatch: Not worth one.
     """
-    timeout = float(url.options.get("connection_timeout", timeout * 1000)) / 1000
     heartbeat = float(url.options.get("heartbeat", heartbeat))
+    raw = connect(url, timeout=timeout, heartbeat=heartbeat, connection_name=connection_name, tls=tls)
+    try:
+        return Link(raw, plan, url, max_body=max_body)
+    except Exception as exc:
+        raw.collect()
+        raise describe(exc, url) from exc.with_traceback(None)
+
+
+def connect(
+    url: BrokerURL, *, timeout: float, heartbeat: float, connection_name: str, tls: Mapping[str, Any] | None
+) -> _Connection:
+    """
+    Connect, and set up nothing. What blocks on the connection, this included, has until ``timeout`` seconds from now.
+
+    Raises:
+        NotConnected, AccessRefused: As ``dial``.
+    """
+    timeout = float(url.options.get("connection_timeout", timeout * 1000)) / 1000
     try:
         tls_options = _tls_options(url, tls) if url.tls else False
     except OSError as exc:
@@ -486,13 +600,10 @@ def dial(
             "socket_settings": _socket_settings(),
         },
     )
-    raw = None
     try:
-        raw = connection.transport.establish_connection()
-        return Link(raw, plan, url, max_body=max_body)
+        raw: _Connection = connection.transport.establish_connection()
+        return raw
     except Exception as exc:
-        if raw is not None:
-            raw.collect()
         # Without its traceback, which leads through two libraries and helps nobody.
         raise describe(exc, url) from exc.with_traceback(None)
 
@@ -556,11 +667,26 @@ def describe(exc: Exception, url: BrokerURL) -> TransportError:
         return MessageTooLarge(f"the broker at {url.where} refused the message: {_say(exc)}. It did not run")
     if code in (404, 406):
         return TopologyMismatch(
-            f"the broker at {url.where} refused what was asked of an exchange or queue: {_say(exc)}. It exists with "
-            "other properties, or is missing: ask for what is there, or delete it"
+            f"the broker at {url.where} refused what was asked of an exchange or queue: {_topology(exc)}"
         )
     hint = "; does this port speak TLS?" if "WRONG_VERSION_NUMBER" in str(exc) else ""
     return NotConnected(f"no connection to the broker at {url.where}: {_say(exc)}{hint}")
+
+
+def _topology(exc: Exception) -> str:
+    """Say what differs, or is missing, and what to do."""
+    text = _say(exc)
+    differs = _INEQUIVALENT.search(text)
+    if differs:
+        argument, kind, name = differs.group("argument", "kind", "name")
+        asked, current = (_OF_TYPE.sub(r"'\1'", differs[each]) for each in ("asked", "current"))
+        return (
+            f"{kind} '{name}' exists with {argument} {current}, and {argument} {asked} was asked for. Ask for what is "
+            "there, use declare=False, or delete it"
+        )
+    if "NOT_FOUND" in text:
+        return f"{text}. Start a server that declares it, or have it made by an administrator"
+    return f"{text}. Ask for what is there, or delete it"
 
 
 def _say(exc: Exception) -> str:
