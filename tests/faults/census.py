@@ -1,0 +1,54 @@
+"""What must be back to the count before, once a case is over."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..broker import Broker
+from ..tools import wait_for
+
+PATIENCE = 10.0
+# One call of rabbitmqctl, as each takes a second.
+_QUESTION = """
+Names = [element(4, amqqueue:get_name(Queue)) || Queue <- rabbit_amqqueue:list()],
+io:format("~p ~s~n", [length(rabbit_networking:connections()), lists:join(<<" ">>, Names)]).
+"""
+
+
+@contextmanager
+def census(*brokers: Broker, durable: set[str] | None = None) -> Iterator[None]:
+    """
+    Fail if queues, connections, threads or file descriptors are left over when the block ends.
+
+    Args:
+        brokers: Nodes to ask before and after.
+        durable: Queues that are meant to stay.
+    """
+    there_before = [_there(broker, durable or set()) for broker in brokers]  # takes a second: what ends has ended
+    threads, descriptors = _threads(), _descriptors()
+    yield
+    wait_for(lambda: len(_threads()) <= len(threads), told=lambda: f"threads: {threads} became {_threads()}")
+    wait_for(lambda: _descriptors() <= descriptors, told=lambda: f"descriptors: {descriptors}, now {_descriptors()}")
+    for broker, before in zip(brokers, there_before, strict=True):
+        give_up = time.monotonic() + PATIENCE
+        while (after := _there(broker, durable or set())) != before:
+            assert time.monotonic() < give_up, f"left over at the broker: (connections, queues) {before} became {after}"
+
+
+def _threads() -> list[str]:
+    gc.collect()
+    return sorted(thread.name for thread in threading.enumerate())
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _there(broker: Broker, durable: set[str]) -> tuple[int, list[str]]:
+    connections, *queues = broker.ctl("eval", _QUESTION).split("\n")[0].split()
+    return int(connections), sorted(set(queues) - durable)

@@ -1,0 +1,63 @@
+"""The marker ``fault``, and the fixture ``case``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..broker import Broker
+from .tally import Case, Record
+
+FULL = os.environ.get("FAULTS") == "full"
+TALLY = os.environ.get("FAULTS_TALLY")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(key, *, fault, bound, mechanism, full, short, seconds): see tests/faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("fault")
+        if marker is not None:
+            item.add_marker(pytest.mark.timeout(60 + _repeats(marker) * marker.kwargs["seconds"]))
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """The case of a test; what it counted is kept when the test has passed, and ``FAULTS_TALLY`` names a file."""
+    marker = request.node.get_closest_marker("fault")
+    variant = f" ({request.node.callspec.id})" if hasattr(request.node, "callspec") else ""
+    words = {name: marker.kwargs[name] for name in ("bound", "mechanism")}
+    test = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
+    record = Record(marker.args[0] + variant, marker.kwargs["fault"] + variant, test=test, **words)
+    case = Case(record, _repeats(marker))
+    yield case
+    if request.node.failed:
+        return
+    assert record.rounds == case.repeats, "the case did not go through its rounds"
+    if TALLY:
+        record.environment = _environment(request)
+        record.write(Path(TALLY))
+
+
+def _repeats(marker: pytest.Mark) -> int:
+    repeats: int = marker.kwargs["full" if FULL else "short"]
+    return repeats
+
+
+def _environment(request: pytest.FixtureRequest) -> str:
+    broker: Broker = request.getfixturevalue("broker")
+    return f"RabbitMQ {broker.ctl('version').strip()}, Python {platform.python_version()}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.when == "call":  # type: ignore[attr-defined]
+        item.failed = report.failed  # type: ignore[attr-defined]
+    return report

@@ -1,0 +1,89 @@
+"""
+Writes docs/guarantees.md from what the cases counted: ``python -m tests.faults.guarantees TALLY > docs/guarantees.md``.
+
+``TALLY`` is the file that ``FAULTS_TALLY`` named: a line of JSON (``tally.Record``) for each case that passed.
+The prose is in guarantees.md.in; the figures come from nowhere but the tally.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+
+from .tally import Record
+
+TEMPLATE = Path(__file__).with_name("guarantees.md.in")
+COLUMNS = (
+    "case",
+    "fault",
+    "what must hold",
+    "mechanism",
+    "test",
+    "rounds",
+    "how it bit",
+    "calls and notifications",
+    "lost",
+    "hung, late, wrong",
+    "worst, of what is promised",
+)
+
+
+def read(lines: Iterable[str]) -> list[Record]:
+    """Give the records in order of their first line; the last line of a key is the one that counts."""
+    records = [Record(**json.loads(line)) for line in lines if line.strip()]
+    return list({record.key: record for record in records}.values())
+
+
+def document(records: Sequence[Record]) -> str:
+    """Give the whole of docs/guarantees.md."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_cells, records)]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        table="\n".join(f"| {' | '.join(row)} |" for row in rows),
+        environment="; ".join(sorted({record.environment for record in records})),
+        cases=len(records),
+        rounds=sum(record.rounds for record in records),
+        results=_number(sum(record.results for record in records)),
+        errors=_number(sum(sum(record.errors.values()) for record in records)),
+        confirmed=_number(sum(record.confirmed for record in records)),
+    )
+
+
+def _cells(record: Record) -> tuple[str, ...]:
+    lost = f"{record.lost} of {_number(record.confirmed)}" if record.confirmed else "none sent"
+    worst = [f"{what} {seconds:g} of {bound:g} s" for what, (seconds, bound) in record.worst.items()]
+    cells = (
+        f"`{record.key}`",
+        record.fault,
+        record.bound,
+        record.mechanism,
+        f"`{record.test}`",
+        str(record.rounds),
+        _list(f"{_number(count)} {what}" for what, count in record.bites.items()),
+        _list([f"{_number(record.results)} results", *_errors(record)]),
+        lost,
+        f"{record.hung}, {record.late}, {record.wrong}",
+        _list(worst),
+    )
+    return tuple(cell.replace("|", r"\|") for cell in cells)
+
+
+def _errors(record: Record) -> list[str]:
+    # The most frequent first, and those that are as frequent by name.
+    errors = sorted(Counter(record.errors).items(), key=lambda each: (-each[1], each[0]))
+    return [f"{_number(count)} `{kind}`" for kind, count in errors]
+
+
+def _list(items: Iterable[str]) -> str:
+    return "<br>".join(items)
+
+
+def _number(count: int) -> str:
+    return f"{count:,}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document(read(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines())))

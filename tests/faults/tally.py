@@ -1,0 +1,95 @@
+"""What a case counts, and whether that is as promised."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .traffic import Traffic
+
+
+@dataclass
+class Record:
+    """
+    One line of docs/guarantees.md.
+
+    Attributes:
+        worst: The worst figure of each kind, in seconds, and the bound that is promised.
+    """
+
+    key: str
+    fault: str
+    bound: str
+    mechanism: str
+    test: str
+    rounds: int = 0
+    results: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    bites: dict[str, int] = field(default_factory=dict)
+    confirmed: int = 0
+    lost: int = 0
+    hung: int = 0
+    late: int = 0
+    wrong: int = 0
+    worst: dict[str, tuple[float, float]] = field(default_factory=dict)
+    environment: str = ""
+
+    def write(self, path: Path) -> None:
+        """Append it as one line of JSON."""
+        with path.open("a") as file:
+            file.write(json.dumps(asdict(self)) + "\n")
+
+
+class Case:
+    """
+    One fault, tried a number of times.
+
+    Args:
+        repeats: How often.
+    """
+
+    def __init__(self, record: Record, repeats: int) -> None:
+        self.record = record
+        self.repeats = repeats
+
+    def rounds(self) -> Iterator[int]:
+        """Give a number for each time; counts those that were gone through."""
+        for number in range(self.repeats):
+            yield number
+            self.record.rounds += 1
+
+    def bit(self, what: str, count: int, *, least: int = 1) -> None:
+        """Show that the fault did something: a case whose injector misses proves nothing."""
+        assert count >= least, f"the fault did not bite: {count} {what}"
+        self.record.bites[what] = self.record.bites.get(what, 0) + count
+
+    def within(self, what: str, seconds: float, *, bound: float, slack: float) -> None:
+        """Check a time against its bound; the slack is for the machine."""
+        worst = max(seconds, self.record.worst.get(what, (0.0, bound))[0])
+        self.record.worst[what] = (round(worst, 2), bound)
+        assert seconds <= bound + slack, f"{what}: {seconds:.2f} s, promised are {bound:g} s (slack {slack:g} s)"
+
+    def account(self, traffic: Traffic) -> None:
+        """Add up the calls of traffic that has ended; fails if one of them did not end as promised."""
+        record, errors = self.record, Counter(self.record.errors)
+        record.results += len(traffic.results)
+        errors.update(traffic.errors)
+        record.errors = dict(errors)
+        record.confirmed += len(traffic.confirmed)
+        record.late += len(traffic.late)
+        record.wrong += len(traffic.wrong)
+        record.hung += traffic.hung
+        assert not traffic.hung, f"{traffic.hung} callers hang"
+        assert not traffic.wrong, f"wrong: {traffic.wrong[:5]}"
+        assert not traffic.late, f"ended after their deadline: {traffic.late[:5]}"
+
+    def account_for_lost(self, confirmed: set[int], handled: set[int]) -> None:
+        """Check that what was confirmed was handled."""
+        lost = confirmed - handled
+        self.record.lost += len(lost)
+        assert not lost, f"{len(lost)} of {len(confirmed)} confirmed notifications are lost: {sorted(lost)[:10]}"

@@ -1,0 +1,92 @@
+"""Somebody deletes what the service stands on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pika
+import pytest
+
+from jsonrpc_amqp import TransportError
+
+from ..broker import Broker
+from ..tools import wait_for
+from .census import census
+from .tally import Case
+from .traffic import DEADLINE, SLACK, Service, Traffic, make_client
+
+Delete = Callable[[Any], None]
+
+
+def administer(url: str, action: Callable[[Any], object]) -> None:
+    """Do something on a channel of another library."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    action(connection.channel())
+    connection.close()
+
+
+def reply_queues(node: Broker, service: str) -> set[str]:
+    rows = node.list("bindings", "destination_name", "routing_key")
+    return {row["destination_name"] for row in rows if row["routing_key"].startswith(f"{service}.response")}
+
+
+@pytest.mark.fault(
+    "deleted",
+    fault="deleted under live servers and clients",
+    bound="consumed again 2 s later; callers get typed errors, then service",
+    mechanism="basic.cancel; exchange and bindings are declared again each second, as nobody is told of their end",
+    full=5,
+    short=1,
+    seconds=30,
+)
+@pytest.mark.parametrize("what", ["request queue", "exchange", "binding", "reply queue"])
+def test_something_is_deleted(case: Case, broker: Broker, service: str, what: str) -> None:
+    node, served = broker, Service()
+    served.server(node.url, service, exchange=service).start().stop()
+
+    def delete() -> None:
+        if what == "request queue":
+            administer(node.url, lambda channel: channel.queue_delete(f"{service}_req"))
+        elif what == "exchange":
+            administer(node.url, lambda channel: channel.exchange_delete(service))
+        elif what == "binding":
+            key = f"{service}.request.#"
+            administer(node.url, lambda channel: channel.queue_unbind(f"{service}_req", service, key))
+        else:
+            for queue in reply_queues(node, service):
+                node.ctl("delete_queue", queue)
+
+    with (
+        census(node, durable={f"{service}_req"}),
+        served.server(node.url, service, exchange=service),
+        make_client(node.url, service, exchange=service) as client,
+        make_client(node.url, service, exchange=service, reply="direct") as direct,
+    ):
+        with Traffic([client, direct], notify=True) as traffic:
+            for _ in case.rounds():
+                traffic.wait_for_flow()
+                time.sleep(1)
+                before = traffic.errors.total()
+                in_flight = client.submit("nap", [3 if what == "reply queue" else 0.5])  # rabbitmqctl takes its time
+                assert served.begun.acquire(timeout=5)
+                delete()
+                deleted = time.monotonic()
+                # By the direct client: it has nothing of its own that could be deleted.
+                case.within("service again", direct_again(direct, deleted), bound=2, slack=1)
+                lost = isinstance(in_flight.exception(DEADLINE + SLACK), TransportError)
+                case.bit("typed errors", traffic.errors.total() - before + lost)
+                assert client.call("double", [3], retry="safe") == 6
+                traffic.wait_for_flow()
+        case.account(traffic)
+        if what != "request queue":  # what lay in it is gone with it
+            wait_for(lambda: traffic.confirmed <= served.handled, 15)
+            case.account_for_lost(traffic.confirmed, served.handled)
+        assert client.stats()["pending"] == direct.stats()["pending"] == 0
+
+
+def direct_again(client: Any, deleted: float) -> float:
+    """Give when calls end well again, in seconds after the deletion."""
+    assert client.call("double", [2], retry="idempotent") == 4
+    return time.monotonic() - deleted

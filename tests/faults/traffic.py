@@ -1,0 +1,185 @@
+"""Callers that call all the time, and the service that they call."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonrpc_amqp import Client, RemoteError, Server, TransportError
+
+from ..tools import wait_for
+
+# What the promises are made for.
+DEADLINE = 5.0
+HEARTBEAT = 2.0
+# What a busy machine may add to a deadline.
+SLACK = 0.5
+# A caller that was refused does not keep the machine busy.
+PAUSE_AFTER_ERROR = 0.02
+
+
+class Service:
+    """What the callers call: ``double`` a number, ``note`` one, ``nap`` so many seconds."""
+
+    def __init__(self) -> None:
+        self.handled: set[int] = set()
+        self.begun = threading.Semaphore(0)
+        self.methods: dict[str, Callable[..., Any]] = {"double": self.double, "note": self.note, "nap": self.nap}
+
+    @staticmethod
+    def double(number: int) -> int:
+        return 2 * number
+
+    def note(self, number: int) -> None:
+        self.handled.add(number)
+
+    def nap(self, seconds: float, value: Any = None) -> Any:
+        self.begun.release()
+        time.sleep(seconds)
+        return value
+
+    def server(self, url: str, service: str, **options: Any) -> Server:
+        """Make a server for it."""
+        return Server(url, service, methods=self.methods, **{"heartbeat": HEARTBEAT, **options})
+
+
+def make_client(url: str, service: str, **options: Any) -> Client:
+    """Make a client as the promises want it."""
+    return Client(url, service, **{"timeout": DEADLINE, "heartbeat": HEARTBEAT, **options})
+
+
+class Traffic:
+    """
+    Calls from a number of threads for a ``with`` block, and confirmed notifications from one more for each client.
+
+    Args:
+        clients: Shared by all threads.
+        threads: How many call.
+        pause: Seconds between the calls of one thread.
+        notify: Send notifications, too.
+        options: For each call.
+
+    Attributes:
+        results: When each right answer came, in monotonic seconds.
+        errors: Typed errors by class.
+        failed_at: When each came.
+        confirmed: The numbers of the notifications that the broker has confirmed.
+        wrong: Answers to something else, and errors without a type of ours.
+        late: Calls that ended after their deadline, and how much.
+        hung: Callers that did not come to an end.
+    """
+
+    def __init__(
+        self,
+        clients: Sequence[Client],
+        *,
+        threads: int = 4,
+        pause: float = 0.005,
+        notify: bool = False,
+        deadline: float = DEADLINE,
+        **options: Any,
+    ) -> None:
+        self.clients = clients
+        self._pause = pause
+        self._deadline = deadline
+        self._options = options
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self.in_flight = 0
+        self.results: list[float] = []
+        self.errors: Counter[str] = Counter()
+        self.failed_at: list[float] = []
+        self.confirmed: set[int] = set()
+        self.confirmed_at: list[float] = []
+        self.wrong: list[str] = []
+        self.late: list[float] = []
+        self.hung = 0
+        callers = [(self._call, clients[number % len(clients)]) for number in range(threads)]
+        notifiers = [(self._notify, client) for client in clients] if notify else []
+        self._threads = [
+            threading.Thread(target=self._run, args=each, name="caller", daemon=True) for each in callers + notifiers
+        ]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        give_up = time.monotonic() + self._deadline + 5
+        for thread in self._threads:
+            thread.join(max(0.0, give_up - time.monotonic()))
+        self.hung = sum(thread.is_alive() for thread in self._threads)
+
+    def first_result_after(self, moment: float, seconds: float = 30.0) -> float:
+        """Wait for a call that ended well after a moment; gives how many seconds after it."""
+        return self._first_after(self.results, moment, seconds)
+
+    def first_confirm_after(self, moment: float, seconds: float = 30.0) -> float:
+        """Wait for a notification that was confirmed after a moment; gives how many seconds after it."""
+        return self._first_after(self.confirmed_at, moment, seconds)
+
+    def wait_for_flow(self) -> None:
+        """Wait until all is well: some results in a row."""
+        for _ in range(3):
+            self.first_result_after(time.monotonic())
+
+    def wait_for_error(self, kind: str, before: int, seconds: float) -> None:
+        """Wait until there are more errors of a class than before."""
+        wait_for(lambda: self.errors[kind] > before, seconds, told=lambda: f"errors: {dict(self.errors)}")
+
+    @staticmethod
+    def _first_after(times: list[float], moment: float, seconds: float) -> float:
+        give_up = time.monotonic() + seconds
+        seen = len(times)
+        while True:
+            new = [each for each in times[max(0, seen - 100) :] if each >= moment]
+            if new:
+                return min(new) - moment
+            assert time.monotonic() < give_up, f"no call ended well in {seconds:g} s"
+            time.sleep(0.005)
+
+    def _run(self, attempt: Callable[[Client, int], None], client: Client) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            failed = self._once(attempt, client)
+            over = time.monotonic() - began - self._deadline
+            if over > SLACK:
+                self.late.append(over)
+            self._stop.wait(PAUSE_AFTER_ERROR if failed else self._pause)
+
+    def _once(self, attempt: Callable[[Client, int], None], client: Client) -> bool:
+        with self._lock:
+            self.in_flight += 1
+        try:
+            attempt(client, next(self._numbers))
+        except (TransportError, RemoteError) as error:
+            with self._lock:
+                self.errors[type(error).__name__] += 1
+            self.failed_at.append(time.monotonic())
+            return True
+        except BaseException as error:
+            self.wrong.append(repr(error))
+            return True
+        finally:
+            with self._lock:
+                self.in_flight -= 1
+        return False
+
+    def _call(self, client: Client, number: int) -> None:
+        answer = client.call("double", [number], **self._options)
+        if answer == 2 * number:
+            self.results.append(time.monotonic())
+        else:
+            self.wrong.append(f"{answer!r} for {number}")
+
+    def _notify(self, client: Client, number: int) -> None:
+        client.notify("note", [number], **self._options)
+        self.confirmed.add(number)
+        self.confirmed_at.append(time.monotonic())
