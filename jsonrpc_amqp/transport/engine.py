@@ -309,7 +309,7 @@ class Engine:
 
     def _beat(self, session: _Session, now: float) -> None:
         interval = session.link.heartbeat
-        if now - self._last_read > 2 * interval:
+        if self._is_silent(session, now):
             raise ConnectionLost(
                 f"the broker at {session.link.where} was silent for {now - self._last_read:.1f} s "
                 f"(two heartbeats of {interval:g} s)"
@@ -317,6 +317,11 @@ class Engine:
         if now - self._last_write >= interval / 2:
             self._last_write = now
             session.put(codec.HEARTBEAT)
+
+    def _is_silent(self, session: _Session, now: float) -> bool:
+        """Tell whether the broker was not heard for so long that it, too, has given the connection up."""
+        interval = session.link.heartbeat
+        return bool(interval) and now - self._last_read > 2 * interval
 
     def _next_event(self) -> float | None:
         """When ``_tick`` has something to do."""
@@ -477,7 +482,7 @@ class _Session:
     def publish(self, message: Publish) -> bool:
         engine = self._engine
         with engine._lock:
-            if engine._session is not self:
+            if self._is_gone():
                 return False
             if self._held is not None:
                 self._held.append((message, None))
@@ -490,7 +495,7 @@ class _Session:
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
         engine = self._engine
         with engine._lock:
-            if engine._session is not self:
+            if self._is_gone():
                 return False
             if self._held is not None:
                 self._held.append((message, outcome))
@@ -549,6 +554,10 @@ class _Session:
 
     def cancel(self, outcome: Outcome) -> None:
         self._post(lambda: self.link.cancel(lambda: outcome(None)), lambda: outcome(_gone()))
+
+    def _is_gone(self) -> bool:
+        # After a pause of this process, or of the machine, the connection is dead most likely, and that yet to be found.
+        return self._engine._session is not self or self._engine._is_silent(self, time.monotonic())
 
     def put(self, data: bytes) -> None:
         """Queue bytes that are ready for the wire."""

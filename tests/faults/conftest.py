@@ -13,6 +13,7 @@ from ..broker import Broker
 from .tally import Case, Record
 
 FULL = os.environ.get("FAULTS") == "full"
+BREATH = 1.0 if FULL else 0.0
 TALLY = os.environ.get("FAULTS_TALLY")
 
 
@@ -31,18 +32,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     """The case of a test; what it counted is kept when the test has passed, and ``FAULTS_TALLY`` names a file."""
     marker = request.node.get_closest_marker("fault")
-    variant = f" ({request.node.callspec.id})" if hasattr(request.node, "callspec") else ""
     words = {name: marker.kwargs[name] for name in ("bound", "mechanism")}
+    words["fault"] = marker.kwargs["fault"] + _variant(request.node)
     test = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
-    record = Record(marker.args[0] + variant, marker.kwargs["fault"] + variant, test=test, **words)
-    case = Case(record, _repeats(marker))
+    record = Record(key_of(request.node), test=test, **words)
+    case = Case(record, _repeats(marker), breath=BREATH)
+    environment = _environment(request) if TALLY else ""  # a fixture cannot be asked for in a teardown
     yield case
-    if request.node.failed:
+    if getattr(request.node, "failed", True):  # the test failed, or never began
         return
     assert record.rounds == case.repeats, "the case did not go through its rounds"
     if TALLY:
-        record.environment = _environment(request)
+        record.environment = environment
         record.write(Path(TALLY))
+
+
+def key_of(item: pytest.Item) -> str:
+    """Give the key of a case."""
+    key: str = item.get_closest_marker("fault").args[0]  # type: ignore[union-attr]
+    return key + _variant(item)
+
+
+def _variant(item: pytest.Item) -> str:
+    return f" ({item.callspec.id})" if hasattr(item, "callspec") else ""
 
 
 def _repeats(marker: pytest.Mark) -> int:

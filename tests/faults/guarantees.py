@@ -1,5 +1,5 @@
 """
-Writes docs/guarantees.md from what the cases counted: ``python -m tests.faults.guarantees TALLY > docs/guarantees.md``.
+Writes docs/guarantees.md from what the cases counted: ``python -m tests.faults.guarantees TALLY docs/guarantees.md``.
 
 ``TALLY`` is the file that ``FAULTS_TALLY`` named: a line of JSON (``tally.Record``) for each case that passed.
 The prose is in guarantees.md.in; the figures come from nowhere but the tally.
@@ -86,4 +86,5 @@ def _number(count: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(document(read(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines())))
+    tally, target = map(Path, sys.argv[1:])
+    target.write_text(document(read(tally.read_text(encoding="utf-8").splitlines())), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .traffic import Traffic
+
+
+# For what waits in the queue when the callers have stopped.
+_PATIENCE = 15.0
 
 
 @dataclass
@@ -51,15 +56,18 @@ class Case:
 
     Args:
         repeats: How often.
+        breath: Seconds of good health before each time.
     """
 
-    def __init__(self, record: Record, repeats: int) -> None:
+    def __init__(self, record: Record, repeats: int, *, breath: float = 0.0) -> None:
         self.record = record
         self.repeats = repeats
+        self._breath = breath
 
     def rounds(self) -> Iterator[int]:
         """Give a number for each time; counts those that were gone through."""
         for number in range(self.repeats):
+            time.sleep(self._breath)
             yield number
             self.record.rounds += 1
 
@@ -89,7 +97,10 @@ class Case:
         assert not traffic.late, f"ended after their deadline: {traffic.late[:5]}"
 
     def account_for_lost(self, confirmed: set[int], handled: set[int]) -> None:
-        """Check that what was confirmed was handled."""
+        """Check that what was confirmed is handled, in the end."""
+        give_up = time.monotonic() + _PATIENCE
+        while not confirmed <= handled and time.monotonic() < give_up:
+            time.sleep(0.01)
         lost = confirmed - handled
         self.record.lost += len(lost)
         assert not lost, f"{len(lost)} of {len(confirmed)} confirmed notifications are lost: {sorted(lost)[:10]}"

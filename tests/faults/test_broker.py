@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,9 +20,11 @@ from .tally import Case
 from .traffic import DEADLINE, SLACK, Service, Traffic, make_client
 
 
-@pytest.fixture
-def node(second_broker: Callable[..., Broker]) -> Broker:
-    return second_broker()
+@pytest.fixture(scope="module")
+def node() -> Iterator[Broker]:
+    """A node to do harm to."""
+    with Broker() as node:
+        yield node
 
 
 class _Opening(threading.Thread):
@@ -70,7 +72,6 @@ def test_broker_is_killed_and_restarted(case: Case, node: Broker, service: str, 
                 case.within("calls again", traffic.first_result_after(opening.moment), bound=3, slack=1)
                 case.within("notifications again", traffic.first_confirm_after(opening.moment), bound=3, slack=1)
         case.account(traffic)
-        wait_for(lambda: traffic.confirmed <= served.handled, 15)
         case.account_for_lost(traffic.confirmed, served.handled)
         case.bit("typed errors", traffic.errors.total(), least=case.repeats)
         assert client.stats()["pending"] == 0
@@ -88,7 +89,7 @@ def _frozen(node: Broker) -> Any:
 @pytest.mark.fault(
     "broker-freeze",
     fault="broker frozen (SIGSTOP) for 15 s",
-    bound="each call has its error 0.5 s after its deadline; close() takes 1 s; service goes on after it",
+    bound="each call has its error 0.5 s after its deadline; close() takes 1 s; service goes on 3 s after it",
     mechanism="a monotonic deadline of our own around everything; heartbeats; close() waits for nobody longer",
     full=5,
     short=1,
@@ -120,16 +121,15 @@ def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
                 case.bit("typed errors", traffic.errors.total() - before)
                 first = min(each for each in traffic.failed_at if each > frozen)
                 case.within("first error", first - frozen, bound=DEADLINE, slack=SLACK)
-                traffic.first_result_after(thawed)
+                case.within("service after it", traffic.first_result_after(thawed), bound=3, slack=1)
         case.account(traffic)
-        wait_for(lambda: traffic.confirmed <= served.handled, 15)
         case.account_for_lost(traffic.confirmed, served.handled)
 
 
 @pytest.mark.fault(
     "alarm",
     fault="memory alarm on and off",
-    bound="calls end as Blocked by their deadline; what waits goes on by itself after it",
+    bound="calls end by their deadline, as Blocked once the broker has told; what waits goes on by itself after it",
     mechanism="connection.blocked; calls are parked, not sent",
     full=5,
     short=1,
@@ -153,12 +153,13 @@ def test_memory_alarm(case: Case, node: Broker, service: str) -> None:
                 wait_for(lambda: client.submit("double", [1], timeout=0.1).exception(2) is not None, 10)
                 wait_for(lambda: isinstance(client.submit("double", [1], timeout=0.2).exception(2), Blocked))
                 case.within("first Blocked", time.monotonic() - began, bound=DEADLINE, slack=SLACK)
-                traffic.wait_for_error("Blocked", before, DEADLINE + 2)
+                if FULL:  # all that call, and not only those that ask for it
+                    traffic.wait_for_error("Blocked", before, 2 * DEADLINE + 2)
+                    case.bit("calls that ended as Blocked", traffic.errors["Blocked"] - before)
                 parked = client.submit("double", [4], timeout=30)
                 time.sleep(0.2)
                 case.bit("parked calls", int(not parked.done()))
                 node.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
                 assert parked.result(10) == 8
-                case.bit("calls that ended as Blocked", traffic.errors["Blocked"] - before)
         case.account(traffic)
         assert client.stats()["connections"] == 1

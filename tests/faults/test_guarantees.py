@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from .conftest import key_of
 from .guarantees import COLUMNS, document, read
 from .tally import Record
 
@@ -56,10 +59,16 @@ def test_the_newest_record_of_a_case_counts(tmp_path: Path) -> None:
     assert [(each.key, each.rounds) for each in read(tally.read_text().splitlines())] == [("one", 3), ("two", 2)]
 
 
-def test_as_a_program_it_prints_the_document(tmp_path: Path) -> None:
-    tally = tmp_path / "tally"
+def test_as_a_program_it_writes_the_document(tmp_path: Path) -> None:
+    tally, target = tmp_path / "tally", tmp_path / "guarantees.md"
     one = record("one", rounds=20, worst={"again": (1.2, 3.0)})
     one.write(tally)
-    command = [sys.executable, "-m", "tests.faults.guarantees", str(tally)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=True)
-    assert done.stdout.decode() == document(read(tally.read_text().splitlines()))
+    command = [sys.executable, "-m", "tests.faults.guarantees", str(tally), str(target)]
+    subprocess.run(command, cwd=ROOT, timeout=30, check=True)
+    assert target.read_text() == document(read(tally.read_text().splitlines()))
+
+
+def test_every_case_has_its_line(request: pytest.FixtureRequest) -> None:
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    keys = [key_of(item) for item in request.session.items if item.get_closest_marker("fault")]
+    assert [key for key in keys if f"| `{key}` |" not in text] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -137,13 +138,12 @@ class Traffic:
     @staticmethod
     def _first_after(times: list[float], moment: float, seconds: float) -> float:
         give_up = time.monotonic() + seconds
-        seen = len(times)
-        while True:
-            new = [each for each in times[max(0, seen - 100) :] if each >= moment]
-            if new:
-                return min(new) - moment
+        while not times or times[-1] < moment:
             assert time.monotonic() < give_up, f"no call ended well in {seconds:g} s"
             time.sleep(0.005)
+        # Each thread takes its time before it notes it, so that neighbours may have changed places.
+        start = max(0, bisect_left(times, moment) - 50)
+        return min(each for each in times[start:] if each >= moment) - moment
 
     def _run(self, attempt: Callable[[Client, int], None], client: Client) -> None:
         while not self._stop.is_set():

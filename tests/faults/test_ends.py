@@ -1,0 +1,130 @@
+"""A client comes to its end while calls are in flight: closed, forked, or with its interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jsonrpc_amqp import ClientClosed
+
+from ..broker import Broker
+from .census import census
+from .tally import Case
+from .traffic import Service, Traffic, make_client
+
+ROOT = Path(__file__).parents[2]
+
+FORKED = """
+import os, sys, warnings
+from jsonrpc_amqp import Client, ClientClosed
+warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is the point here
+
+url, service = sys.argv[1:]
+client = Client(url, service, timeout=5, heartbeat=2).start()
+in_flight = client.submit("nap", [0.5, "parent"])
+child = os.fork()
+if child == 0:
+    status = 1
+    try:
+        client.call("double", [1])
+    except ClientClosed:
+        client.close()
+        with Client(url, service, timeout=5, heartbeat=2) as own:
+            status = 0 if own.call("double", [2]) == 4 else 2
+    os._exit(status)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert in_flight.result() == "parent"
+assert client.call("double", [3]) == 6
+client.close()
+"""
+
+EXITING = """
+import sys, threading
+from jsonrpc_amqp import Client
+
+url, service = sys.argv[1:]
+client = Client(url, service, timeout=30, heartbeat=2).start()
+in_flight = [client.submit("nap", [0.5]) for _ in range(5)]
+threading.Thread(target=client.call, args=("nap", [0.5]), daemon=True).start()
+assert client.call("double", [3]) == 6
+"""
+
+
+def run(program: str, url: str, service: str) -> float:
+    """Run a program to its end; gives how many seconds that took. It must end well, and say nothing."""
+    began = time.monotonic()
+    command = [sys.executable, "-W", "error", "-c", program, url, service]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return time.monotonic() - began
+
+
+@pytest.mark.fault(
+    "closed",
+    fault="client closed with calls in flight",
+    bound="each call ends as ClientClosed, which says that the method may have run; close() takes 1 s; nothing is left",
+    mechanism="the pending calls fail as a whole before the connection is closed",
+    full=20,
+    short=2,
+    seconds=5,
+)
+@pytest.mark.parametrize("reply", ["topic", "direct"])
+def test_client_is_closed(case: Case, broker: Broker, service: str, reply: Any) -> None:
+    served = Service()
+    with served.server(broker.url, service), census(broker), make_client(broker.url, service) as other:
+        with Traffic([other]) as traffic:
+            for _ in case.rounds():
+                client = make_client(broker.url, service, reply=reply).start()
+                in_flight = [client.submit("nap", [0.2]) for _ in range(5)]
+                assert served.begun.acquire(timeout=5)
+                began = time.monotonic()
+                client.close()
+                case.within("close()", time.monotonic() - began, bound=1, slack=0.3)
+                errors = [each.exception(0) for each in in_flight]
+                assert all(isinstance(error, ClientClosed) and error.may_have_run for error in errors)
+                case.bit("calls in flight ended", len(errors))
+                case.record.errors["ClientClosed"] = case.record.errors.get("ClientClosed", 0) + len(errors)
+                assert client.stats()["pending"] == 0
+        case.account(traffic)
+        assert traffic.errors.total() == 0
+
+
+@pytest.mark.fault(
+    "forked",
+    fault="process forked with a call in flight",
+    bound="the parent's calls go on; in the child each use of its client is ClientClosed, a client of its own works",
+    mechanism="a client belongs to the process that first used it",
+    full=20,
+    short=2,
+    seconds=5,
+)
+def test_process_is_forked(case: Case, broker: Broker, service: str) -> None:
+    served = Service()
+    with served.server(broker.url, service) as server, census(broker):
+        for _ in case.rounds():
+            before = server.stats()["answered"]
+            case.within("all of it", run(FORKED, broker.url, service), bound=5, slack=5)
+            case.bit("calls of parent and child answered", server.stats()["answered"] - before, least=3)
+
+
+@pytest.mark.fault(
+    "exit",
+    fault="interpreter ends with calls in flight",
+    bound="it ends at once, and says nothing; no queue and no connection is left",
+    mechanism="the thread that owns the connection is a daemon; the reply queue is exclusive",
+    full=20,
+    short=2,
+    seconds=5,
+)
+def test_interpreter_ends(case: Case, broker: Broker, service: str) -> None:
+    served = Service()
+    with served.server(broker.url, service) as server, census(broker):
+        for _ in case.rounds():
+            before = server.stats()["received"]
+            case.within("from its start to its end", run(EXITING, broker.url, service), bound=3, slack=2)
+            case.bit("calls in flight", server.stats()["received"] - before, least=5)

@@ -1,0 +1,230 @@
+"""A server process dies, freezes, or takes long; one request ends each process that runs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from jsonrpc_amqp import CallTimeout, Client, ServerError
+from jsonrpc_amqp.errors import DELIVERY_LIMIT_REACHED
+
+from ..broker import Broker
+from ..tools import wait_for
+from .census import census
+from .fleet import Fleet
+from .tally import Case
+from .traffic import HEARTBEAT, Service, Traffic, make_client
+
+INNOCENTS = range(10)
+
+
+def declare(url: str, service: str, **options: Any) -> None:
+    """Have the queue before the census: it is meant to stay."""
+    Service().server(url, service, **options).start().stop()
+
+
+@pytest.mark.fault(
+    "worker-kill",
+    fault="server process killed (SIGKILL) in the middle of a handler",
+    bound="redelivered and answered by another process 1 s later; one answer reaches the caller; no call fails",
+    mechanism="acknowledged after the answer is written, so the broker gives it to another",
+    full=50,
+    short=3,
+    seconds=8,
+)
+def test_worker_is_killed(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
+    declare(broker.url, service)
+    fleet = Fleet(broker.url, service, tmp_path)
+    with census(broker, durable={f"{service}_req"}), fleet, make_client(broker.url, service) as client:
+        fleet.start(3)
+        with Traffic([client], notify=True) as traffic:
+            for number in case.rounds():
+                waiting = client.submit("slow", [number, 3])
+                victim = fleet.wait_for_run("slow", number)
+                fleet.kill(victim)
+                killed = time.monotonic()
+                answered = waiting.result(5)
+                case.within("answered by another", time.monotonic() - killed, bound=1, slack=0.5)
+                assert answered != victim
+                assert len(fleet.runs("slow", number)) == 2
+                case.bit("redeliveries", 1)
+                fleet.start()
+        case.account(traffic)
+        assert traffic.errors.total() == 0
+        assert client.stats()["dropped_replies"] == client.stats()["pending"] == 0
+        wait_for(lambda: traffic.confirmed <= fleet.counts("note").keys())
+        case.account_for_lost(traffic.confirmed, set(fleet.counts("note")))
+
+
+@pytest.mark.fault(
+    "worker-freeze",
+    fault="server process frozen (SIGSTOP) in the middle of a handler",
+    bound="redelivered after the broker's limit, three heartbeats; answered once; the process serves again after it",
+    mechanism="heartbeats; what belongs to a connection that is gone is dropped and counted",
+    full=5,
+    short=1,
+    seconds=30,
+)
+def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
+    declare(broker.url, service)
+    fleet = Fleet(broker.url, service, tmp_path)
+    with census(broker, durable={f"{service}_req"}), fleet, make_client(broker.url, service) as client:
+        with Traffic([client], notify=True) as traffic:
+            for number in case.rounds():
+                fleet.start()
+                (victim,) = fleet.processes
+                waiting = [client.submit("slow", [10 * number + each, 2], timeout=30) for each in range(6)]
+                wait_for(lambda number=number: len(fleet.runs("slow", above=10 * number - 1)) == 6)  # type: ignore[misc]
+                fleet.freeze(victim)
+                frozen = time.monotonic()
+                fleet.start()
+                assert victim not in [each.result(15) for each in waiting]
+                case.within("answered by another", time.monotonic() - frozen, bound=3 * HEARTBEAT, slack=2)
+                fleet.thaw(victim)
+                # Not those that it had taken before.
+                last = max(traffic.confirmed)
+                wait_for(lambda victim=victim, last=last: victim in fleet.runs("note", above=last))  # type: ignore[misc]
+                stats = fleet.stop(victim)
+                # One that was written before the end of the connection was noticed is dropped by nobody.
+                case.bit("late answers dropped", stats["dropped_replies"])
+                assert stats["connections"] == 2
+                for pid in list(fleet.processes):
+                    fleet.stop(pid)
+                assert client.stats()["dropped_replies"] == 0
+        case.account(traffic)
+        assert client.stats()["pending"] == 0
+
+
+@pytest.mark.fault(
+    "slow-handler",
+    fault="handler that takes three heartbeats",
+    bound="no connection is lost; others are served meanwhile",
+    mechanism="handlers run on threads of their own",
+    full=5,
+    short=1,
+    seconds=15,
+)
+def test_handler_takes_long(case: Case, broker: Broker, service: str) -> None:
+    served = Service()
+    declare(broker.url, service)
+    server = served.server(broker.url, service)
+    with census(broker, durable={f"{service}_req"}), server, make_client(broker.url, service) as client:
+        with Traffic([client]) as traffic:
+            for _ in case.rounds():
+                assert client.call("nap", [3 * HEARTBEAT, "done"], timeout=20) == "done"
+                case.bit("heartbeats missed by a handler", 3)
+        case.account(traffic)
+        assert traffic.errors.total() == 0
+        assert server.stats()["connections"] == client.stats()["connections"] == 1
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Broker]:
+    """A node that gives a consumer 5 s, and looks every second."""
+    tick = "[{rabbit, [{channel_tick_interval, 1000}]}]."
+    with Broker(extra_config={"consumer_timeout": "5000"}, advanced_config=tick) as node:
+        yield node
+
+
+@pytest.mark.fault(
+    "consumer-timeout",
+    fault="handler that takes longer than the broker's consumer_timeout of 5 s",
+    bound="consumed again 2 s after the broker closed the channel; the request comes back; the late answer is dropped",
+    mechanism="a channel that the broker closed is not reopened: the connection is made anew, with its consumer",
+    full=5,
+    short=1,
+    seconds=25,
+)
+def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path: Path) -> None:
+    declare(impatient.url, service)
+    fleet = Fleet(impatient.url, service, tmp_path)
+    with census(impatient, durable={f"{service}_req"}), fleet, make_client(impatient.url, service) as client:
+        with Traffic([client], notify=True) as traffic:
+            for number in case.rounds():
+                fleet.start()
+                (pid,) = fleet.processes
+                waiting = client.submit("slow", [number, 9], timeout=30)
+                began = time.monotonic()
+                assert waiting.result(20) == pid
+                answered = time.monotonic() - began
+                assert answered > 5, "the broker did not interfere"
+                # It looks each second, so the channel is closed 6 s after the delivery at the latest.
+                case.within("redelivered and answered", answered, bound=8, slack=1)
+                traffic.first_result_after(time.monotonic())
+                time.sleep(max(0.0, 9.5 - answered))
+                stats = fleet.stop(pid)
+                assert stats["connections"] == 2
+                case.bit("late answers dropped", stats["dropped_replies"])
+                assert len(fleet.runs("slow", number)) == 2
+        case.account(traffic)
+        assert client.stats()["dropped_replies"] == client.stats()["pending"] == 0
+
+
+@pytest.mark.fault(
+    "poison",
+    fault="request that ends each process that runs it, among ten others; quorum queue, prefetch 10",
+    bound="ten answered, one told; only that one becomes a dead letter, and not a call that expired meanwhile",
+    mechanism="the queue counts; what came back runs one at a time, least often first, in random order",
+    full=3,
+    short=1,
+    seconds=60,
+)
+def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"queue_type": "quorum", "dead_letters": True}
+    declare(broker.url, service, **options)
+    connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+    channel = connection.channel()
+    kept = {f"{service}_req", f"{service}_dead"}
+    fleet = Fleet(broker.url, service, tmp_path, **options, prefetch=10)
+    with census(broker, durable=kept), fleet, make_client(broker.url, service, timeout=60) as client:
+        for number in case.rounds():
+            began, runs_before = time.monotonic(), len(fleet.runs("poison"))
+            expired = client.submit("innocent", [-1], timeout=0.2)
+            assert isinstance(expired.exception(5), CallTimeout)
+            poison = client.submit("poison")
+            innocents = [client.submit("innocent", [number * 10 + each]) for each in INNOCENTS]
+            deaths = _restart_until(fleet, [poison, *innocents])
+            _check_told(case, client, poison)
+            assert [each.result(0) for each in innocents] == [number * 10 + each for each in INNOCENTS]
+            case.record.results += len(innocents)
+            case.bit("processes ended", deaths)
+            assert len(fleet.runs("poison")) - runs_before == deaths
+            case.within("all of it", time.monotonic() - began, bound=60, slack=30)
+            wait_for(lambda number=number: _waiting(channel, f"{service}_dead") == number + 1)  # type: ignore[misc]
+            _method, _properties, body = channel.basic_get(f"{service}_dead", auto_ack=False)
+            assert b'"poison"' in body
+            channel.basic_recover(requeue=True)
+        assert _waiting(channel, f"{service}_req") == 0
+    connection.close()
+
+
+def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
+    """Have one process running until all calls have ended; gives how many had to be started after the first."""
+    deaths = 0
+    process = fleet.start_unready()
+    while not all(call.done() for call in calls):
+        if process.poll() is not None:
+            deaths += 1
+            del fleet.processes[process.pid]
+            process = fleet.start_unready()
+        time.sleep(0.01)
+    return deaths
+
+
+def _check_told(case: Case, client: Client, poison: Future[Any]) -> None:
+    error = poison.exception(0)
+    assert isinstance(error, ServerError)
+    assert error.code == DELIVERY_LIMIT_REACHED
+    case.record.errors["ServerError"] = case.record.errors.get("ServerError", 0) + 1
+    assert client.stats()["pending"] == 0
+
+
+def _waiting(channel: Any, queue: str) -> int:
+    count: int = channel.queue_declare(queue, passive=True).method.message_count
+    return count

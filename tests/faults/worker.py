@@ -1,0 +1,59 @@
+"""A server process for the cases: ``python -m tests.faults.worker URL SERVICE FOLDER OPTIONS``, options as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from jsonrpc_amqp import Server, current_request
+
+from .traffic import Service
+
+
+class Worker(Service):
+    """Writes down what it runs, since it may not live to tell."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._runs = os.open(folder / "runs", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.methods |= {"slow": self.slow, "innocent": self.innocent, "poison": self.poison}
+
+    def note(self, number: int) -> None:
+        self._write("note", number)
+
+    def slow(self, number: int, seconds: float) -> int:
+        """Take so long, but for the first time only; gives the process."""
+        self._write("slow", number)
+        if not current_request().redelivered:
+            time.sleep(seconds)
+        return os.getpid()
+
+    def innocent(self, number: int) -> int:
+        self._write("innocent", number)
+        time.sleep(0.05)
+        return number
+
+    def poison(self) -> None:
+        self._write("poison", 0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _write(self, method: str, number: int) -> None:
+        os.write(self._runs, f"{method} {number} {os.getpid()}\n".encode())
+
+
+def main(url: str, service: str, folder: Path, options: str) -> None:
+    server: Server = Worker(folder).server(url, service, **json.loads(options))
+    server.start()
+    (folder / f"ready-{os.getpid()}").touch()
+    try:
+        server.serve_forever()
+    finally:
+        (folder / f"stats-{os.getpid()}").write_text(json.dumps(server.stats()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4])
