@@ -109,6 +109,11 @@ class Broker:
         return self._node is not None and not self._frozen
 
     @property
+    def version(self) -> str:
+        """The version of RabbitMQ."""
+        return self.ctl("version").strip()
+
+    @property
     def pid(self) -> int:
         """The process id of the Erlang machine."""
         return self._running().pid

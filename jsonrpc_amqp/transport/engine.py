@@ -556,7 +556,7 @@ class _Session:
         self._post(lambda: self.link.cancel(lambda: outcome(None)), lambda: outcome(_gone()))
 
     def _is_gone(self) -> bool:
-        # After a pause of this process, or of the machine, the connection is dead most likely, and that yet to be found.
+        # After a pause of this process, or of the machine, the connection is dead, most likely, and nobody knows yet.
         return self._engine._session is not self or self._engine._is_silent(self, time.monotonic())
 
     def put(self, data: bytes) -> None:

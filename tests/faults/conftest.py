@@ -64,7 +64,7 @@ def _repeats(marker: pytest.Mark) -> int:
 
 def _environment(request: pytest.FixtureRequest) -> str:
     broker: Broker = request.getfixturevalue("broker")
-    return f"RabbitMQ {broker.ctl('version').strip()}, Python {platform.python_version()}"
+    return f"RabbitMQ {broker.version}, Python {platform.python_version()}"
 
 
 @pytest.hookimpl(wrapper=True)

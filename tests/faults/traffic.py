@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jsonrpc_amqp import Client, RemoteError, Server, TransportError
@@ -62,6 +62,7 @@ class Traffic:
         threads: How many call.
         pause: Seconds between the calls of one thread.
         notify: Send notifications, too.
+        numbers: What calls and notifications are numbered by; from 0 where it is not given.
         options: For each call.
 
     Attributes:
@@ -81,6 +82,7 @@ class Traffic:
         threads: int = 4,
         pause: float = 0.005,
         notify: bool = False,
+        numbers: Iterator[int] | None = None,
         deadline: float = DEADLINE,
         **options: Any,
     ) -> None:
@@ -88,7 +90,7 @@ class Traffic:
         self._pause = pause
         self._deadline = deadline
         self._options = options
-        self._numbers = itertools.count()
+        self._numbers = numbers or itertools.count()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.in_flight = 0
