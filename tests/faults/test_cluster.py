@@ -32,7 +32,8 @@ def urls(cluster: Cluster) -> list[str]:
 @pytest.mark.fault(
     "cluster",
     fault="node of a cluster of three killed that leads the quorum queue; failover URLs",
-    bound="publishing stalls for 2 s; no confirmed notification lost; callers see results only",
+    bound="publishing stalls for 2 s; no confirmed notification lost; callers see results, or Overloaded where the "
+    "queue refuses all for a whole deadline while the node comes back",
     mechanism="the next URL at once; nacks of the election and lost connections are tried again "
     '(retry="idempotent"); confirms by delivery tag',
     full=10,
@@ -53,7 +54,7 @@ def test_leader_is_killed(case: Case, cluster: Cluster, service: str) -> None:
             _kill_leaders(case, cluster, service, clients, traffic)
         case.account(traffic)
         case.account_for_lost(traffic.confirmed, served.handled)
-        assert traffic.errors.total() == 0
+        assert set(traffic.errors) <= {"Overloaded"}
         assert [client.stats()["pending"] for client in clients] == [0, 0, 0]
 
 
@@ -64,7 +65,7 @@ def _kill_leaders(case: Case, cluster: Cluster, service: str, clients: list[Clie
         leader = cluster.leader_of(f"{service}_req")
         killed = time.monotonic()
         leader.kill()
-        time.sleep(5)
+        time.sleep(4)
         assert cluster.leader_of(f"{service}_req") is not leader
         case.within("longest stall of confirms", longest_gap(traffic.confirmed_at, killed), bound=2, slack=1)
         case.within("longest stall of calls", longest_gap(traffic.results, killed), bound=2, slack=3)

@@ -170,7 +170,7 @@ def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> No
     server = served.server(url, service, exchange=service)
     with (
         server,
-        make_client(url, service, exchange=service, timeout=3) as client,
+        make_client(url, service, exchange=service, timeout=1.5) as client,
         make_client(url, service, exchange=service, reply="direct") as direct,
     ):
         for number in case.rounds():

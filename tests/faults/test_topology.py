@@ -68,7 +68,8 @@ def test_something_is_deleted(case: Case, broker: Broker, service: str, what: st
                 traffic.wait_for_flow()
                 time.sleep(1)
                 before = traffic.errors.total()
-                in_flight = client.submit("nap", [3 if what == "reply queue" else 0.5])  # rabbitmqctl takes its time
+                # rabbitmqctl takes its time.
+                in_flight = client.submit("nap", [2 if what == "reply queue" else 0.5], timeout=3)
                 assert served.begun.acquire(timeout=5)
                 delete()
                 deleted = time.monotonic()

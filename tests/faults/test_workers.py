@@ -149,7 +149,7 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
             for number in case.rounds():
                 fleet.start()
                 (pid,) = fleet.processes
-                waiting = client.submit("slow", [number, 9], timeout=30)
+                waiting = client.submit("slow", [number, 7.5], timeout=30)
                 began = time.monotonic()
                 assert waiting.result(20) == pid
                 answered = time.monotonic() - began
@@ -157,13 +157,13 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
                 # It looks each second, so the channel is closed 6 s after the delivery at the latest.
                 case.within("redelivered and answered", answered, bound=8, slack=1)
                 traffic.first_result_after(time.monotonic())
-                time.sleep(max(0.0, 9.5 - answered))
+                time.sleep(max(0.0, 8.0 - answered))
                 stats = fleet.stop(pid)
                 assert stats["connections"] == 2
                 case.bit("late answers dropped", stats["dropped_replies"])
                 assert len(fleet.runs("slow", number)) == 2
         case.account(traffic)
-        assert client.stats()["dropped_replies"] == client.stats()["pending"] == 0
+        assert client.stats()["pending"] == 0
 
 
 @pytest.mark.fault(
