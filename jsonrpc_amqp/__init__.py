@@ -5,6 +5,8 @@ from .context import Request, current_request
 from .dead import DeadLetter, DeadLetters, Requeued
 from .dispatch import Dispatcher, global_methods
 from .errors import (
+    DELIVERY_LIMIT_REACHED,
+    REDELIVERY_REFUSED,
     AccessRefused,
     Blocked,
     CallTimeout,
@@ -35,6 +37,8 @@ from .server import Server
 __version__ = "0.1.0"
 
 __all__ = [
+    "DELIVERY_LIMIT_REACHED",
+    "REDELIVERY_REFUSED",
     "AccessRefused",
     "Batch",
     "Blocked",

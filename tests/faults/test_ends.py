@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from jsonrpc_amqp import ClientClosed
 
 from ..broker import Broker
+from ..tools import wait_for
 from .census import census
 from .tally import Case
 from .traffic import Service, Traffic, make_client
@@ -52,6 +54,21 @@ client = Client(url, service, timeout=30, heartbeat=2).start()
 in_flight = [client.submit("nap", [0.5]) for _ in range(5)]
 threading.Thread(target=client.call, args=("nap", [0.5]), daemon=True).start()
 assert client.call("double", [3]) == 6
+"""
+
+
+PACED = """
+import sys, time
+from jsonrpc_amqp import Client
+
+url, service = sys.argv[1:]
+with Client(url, service, timeout=5, heartbeat=1) as client:
+    for number in range(10**6):
+        try:
+            print(client.call("double", [number]) - 2 * number, flush=True)
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+        time.sleep(0.1)
 """
 
 
@@ -110,6 +127,41 @@ def test_process_is_forked(case: Case, broker: Broker, service: str) -> None:
             before = server.stats()["answered"]
             case.within("all of it", run(FORKED, broker.url, service), bound=5, slack=5)
             case.bit("calls of parent and child answered", server.stats()["answered"] - before, least=3)
+
+
+@pytest.mark.fault(
+    "client-freeze",
+    fault="process of a client frozen (SIGSTOP) between two calls, for longer than the broker waits for heartbeats",
+    bound="the next call waits for a new connection, and ends well",
+    mechanism="what is sent is not handed to a connection that was silent for two heartbeats",
+    full=10,
+    short=1,
+    seconds=10,
+)
+def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
+    served, output = Service(), tmp_path / "output"
+    command = [sys.executable, "-W", "error", "-c", PACED, broker.url, service]
+    with served.server(broker.url, service) as server, census(broker), output.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
+        for _ in case.rounds():
+            received = server.stats()["received"]
+            wait_for(lambda received=received: server.stats()["received"] >= received + 5)  # type: ignore[misc]
+            size = output.stat().st_size
+            wait_for(lambda size=size: output.stat().st_size > size)  # type: ignore[misc]
+            process.send_signal(signal.SIGSTOP)  # in its sleep
+            time.sleep(4)
+            process.send_signal(signal.SIGCONT)
+            thawed, received = time.monotonic(), server.stats()["received"]
+            wait_for(lambda received=received: server.stats()["received"] > received)  # type: ignore[misc]
+            case.within("served again", time.monotonic() - thawed, bound=3, slack=1)
+            case.bit("processes frozen", 1)
+        process.terminate()
+        process.wait(5)
+    answers = output.read_text().splitlines()
+    # One that was frozen with a call in flight has lost its answer with the connection.
+    assert [each for each in answers if each != "0" and not each.startswith("ConnectionLost")] == []
+    assert sum(each.startswith("ConnectionLost") for each in answers) <= case.repeats // 2
+    case.record.results += len(answers)
 
 
 @pytest.mark.fault(
