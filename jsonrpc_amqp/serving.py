@@ -226,7 +226,9 @@ class Serving:
             job = _Job(self._service, session, delivery, protocol.deadline_of(delivery, received))
             if not delivery.redelivered:
                 put(job)
-            elif self._returned.add(job):
+                continue
+            job.returns = delivery.delivery_count
+            if self._returned.add(job):
                 put(self._returned)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
@@ -327,11 +329,11 @@ class Serving:
         delivery = job.delivery
         if delivery.body is None:
             return too_large(delivery.size, self._max_size)
-        if self._is_at_limit(delivery):
+        if self._is_at_limit(job):
             log.error(
                 "a request came back %d times, the limit, and is not run again (%s); it goes to the dead letters, if "
                 "queue %r has them",
-                delivery.delivery_count,
+                job.returns,
                 _shown(job),
                 self._plan.queue,
             )
@@ -342,9 +344,9 @@ class Serving:
         job.is_dead = job.is_dead and answer is None
         return answer
 
-    def _is_at_limit(self, delivery: Delivery) -> bool:
+    def _is_at_limit(self, job: _Job) -> bool:
         limit = self._plan.delivery_limit
-        return delivery.redelivered and limit is not None and delivery.delivery_count >= limit
+        return limit is not None and job.returns >= limit
 
     def _dispatch(self, job: _Job, body: bytes) -> bytes | None:
         token = context.enter(context.Request(None, None, False, job))
@@ -448,9 +450,7 @@ class _Returned:
             if not self._jobs:
                 self._is_active = False
                 return None
-            position = min(
-                range(len(self._jobs)), key=lambda each: (self._jobs[each].delivery.delivery_count, random.random())
-            )
+            position = min(range(len(self._jobs)), key=lambda each: (self._jobs[each].returns, random.random()))
             return self._jobs.pop(position)
 
     def take_all(self) -> list[_Job]:
@@ -466,6 +466,7 @@ class _Job:
     One request: what a handler may ask about it (``context.Envelope``), and how the broker is told of its end.
 
     Attributes:
+        returns: How often it came back to the queue, where that counts.
         is_settled: The broker was told.
         is_dead: It is to be rejected: what it asks for will not be done.
     """
@@ -474,6 +475,7 @@ class _Job:
     session: Session
     delivery: Delivery
     deadline: float | None
+    returns: int = 0
     is_settled: bool = False
     is_dead: bool = False
 

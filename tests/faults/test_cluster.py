@@ -13,6 +13,7 @@ import pytest
 from jsonrpc_amqp import Client
 
 from ..cluster import Cluster
+from .census import census
 from .tally import Case
 from .traffic import Service, Traffic, make_client
 
@@ -45,7 +46,7 @@ def test_leader_is_killed(case: Case, cluster: Cluster, service: str) -> None:
     served.server(cluster.url, service, **options).start().stop()
     cluster.wait_until_whole()
     patient: Any = {"notify": True, "retry": "idempotent"}
-    with ExitStack() as ends:
+    with census(*cluster.nodes, durable={f"{service}_req"}), ExitStack() as ends:
         for url in urls(cluster):
             ends.enter_context(served.server(url, service, **options))
         # A queue without a leader loses what nobody wants confirmed: such a call would time out.
