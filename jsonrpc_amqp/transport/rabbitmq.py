@@ -449,18 +449,21 @@ class Link:
         """True when an exchange that is gone can be declared, and nothing but answers was to go over it."""
         return self._plan.declare and not self.sends_requests
 
-    def renew(self, done: Callable[[], None] | None = None) -> None:
+    def renew(self, done: Callable[[], None] | None = None, *, attempts: int = 3) -> None:
         """Declare and bind once more, in case that somebody has deleted the exchange or a binding."""
+
+        def failed(error: TransportError) -> None:
+            if attempts == 1 or not self.can_renew:
+                raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {error}")
+            # It was deleted between two of the steps.
+            self.renew(done, attempts=attempts - 1)
+
         steps: list[Callable[[_Channel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
         if self._plan.declare:
             steps.insert(0, self._declare_exchange)
         for step in steps:
             last = done if step is steps[-1] else None
-            self._perform(step, lambda _args, last=last: last() if last else None, self._cannot_renew)  # type: ignore[misc]
-
-    @staticmethod
-    def _cannot_renew(error: TransportError) -> None:
-        raise ConnectionLost(f"what was declared is gone, and cannot be declared again on this connection: {error}")
+            self._perform(step, lambda _args, last=last: last() if last else None, failed)  # type: ignore[misc]
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""

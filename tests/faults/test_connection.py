@@ -173,7 +173,7 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
             for _ in case.rounds():
                 for name, proxy in (("client", link.client_proxy), ("server", link.server_proxy)):
                     traffic.wait_for_flow()
-                    before, errors = link.lost(), traffic.errors.total()
+                    before = link.lost()
                     in_flight = link.clients[0].submit("nap", [1])
                     assert link.served.begun.acquire(timeout=5)
                     proxy.half_open()
@@ -183,7 +183,6 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
                         case.within("noticed", time.monotonic() - opened, bound=2 * HEARTBEAT, slack=SLACK)
                     case.within(f"calls of the {name} again", _service_after(traffic, opened), bound=6, slack=1)
                     case.bit("connections given up", link.lost() - before)
-                    case.bit("typed errors", traffic.errors.total() - errors)
                     in_flight.exception(2 * DEADLINE)
                     link.served.begun.acquire(timeout=0)  # it may have run again
                     proxy.heal()

@@ -32,7 +32,7 @@ STRANGERS = 5
     seconds=1,
 )
 def test_queue_is_full(case: Case, broker: Broker, service: str) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+    connection = pika.BlockingConnection(pika.URLParameters(f"{broker.url}?heartbeat=0"))
     channel = connection.channel()
     channel.exchange_declare("jsonrpc", "topic", durable=True)
     limits = {"x-max-length": 1, "x-overflow": "reject-publish"}
@@ -69,7 +69,7 @@ class Stranger:
     """Sends requests whose answers the broker refuses: to a key that the server may not write to, to no exchange."""
 
     def __init__(self, url: str, service: str) -> None:
-        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self._connection = pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))
         self._channel = self._connection.channel()
         self._key = f"{service}.request.mallory.q1"
 
@@ -165,7 +165,7 @@ def test_exchange_of_an_answer_is_gone(
 
 
 def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection = pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))
     channel = connection.channel()
     server = served.server(url, service, exchange=service)
     with (

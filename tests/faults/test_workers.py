@@ -178,7 +178,7 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
 def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"queue_type": "quorum", "dead_letters": True}
     declare(broker.url, service, **options)
-    connection = pika.BlockingConnection(pika.URLParameters(broker.url))
+    connection = pika.BlockingConnection(pika.URLParameters(f"{broker.url}?heartbeat=0"))
     channel = connection.channel()
     kept = {f"{service}_req", f"{service}_dead"}
     fleet = Fleet(broker.url, service, tmp_path, **options, prefetch=10)
@@ -214,6 +214,9 @@ def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
             del fleet.processes[process.pid]
             process = fleet.start_unready()
         time.sleep(0.01)
+    process.terminate()
+    process.wait(10)
+    del fleet.processes[process.pid]
     return deaths
 
 
