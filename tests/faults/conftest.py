@@ -13,12 +13,13 @@ from ..broker import Broker
 from .tally import Case, Record
 
 FULL = os.environ.get("FAULTS") == "full"
-BREATH = 1.0 if FULL else 0.0
 TALLY = os.environ.get("FAULTS_TALLY")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fault(key, *, fault, bound, mechanism, full, short, seconds): see tests/faults")
+    config.addinivalue_line(
+        "markers", "fault(key, *, fault, bound, mechanism, full, short, seconds, breath): see tests/faults"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,7 +37,7 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     words["fault"] = marker.kwargs["fault"] + _variant(request.node)
     test = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
     record = Record(key_of(request.node), test=test, **words)
-    case = Case(record, _repeats(marker), breath=BREATH)
+    case = Case(record, _repeats(marker), breath=marker.kwargs.get("breath", 1.0) if FULL else 0.0)
     environment = _environment(request) if TALLY else ""  # a fixture cannot be asked for in a teardown
     yield case
     if getattr(request.node, "failed", True):  # the test failed, or never began

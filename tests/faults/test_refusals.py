@@ -30,6 +30,7 @@ STRANGERS = 5
     full=1000,
     short=50,
     seconds=1,
+    breath=0,
 )
 def test_queue_is_full(case: Case, broker: Broker, service: str) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(f"{broker.url}?heartbeat=0"))
