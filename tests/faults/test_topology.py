@@ -39,6 +39,7 @@ def reply_queues(node: Broker, service: str) -> set[str]:
     full=5,
     short=1,
     seconds=30,
+    breath=6,  # a connection that is lost soon after it was made is not made again at once
 )
 @pytest.mark.parametrize("what", ["request queue", "exchange", "binding", "reply queue"])
 def test_something_is_deleted(case: Case, broker: Broker, service: str, what: str) -> None:
