@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from .broker import Broker, BrokerError, free_ports, start_epmd
 
 # An election takes about a second after a crash, and longer after a freeze, which has to be noticed first.
-PATIENCE = 30.0
+PATIENCE = 60.0
 # It answers in half a second, or hangs because it asks a node that has just gone silent.
 CTL_TIMEOUT = 10.0
 
