@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from . import protocol
+from .dialects import ClientDialect
 from .errors import (
     Blocked,
     CallTimeout,
@@ -58,10 +59,13 @@ class Caller:
     Args:
         transport: Connects and reconnects.
         exchange: The topic exchange.
-        reply: "topic" for a reply queue of our own on the exchange, "direct" for RabbitMQ's direct reply-to.
+        reply: "topic" for a reply queue of our own on the exchange, "queue" for one that requests name in
+            ``reply_to``, "direct" for RabbitMQ's direct reply-to.
+        queue: Requests go to this queue by its name, not over the exchange, whatever the service is called.
         confirm: Have the broker confirm calls too, so that a queue that refuses one ends it at once.
         declare: Declare the exchange, or only check that it is there.
         user: The AMQP user, for keys and ``user_id``; None where it is not known.
+        dialect: Translates what leaves and what comes.
     """
 
     def __init__(
@@ -70,16 +74,20 @@ class Caller:
         *,
         exchange: str,
         reply: str,
+        queue: str | None,
         confirm: bool,
         declare: bool,
         user: str | None,
+        dialect: ClientDialect | None = None,
     ) -> None:
         self._transport = transport
-        self._exchange = exchange
+        self._exchange = "" if queue is not None else exchange
+        self._queue = queue
         self._reply = reply
         self._confirm = confirm
         self._declare = declare
         self._user = user
+        self._dialect = dialect
         protocol.client_word(user, "")  # refused here rather than at the first call
         self._pid: int | None = None
         self._lock = threading.Lock()
@@ -97,7 +105,8 @@ class Caller:
         self._closed = False
         self._services: set[str] = set()
         self._token = ""
-        self._addresses: dict[str, protocol.Address] = {}
+        self._reply_to = protocol.DIRECT_REPLY_TO if reply == "direct" else None
+        self._addresses: dict[str, protocol.Address | protocol.QueueAddress] = {}
         self._bound: set[str] = set()
         self._binding: set[str] = set()
         self._facts: dict[str, tuple[float, QueueFacts | None]] = {}
@@ -115,8 +124,11 @@ class Caller:
 
         Raises:
             InvalidName: The name breaks a rule, or makes a routing key over 255 bytes.
+            ValueError: This client calls one queue only, for the first service that it was told of.
         """
         if service not in self._services:
+            if self._queue is not None and self._services:
+                raise ValueError(f"this client calls queue {self._queue!r}, so it cannot call service {service!r}")
             self._address(service, protocol.new_token())
             with self._lock:
                 self._services.add(service)
@@ -126,8 +138,10 @@ class Caller:
         Take a call in; it ends by its deadline, whatever happens.
 
         Raises:
-            ClientClosed: At once; the call is not taken in.
+            ClientClosed, EncodeError: At once; the call is not taken in.
         """
+        if self._dialect is not None:
+            self._dialect.check(call.body)
         self.use(call.service)
         self._check_process()
         with self._lock:
@@ -236,14 +250,11 @@ class Caller:
 
     # -- sending; with the lock held --------------------------------------------------------------------
 
-    def _address(self, service: str, token: str) -> protocol.Address:
-        return protocol.Address(
-            exchange=self._exchange,
-            service=service,
-            client=protocol.client_word(self._user, token),
-            reply_to=protocol.DIRECT_REPLY_TO if self._reply == "direct" else None,
-            user=self._user,
-        )
+    def _address(self, service: str, token: str) -> protocol.Address | protocol.QueueAddress:
+        client, reply_to = protocol.client_word(self._user, token), self._reply_to
+        if self._queue is not None:
+            return protocol.QueueAddress(self._queue, client, reply_to, self._user)
+        return protocol.Address(self._exchange, service, client, reply_to, self._user)
 
     def _send_or_park(self, call: Call) -> JsonRpcAmqpError | None:
         session = self._session
@@ -264,6 +275,8 @@ class Caller:
             address = self._addresses[call.service] = self._address(call.service, self._token)
         try:
             message = self._message(address, call)
+            if self._dialect is not None:
+                message = self._dialect.request(address, call.number, message)
             if self._confirm or call.unanswered or call.persistent:
                 call.sent = session.publish_confirmed(message, partial(self._confirmed, call))
             else:
@@ -279,7 +292,7 @@ class Caller:
         return None
 
     @staticmethod
-    def _message(address: protocol.Address, call: Call) -> Publish:
+    def _message(address: protocol.Address | protocol.QueueAddress, call: Call) -> Publish:
         if call.unanswered:
             return protocol.notification(
                 address,
@@ -302,8 +315,10 @@ class Caller:
 
     def _bind(self, session: Session, service: str) -> None:
         self._binding.add(service)
-        address = self._addresses[service] = self._address(service, self._token)
-        session.bind(address.reply_binding, partial(self._on_bound, session, service))
+        session.bind(self._reply_binding(service), partial(self._on_bound, session, service))
+
+    def _reply_binding(self, service: str) -> str:
+        return protocol.reply_binding(service, protocol.client_word(self._user, self._token))
 
     def _forget_ended(self) -> None:
         # Without this, the calls of an outage would pile up until its end.
@@ -325,20 +340,22 @@ class Caller:
         """A token of its own for each connection, so that no two clients ever await the same keys."""
         with self._lock:
             self._token = protocol.new_token()
-            self._addresses = {service: self._address(service, self._token) for service in self._services}
-            self._bound = set(self._addresses)
+            self._bound = set(self._services) if self._reply == "topic" else set()
             self._binding.clear()
             return Plan(
                 exchange=self._exchange,
                 declare=self._declare,
-                reply_queue=self._reply,
-                bindings=tuple(address.reply_binding for address in self._addresses.values()),
+                reply_queue="direct" if self._reply == "direct" else "exclusive",
+                bindings=tuple(map(self._reply_binding, self._bound)),
                 confirm=self._confirm,
             )
 
     def on_open(self, session: Session) -> None:
         with self._lock:
             self._session = session
+            if self._reply == "queue":
+                self._reply_to = session.reply_queue
+            self._addresses.clear()
             self._renew_at = time.monotonic() + _RENEW_SECONDS
             self._failure = None
             self._facts.clear()
@@ -372,17 +389,20 @@ class Caller:
         self._fail([(call, _lost(call, error)) for call in lost])
 
     def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
+        if self._dialect is not None:
+            for delivery in deliveries:
+                delivery.correlation_id = self._dialect.number(delivery)
         with self._lock:
             paired = [(self._pending.pop(delivery.correlation_id), delivery) for delivery in deliveries]
         for call, delivery in paired:
             if call is None:
                 self._drop(delivery)
             elif not call.has_callbacks:
-                _answer(call, delivery)
+                self._answer(call, delivery)
         # Those whose callbacks may take their time come last.
         for call, delivery in paired:
             if call is not None and call.has_callbacks:
-                _answer(call, delivery)
+                self._answer(call, delivery)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))
@@ -464,6 +484,14 @@ class Caller:
         if not self._retry_later(call, error):
             call.fail(call.whole(error))
 
+    def _answer(self, call: Call, delivery: Delivery) -> None:
+        if delivery.body is None:
+            call.fail(MalformedReply(f"the answer of {call.service!r} has {delivery.size} bytes, over the size cap"))
+        elif self._dialect is None:
+            call.answer(delivery.body)
+        else:
+            call.answer(self._dialect.answer(call.body, delivery.body))
+
     def _drop(self, delivery: Delivery) -> None:
         self.stats["dropped_replies"] += 1
         log.info(
@@ -506,7 +534,7 @@ class Caller:
     def _look_at_queue(self, session: Session, service: str, now: float) -> None:
         known = self._facts.get(service)
         if known is None or now - known[0] > _FACTS_SECONDS:
-            queue = protocol.request_queue(service)
+            queue = self._queue or protocol.request_queue(service)
             session.inspect(queue, lambda facts: self._facts.update({service: (time.monotonic(), facts)}))
 
     def _expired(self, call: Call) -> TransportError:
@@ -524,7 +552,7 @@ class Caller:
         return CallTimeout(f"no answer from {service!r}{within}: {self._why(service)}")
 
     def _why(self, service: str) -> str:
-        queue = protocol.request_queue(service)
+        queue = self._queue or protocol.request_queue(service)
         known = self._facts.get(service)
         if known is None:
             return "the method may have run, or may still"
@@ -539,13 +567,6 @@ class Caller:
     def _not_connected(self, timeout: float | None) -> NotConnected:
         last = "" if self._failure is None else f"; the last attempt: {self._failure}"
         return NotConnected(f"no connection to the broker{_within(timeout)}{last}. Nothing was sent")
-
-
-def _answer(call: Call, delivery: Delivery) -> None:
-    if delivery.body is None:
-        call.fail(MalformedReply(f"the answer of {call.service!r} has {delivery.size} bytes, over the size cap"))
-    else:
-        call.answer(delivery.body)
 
 
 def _within(timeout: float | None) -> str:

@@ -72,6 +72,8 @@ _OF_A_SERVER = (
     "dead_letters",
     "redelivery",
     "ack",
+    "dialect",
+    "recipe_method",
 )
 _CLIENT = signature(Client).parameters
 _SERVER = signature(Server).parameters
@@ -146,7 +148,17 @@ _exchange = click.option(
 _calling = _options(
     click.argument("method"),
     click.argument("params", required=False),
-    click.option("--service", required=True, metavar="NAME", help="The service to call."),
+    click.option("--service", metavar="NAME", help="The service to call."),
+    click.option(
+        "--queue",
+        metavar="NAME",
+        help="Call the server of this queue by its name, as AMQP RPC clients do, and not over the exchange.",
+    ),
+    click.option(
+        "--dialect",
+        type=click.Choice(["recipe2011"]),
+        help="Call a server of another lineage; METHOD is not sent. See docs/interop.md.",
+    ),
     click.option(
         "--timeout",
         type=float,
@@ -171,21 +183,21 @@ def main() -> None:
 @_calling
 @click.option(
     "--reply",
-    type=click.Choice(["topic", "direct"]),
-    default=_CLIENT["reply"].default,
-    show_default=True,
-    help="How the answer comes: over the exchange, or by RabbitMQ's direct reply-to.",
+    type=click.Choice(["topic", "queue", "direct"]),
+    show_default="topic, or queue with --queue",
+    help="How the answer comes: over the exchange, to a queue of its own, or by RabbitMQ's direct reply-to.",
 )
 @click.option("--persistent", is_flag=True, help="Have the broker keep the call on disk, and confirm that it does.")
 def call(method: str, params: str | None, persistent: bool, **options: Any) -> None:
     """
-    Call METHOD and print its result as one line of JSON.
+    Call METHOD and print its result as one line of JSON. One of --service and --queue is needed.
 
     PARAMS is a JSON array (by position) or object (by name); "-" reads it from standard input.
 
     \b
     jsonrpc-amqp call time.now --service example
     jsonrpc-amqp call add '[1, 2]' --service example
+    jsonrpc-amqp call add '[1, 2]' --queue rpc_queue
     """
     with _client(confirm=persistent, **options) as client:
         result = client.call(method, _read_params(params), persistent=persistent)
@@ -217,6 +229,8 @@ def show(url: str) -> None:
 
 @contextmanager
 def _client(**options: Any) -> Iterator[Client]:
+    if not (options["service"] or options["queue"]):
+        raise WrongUsage("whom to call? Give --service or --queue")
     with _errors():
         # The first attempt is the only one: a person waits, and a script can loop.
         client = Client(reconnect=False, **_given(options))
@@ -319,6 +333,12 @@ Exit codes:
     show_default=str(_SERVER["delivery_limit"].default),
     help="How often a request may come back to a quorum queue before it is given up.",
 )
+@click.option(
+    "--dialect",
+    type=click.Choice(["recipe2011", "rabbitmq-java"]),
+    help="Serve clients of another lineage as well; see docs/interop.md.",
+)
+@click.option("--recipe-method", metavar="METHOD", help="The method that the requests of --dialect recipe2011 are for.")
 @click.option("--dead-letters", is_flag=True, default=None, help="Keep in <service>_dead what was given up; see dead.")
 @click.option(
     "--redelivery",

@@ -21,6 +21,7 @@ from typing_extensions import Unpack
 
 from . import context, messages, protocol
 from .caller import Caller
+from .dialects.recipe2011 import RecipeClient
 from .errors import CallTimeout, MalformedReply, MessageTooLarge
 from .pending import Call, FutureCall, Retry, WaitingCall
 from .transport import connect_transport
@@ -281,11 +282,16 @@ class Client(Calls):
         service: The service to call, where a call does not say.
         timeout: Seconds that a call waits where it does not say; None for ever.
         exchange: The topic exchange.
-        reply: "topic": answers come over the exchange to a queue of this client. "direct": over RabbitMQ's direct
-            reply-to, faster and private.
+        reply: "topic" (the default): answers come over the exchange to a queue of this client. "direct": over
+            RabbitMQ's direct reply-to, faster and private. "queue" (the default with ``queue``): to a queue of this
+            client, by its name.
+        queue: Send requests straight to this queue, through the default exchange, with ``reply_to`` and
+            ``correlation_id``: the way to call servers that are made with other libraries. No service is needed then.
         confirm: Have the broker confirm calls too: a full queue that refuses one then fails it at once
             (``Overloaded``).
         declare: Declare the exchange; False only checks that it is there.
+        dialect: "recipe2011" calls a server of that recipe (see docs/interop.md). Its requests carry one parameter,
+            and no method's name.
         user: The AMQP user, where the URL does not tell (certificates).
         tls: py-amqp's TLS options: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
         heartbeat: Seconds between heartbeats that are offered to the broker; 0 for none.
@@ -307,9 +313,11 @@ class Client(Calls):
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         exchange: str = protocol.DEFAULT_EXCHANGE,
-        reply: Literal["topic", "direct"] = "topic",
+        reply: Literal["topic", "queue", "direct"] | None = None,
+        queue: str | None = None,
         confirm: bool = False,
         declare: bool = True,
+        dialect: Literal["recipe2011"] | None = None,
         user: str | None = None,
         tls: Mapping[str, Any] | None = None,
         heartbeat: float = 10.0,
@@ -320,8 +328,15 @@ class Client(Calls):
         transport: Transport | None = None,
     ) -> None:
         _check_timeout(timeout)
-        if reply not in ("topic", "direct"):
-            raise ValueError(f"reply is 'topic' or 'direct', not {reply!r}")
+        reply = reply or ("topic" if queue is None else "queue")
+        if reply not in ("topic", "queue", "direct"):
+            raise ValueError(f"reply is 'topic', 'queue' or 'direct', not {reply!r}")
+        if queue is not None and reply == "topic":
+            raise ValueError("a request that is sent to a queue has no key to answer to: reply is 'queue' or 'direct'")
+        if dialect not in (None, "recipe2011"):
+            raise ValueError(f"dialect is 'recipe2011' or None, not {dialect!r}")
+        if dialect is not None and reply != "topic":
+            raise ValueError(f"a server of the dialect {dialect!r} answers over the exchange only: leave out {reply=}")
         if transport is None:
             transport = connect_transport(
                 url,
@@ -334,9 +349,18 @@ class Client(Calls):
             )
         self._where = protocol.redact(url)
         caller = Caller(
-            transport, exchange=exchange, reply=reply, confirm=confirm, declare=declare, user=user or transport.user
+            transport,
+            exchange=exchange,
+            reply=reply,
+            queue=queue,
+            confirm=confirm,
+            declare=declare,
+            user=user or transport.user,
+            dialect=RecipeClient() if dialect else None,
         )
         defaults: Options = {"timeout": timeout}
+        if service is None:
+            service = queue  # errors name it
         if service is not None:
             caller.use(service)
             defaults["service"] = service

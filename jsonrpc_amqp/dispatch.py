@@ -241,6 +241,19 @@ class Dispatcher:
 
         return decorate
 
+    def params_of(self, name: str) -> list[str] | None:
+        """Give the names of a method's parameters, as far as they can be read; None: there is no such method."""
+        try:
+            method = self._find(name)
+        except TypeError:
+            return None
+        return None if method is None else list(method.__signature__.parameters)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all methods that can be called."""
+        return sorted({*self._registered, *self._given})
+
     def __call__(self, body: bytes) -> bytes | None:
         """
         Answer one body.

@@ -92,6 +92,11 @@ def request_binding(service: str) -> str:
     return f"{service}.request.#"
 
 
+def reply_binding(service: str, client: str) -> str:
+    """Give the key that binds a reply queue; ``client``: see ``client_word``."""
+    return f"{service}.response.{client}.#"
+
+
 def client_word(user: str | None, token: str) -> str:
     """
     Give the word of a routing key that tells clients apart: ``<user>-<token>``.
@@ -151,13 +156,10 @@ class Address:
     reply_to: str | None = None
     user: str | None = None
     notification_key: str = field(init=False)
-    reply_binding: str = field(init=False)
 
     def __post_init__(self) -> None:
         check_service(self.service)
-        set_once = object.__setattr__
-        set_once(self, "notification_key", f"{self.service}.request.{self.client}")
-        set_once(self, "reply_binding", f"{self.service}.response.{self.client}.#")
+        object.__setattr__(self, "notification_key", f"{self.service}.request.{self.client}")
         longest = len(self.service) + len(".response.") + len(self.client) + 1 + MAX_QID_BYTES
         if longest > MAX_KEY_BYTES:
             raise InvalidName(
@@ -168,6 +170,48 @@ class Address:
     def request_key(self, qid: str) -> str:
         """Give the routing key of a call."""
         return f"{self.notification_key}.{qid}"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAddress:
+    """
+    A queue that is called by its name, through the default exchange, as any AMQP RPC client does.
+
+    Attributes:
+        queue: Its name, and the routing key of each request.
+        client, reply_to, user: As for ``Address``.
+
+    Raises:
+        InvalidName: It has no name, or one over 255 bytes.
+    """
+
+    queue: str
+    client: str
+    reply_to: str | None
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.queue or not _fits(self.queue):
+            raise InvalidName(f"a queue's name has 1 to {MAX_KEY_BYTES} bytes, unlike {printable(self.queue)}")
+
+    @property
+    def service(self) -> str:
+        """What errors call it."""
+        return self.queue
+
+    @property
+    def exchange(self) -> str:
+        """The default exchange, which knows each queue by its name."""
+        return ""
+
+    @property
+    def notification_key(self) -> str:
+        """The routing key of a notification."""
+        return self.queue
+
+    def request_key(self, _qid: str) -> str:
+        """Give the routing key of a call."""
+        return self.queue
 
 
 # -- deadlines: seconds inside, whole milliseconds on the wire ------------------------------------------------
@@ -194,7 +238,7 @@ def deadline_of(delivery: Delivery, received: float) -> float | None:
 
 
 def call(
-    address: Address,
+    address: Address | QueueAddress,
     body: bytes,
     *,
     number: str,
@@ -240,7 +284,7 @@ def call(
 
 
 def notification(
-    address: Address,
+    address: Address | QueueAddress,
     body: bytes,
     *,
     message_id: str,

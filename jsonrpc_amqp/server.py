@@ -21,6 +21,9 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from . import protocol
+from .dialects import ServerDialect
+from .dialects.rabbitmq_java import DESCRIBE, JavaServer, Procedure
+from .dialects.recipe2011 import RecipeServer
 from .dispatch import Ack, Dispatcher, Redelivery
 from .serving import Serving
 from .transport import connect_transport
@@ -52,6 +55,9 @@ class Server:
         service: The service's name: words of ``[A-Za-z0-9_-]`` joined by dots.
         methods: Methods by name, jsonrpcserver's global ones included (``jsonrpc_amqp.global_methods``).
         dispatcher: Stands in for our own: any ``Callable[[bytes], bytes | None]``.
+        dialect: Serve clients of another lineage as well, on the same queue: "recipe2011" or "rabbitmq-java" (see
+            docs/interop.md).
+        recipe_method: The method that all requests of the dialect "recipe2011" are for.
         exchange: The topic exchange.
         queue: The request queue; ``<service>_req`` where not given.
         queue_type: Sent as ``x-queue-type`` ("classic", "quorum"); None leaves it to the virtual host.
@@ -84,6 +90,8 @@ class Server:
         *,
         methods: Mapping[str, Callable[..., Any]] | None = None,
         dispatcher: Callable[[bytes], bytes | None] | None = None,
+        dialect: Literal["recipe2011", "rabbitmq-java"] | None = None,
+        recipe_method: str | None = None,
         exchange: str = protocol.DEFAULT_EXCHANGE,
         queue: str | None = None,
         queue_type: Literal["classic", "quorum"] | None = None,
@@ -124,6 +132,8 @@ class Server:
             ack=ack,
         )
         self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
+        if dispatcher is not None and dialect is not None:
+            raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
         if prefetch is None:
             prefetch = max(PREFETCH, 2 * concurrency)
         if prefetch < 1:
@@ -156,6 +166,7 @@ class Server:
             concurrency=concurrency,
             max_size=max_size,
             allowed=protocol.reply_to_filter(reply_to_allowed),
+            dialect=_dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method),
         )
 
     def __repr__(self) -> str:
@@ -268,12 +279,30 @@ class Server:
         Give the counters since the start.
 
         ``received``, ``answered`` (answers written), ``failed`` (of them or of notifications: errors), ``expired``
-        (skipped, nobody waited any more), ``redelivered``, ``dead_lettered`` (rejected, for the dead letters if the
-        queue has them), ``dropped_replies`` (nobody could be answered),
+        (skipped, nobody waited any more), ``redelivered``, ``malformed`` (dropped: neither JSON-RPC nor a request of
+        the dialect), ``dead_lettered`` (rejected, for the dead letters if the queue has them), ``dropped_replies``
+        (nobody could be answered),
         ``abandoned`` (the connection they came by was lost before they began; the broker delivers them again),
         ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made, ``failed_attempts`` to connect.
         """
         return self._serving.counts()
+
+
+def _dialect(
+    name: str | None, methods: Dispatcher, *, service: str, exchange: str, recipe_method: str | None
+) -> ServerDialect | None:
+    if (name == "recipe2011") != (recipe_method is not None):
+        raise ValueError('recipe_method and dialect="recipe2011" need each other: its requests name no method')
+    if name is None:
+        return None
+    if name == "recipe2011":
+        return RecipeServer(service, exchange, recipe_method or "", lambda method: methods.params_of(method) != [])
+    if name == "rabbitmq-java":
+        java = JavaServer(service, lambda: (Procedure(each, methods.params_of(each) or []) for each in methods.names))
+        if methods.params_of(DESCRIBE) is None:
+            methods.register(java.describe, DESCRIBE)
+        return java
+    raise ValueError(f"dialect is 'recipe2011', 'rabbitmq-java' or None, not {name!r}")
 
 
 class _Signals:

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from . import context, protocol
+from .dialects import Inbound, MalformedEnvelope, ServerDialect
 from .dispatch import internal_error, too_large
 from .errors import MessageTooLarge, NotConnected, TransportError
 from .transport.base import Delivery, Plan, Publish, Returned, Session, Transport
@@ -37,6 +38,7 @@ _COUNTERS = dict.fromkeys(
         "expired",
         "redelivered",
         "dead_lettered",
+        "malformed",
         "dropped_replies",
         "abandoned",
         "dropped_acks",
@@ -55,6 +57,7 @@ class Serving:
         plan: What to declare and consume.
         refuse: Answers a body that reached the delivery limit of ``plan``.
         allowed: Narrows which queues a ``reply_to`` may name.
+        dialect: Translates the requests that are no JSON-RPC.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Serving:
         concurrency: int,
         max_size: int,
         allowed: Callable[[str], bool] | None,
+        dialect: ServerDialect | None = None,
     ) -> None:
         self._transport = transport
         self._dispatcher = dispatcher
@@ -77,6 +81,7 @@ class Serving:
         self._concurrency = concurrency
         self._max_size = max_size
         self._allowed = allowed
+        self._dialect = dialect
         self._pid: int | None = None
         self._jobs: SimpleQueue[_Job | _Returned | None] = SimpleQueue()
         self._returned = _Returned()
@@ -317,13 +322,22 @@ class Serving:
             self._count("expired")
             log.info("skipped a request that expired while it was queued here (%s)", _shown(job))
         else:
-            answer = self._answer_to(job)
-            if answer is not None:
-                self._answer(job.session, job.delivery, answer, job.deadline)
-            if job.is_dead:
-                self._count("dead_lettered")
+            try:
+                self._serve_in_time(job)
+            except MalformedEnvelope as exc:
+                self._count("malformed")
+                log.warning("dropped a malformed request (%s): %s", _shown(job), exc)
         job.settle()
         job.session.flush()
+
+    def _serve_in_time(self, job: _Job) -> None:
+        if self._dialect is not None and job.delivery.body is not None:
+            job.inbound = self._dialect.read(job.delivery, job.delivery.body)
+        answer = self._answer_to(job)
+        if answer is not None:
+            self._answer(job, answer)
+        if job.is_dead:
+            self._count("dead_lettered")
 
     def _answer_to(self, job: _Job) -> bytes | None:
         delivery = job.delivery
@@ -338,8 +352,8 @@ class Serving:
                 self._plan.queue,
             )
             job.dead_letter()
-            return self._refuse(delivery.body)
-        answer = self._dispatch(job, delivery.body)
+            return self._refuse(job.body)
+        answer = self._dispatch(job, job.body)
         # A caller who was told knows enough.
         job.is_dead = job.is_dead and answer is None
         return answer
@@ -364,14 +378,9 @@ class Serving:
             return internal_error(f"the answer has {len(answer)} bytes, over the cap of {self._max_size}")
         return answer
 
-    def _answer(self, session: Session, delivery: Delivery, body: bytes, deadline: float | None) -> None:
-        route = protocol.reply_route(
-            delivery,
-            service=self._service,
-            exchange=self._plan.exchange,
-            request_queues=(self._plan.queue or "",),
-            allowed=self._allowed,
-        )
+    def _answer(self, job: _Job, body: bytes) -> None:
+        delivery, inbound = job.delivery, job.inbound
+        route = self._route(delivery) if inbound is None or inbound.route is None else inbound.route
         if route is None:
             self._count("dropped_replies")
             log.warning(
@@ -380,8 +389,19 @@ class Serving:
                 protocol.printable(delivery.reply_to or ""),
             )
             return
-        message = protocol.answer(delivery, body, route=route, now=time.monotonic(), deadline=deadline)
-        self._count("answered" if session.publish(message) else "dropped_replies")
+        message = protocol.answer(delivery, body, route=route, now=time.monotonic(), deadline=job.deadline)
+        if inbound is not None:
+            message.body, message.content_type = inbound.answer(body), inbound.content_type
+        self._count("answered" if job.session.publish(message) else "dropped_replies")
+
+    def _route(self, delivery: Delivery) -> protocol.Route | None:
+        return protocol.reply_route(
+            delivery,
+            service=self._service,
+            exchange=self._plan.exchange,
+            request_queues=(self._plan.queue or "",),
+            allowed=self._allowed,
+        )
 
     def _count(self, name: str) -> None:
         with self._lock:
@@ -469,6 +489,7 @@ class _Job:
         returns: How often it came back to the queue, where that counts.
         is_settled: The broker was told.
         is_dead: It is to be rejected: what it asks for will not be done.
+        inbound: What a dialect made of it; None: it is JSON-RPC as it is.
     """
 
     service: str
@@ -478,6 +499,12 @@ class _Job:
     returns: int = 0
     is_settled: bool = False
     is_dead: bool = False
+    inbound: Inbound | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The JSON-RPC request; empty where it was too large to keep."""
+        return (self.delivery.body or b"") if self.inbound is None else self.inbound.body
 
     @property
     def routing_key(self) -> str:

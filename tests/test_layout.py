@@ -33,6 +33,9 @@ PURE = {
     "messages",
     "jsontext",
     "pending",
+    "dialects/__init__",
+    "dialects/recipe2011",
+    "dialects/rabbitmq_java",
     "transport/base",
     "transport/codec",
     "transport/tags",
@@ -100,7 +103,7 @@ def test_transports_know_no_json() -> None:
 
 
 def test_command_line_is_on_the_public_interface() -> None:
-    private = {"caller", "pending", "messages", "dispatch", "transport", "context"}
+    private = {"caller", "pending", "messages", "dispatch", "transport", "context", "dialects"}
     for name in ("cli", "demo", "workers"):
         known = {each.removeprefix("jsonrpc_amqp:").split("/")[0] for each in IMPORTS[name]}
         assert not known & private, name

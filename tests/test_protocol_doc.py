@@ -114,7 +114,7 @@ def test_names() -> None:
     assert names["routing key of a call"] == [address.request_key("QID")]
     assert names["routing key of a notification"] == [address.notification_key, "S.request"]
     assert names["routing key of an answer"] == ["response"]
-    assert names["reply queue of a client"] == [address.reply_binding]
+    assert names["reply queue of a client"] == [protocol.reply_binding("S", "CLIENT")]
 
 
 def test_qids() -> None:

@@ -96,7 +96,7 @@ def connect(transport_factory: Callable[[], Transport], name: str) -> Iterator[C
 
 @pytest.mark.parametrize(("binding_key", "routing_key", "matches"), TOPICS)
 def test_topic_keys(connect: Connect, name: str, binding_key: str, routing_key: str, matches: bool) -> None:
-    end = connect(reply_queue="topic", bindings=(binding_key,))
+    end = connect(reply_queue="exclusive", bindings=(binding_key,))
     outcome = end.publish_confirmed(Publish(name, routing_key, b"hello"))
     if matches:
         assert outcome is None
@@ -107,21 +107,21 @@ def test_topic_keys(connect: Connect, name: str, binding_key: str, routing_key: 
 
 
 def test_two_matching_bindings_bring_one_copy(connect: Connect, name: str) -> None:
-    end = connect(reply_queue="topic", bindings=("a.#", "#.b"))
+    end = connect(reply_queue="exclusive", bindings=("a.#", "#.b"))
     end.session.publish(Publish(name, "a.b", b"both"))
     end.publish(Publish(name, "a.c", b"last"))
     end.wait_for_bodies(b"both", b"last")
 
 
 def test_every_bound_queue_gets_a_copy(connect: Connect, name: str) -> None:
-    ends = [connect(reply_queue="topic", bindings=("a.*",)) for _ in range(2)]
+    ends = [connect(reply_queue="exclusive", bindings=("a.*",)) for _ in range(2)]
     assert ends[0].publish_confirmed(Publish(name, "a.b", b"hello")) is None
     for end in ends:
         end.wait_for_bodies(b"hello")
 
 
 def test_a_binding_can_be_added(connect: Connect, name: str) -> None:
-    end = connect(reply_queue="topic")
+    end = connect(reply_queue="exclusive")
     assert isinstance(end.publish_confirmed(Publish(name, "late.one", b"early")), Unroutable)
     end.bind("late.#")
     assert end.publish_confirmed(Publish(name, "late.one", b"in time")) is None
@@ -192,7 +192,7 @@ def test_a_confirmed_message_comes_back_as_its_outcome_only(connect: Connect, na
 
 
 def test_every_confirmed_message_has_its_own_outcome(connect: Connect, name: str) -> None:
-    end = connect(reply_queue="topic", bindings=("bound",))
+    end = connect(reply_queue="exclusive", bindings=("bound",))
     outcomes: list[Future[TransportError | None]] = [Future() for _ in range(50)]
     for number, outcome in enumerate(outcomes):
         key = "nobody" if number % 3 == 0 else "bound"
@@ -204,7 +204,7 @@ def test_every_confirmed_message_has_its_own_outcome(connect: Connect, name: str
 
 
 def test_an_unknown_exchange_refuses_the_message_and_not_the_next(connect: Connect, name: str) -> None:
-    end = connect(reply_queue="topic", bindings=("a",))
+    end = connect(reply_queue="exclusive", bindings=("a",))
     lost = Publish(f"{name}-missing", "a", b"")
     end.publish(lost)
     end.wait_for(lambda: bool(end.refused))
@@ -216,7 +216,7 @@ def test_an_unknown_exchange_refuses_the_message_and_not_the_next(connect: Conne
 
 
 def test_an_unknown_exchange_is_told_to_a_confirmed_message(connect: Connect, name: str) -> None:
-    end = connect(reply_queue="topic", bindings=("a",))
+    end = connect(reply_queue="exclusive", bindings=("a",))
     outcome = end.publish_confirmed(Publish(f"{name}-missing", "a", b""))
     assert isinstance(outcome, TransportError)
     assert not isinstance(outcome, Unroutable)
@@ -393,7 +393,7 @@ def test_no_delivery_follows_a_cancel(connect: Connect, name: str) -> None:
 
 
 def test_a_reply_queue_goes_with_its_connection(connect: Connect, name: str) -> None:
-    client, server = connect(reply_queue="topic", bindings=("S.response.joe-1.#",)), connect()
+    client, server = connect(reply_queue="exclusive", bindings=("S.response.joe-1.#",)), connect()
     answer = Publish(name, "S.response.joe-1.7", b"hello")
     assert server.publish_confirmed(answer) is None
     client.wait_for_bodies(b"hello")
@@ -475,7 +475,7 @@ def test_a_passive_plan_uses_what_is_there(connect: Connect, name: str) -> None:
 
 def test_a_passive_client_still_has_its_own_reply_queue(connect: Connect, name: str) -> None:
     connect()
-    client = connect(declare=False, reply_queue="topic", bindings=("a",))
+    client = connect(declare=False, reply_queue="exclusive", bindings=("a",))
     assert client.publish_confirmed(Publish(name, "a", b"hello")) is None
     client.wait_for_bodies(b"hello")
 
@@ -507,7 +507,7 @@ def test_wake_brings_a_tick_soon(connect: Connect) -> None:
 
 
 def test_ticks_come_while_messages_do(connect: Connect, name: str) -> None:
-    end = connect(reply_queue="topic", bindings=("a",))
+    end = connect(reply_queue="exclusive", bindings=("a",))
     stop = threading.Event()
 
     def go_on(session: Session, _: object) -> None:
@@ -540,7 +540,7 @@ def test_a_callback_may_publish(connect: Connect, name: str) -> None:
 
 def test_a_round_trip_is_not_polled_for(connect: Connect, name: str) -> None:
     server = connect(queue=name, bindings=("a",), prefetch=1)
-    client = connect(reply_queue="topic", bindings=("b",))
+    client = connect(reply_queue="exclusive", bindings=("b",))
 
     def answer(session: Session, delivery: Any) -> None:
         session.publish(Publish(name, "b", delivery.body))
@@ -611,7 +611,7 @@ def test_memory_topic_matches(binding_key: str, routing_key: str, matches: bool)
 
 
 def test_memory_names_are_apart(memory: Connect, name: str) -> None:
-    memory(reply_queue="topic", bindings=("a",))
+    memory(reply_queue="exclusive", bindings=("a",))
     other = memory(broker=f"{name}-other")
     assert isinstance(other.publish_confirmed(Publish("jsonrpc", "a", b"")), Unroutable)
     reset(f"{name}-other")
@@ -652,7 +652,7 @@ def test_memory_disconnect_hands_each_message_out_once(memory: Connect, name: st
 
 
 def test_memory_calls_back_on_one_thread_of_its_own(memory: Connect) -> None:
-    end = memory(reply_queue="topic", bindings=("a",))
+    end = memory(reply_queue="exclusive", bindings=("a",))
     threads: Future[int] = Future()
     assert end.session.publish_confirmed(
         Publish("jsonrpc", "a", b"hello"), lambda error: threads.set_result(threading.get_ident())
@@ -671,7 +671,7 @@ def test_memory_close_ends_the_thread(name: str) -> None:
 
 
 def test_memory_close_flushes_what_is_to_be_told(memory: Connect) -> None:
-    end = memory(reply_queue="topic", bindings=("a",))
+    end = memory(reply_queue="exclusive", bindings=("a",))
     outcomes: list[TransportError | None] = []
     for _ in range(100):
         end.session.publish_confirmed(Publish("jsonrpc", "a", b""), outcomes.append)
@@ -681,7 +681,7 @@ def test_memory_close_flushes_what_is_to_be_told(memory: Connect) -> None:
 
 
 def test_memory_may_be_closed_by_a_callback_and_started_again(memory: Connect) -> None:
-    end = memory(reply_queue="topic", bindings=("a",))
+    end = memory(reply_queue="exclusive", bindings=("a",))
     closed = threading.Event()
 
     def close(session: Session, delivery: object) -> None:
@@ -698,7 +698,7 @@ def test_memory_may_be_closed_by_a_callback_and_started_again(memory: Connect) -
 
 
 def test_memory_survives_a_listener_that_raises(memory: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    end = memory(reply_queue="topic", bindings=("a",))
+    end = memory(reply_queue="exclusive", bindings=("a",))
 
     def fail(session: Session, delivery: object) -> None:
         raise ValueError("no")

@@ -33,6 +33,7 @@ class Publish:
         expiration_ms: Whole milliseconds, 1 to 4294967295, after which the broker drops it; None: never.
         timeout_ms: Sent as the header ``timeout-ms``; None: no such header.
         headers: Further AMQP headers.
+        content_type: What the body is.
     """
 
     exchange: str
@@ -47,6 +48,7 @@ class Publish:
     message_id: str | None = None
     user_id: str | None = None
     headers: Mapping[str, Any] | None = None
+    content_type: str = JSON
 
 
 class Delivery:
@@ -148,16 +150,16 @@ class Plan:
     What to set up on a fresh connection.
 
     Attributes:
-        exchange: The topic exchange, durable.
+        exchange: The topic exchange, durable; none is declared where it is "", the default one.
         declare: Declare what is missing; False checks passively, for users without configure rights.
         queue: A durable shared queue to declare, bind and consume with acknowledgements (a server's).
         queue_type: Sent as ``x-queue-type``; None sends no argument, so the virtual host decides.
         delivery_limit: Sent as ``x-delivery-limit`` along with a ``queue_type`` of "quorum", the only one to have it.
         dead_letters: Declare an exchange and a queue of this name, and have ``queue`` leave there what it drops
             because it was rejected or reached its delivery limit.
-        reply_queue: Consume answers: "topic" an exclusive queue with a name of the broker's making,
+        reply_queue: Consume answers: "exclusive" a queue with a name of the broker's making,
             "direct" RabbitMQ's ``amq.rabbitmq.reply-to``, None no answers.
-        bindings: Binding keys, for ``queue`` or for the "topic" reply queue.
+        bindings: Binding keys, for ``queue`` or for the exclusive reply queue.
         prefetch: Most unacknowledged deliveries at a time (``basic.qos``).
         confirm: Put the channel that publishes calls in confirm mode too.
     """
@@ -186,6 +188,11 @@ class Session(Protocol):
     """
 
     generation: int
+
+    @property
+    def reply_queue(self) -> str:
+        """The name of the exclusive reply queue; empty where the plan asked for none."""
+        ...
 
     def publish(self, message: Publish) -> bool:
         """Queue a publish. False: this session is gone and nothing was queued."""

@@ -141,7 +141,7 @@ class Encoder:
         # Plainly, step by step: filling in templates, one for each combination of lengths, saved no more than 1 us.
         arguments = _shortstr("exchange", message.exchange) + _shortstr("routing_key", message.routing_key)
         flags = _CONTENT_TYPE | _DELIVERY_MODE
-        properties = _JSON_TYPE
+        properties = _JSON_TYPE if message.content_type == JSON else _shortstr("content_type", message.content_type)
         if message.timeout_ms is not None or message.headers:
             flags |= _HEADERS
             properties += self._table(message.timeout_ms, message.headers or {})

@@ -479,6 +479,10 @@ class _Session:
 
     # -- from any thread ------------------------------------------------------------------------------
 
+    @property
+    def reply_queue(self) -> str:
+        return self.link.reply_queue
+
     def publish(self, message: Publish) -> bool:
         engine = self._engine
         with engine._lock:

@@ -313,6 +313,10 @@ class MemorySession:
                 self._broker.bury(self._queue, [message], "rejected")
                 self._queue.pump()
 
+    @property
+    def reply_queue(self) -> str:
+        return self._queue.name if self._queue and self._queue.owner else ""
+
     def flush(self) -> None:
         """Nothing waits here: a verb has done its work when it returns."""
 
@@ -339,8 +343,9 @@ class MemorySession:
     def _set_up(self) -> None:
         """Declare and bind, then consume; raises TopologyMismatch before anything is consumed."""
         plan, broker, passive = self._plan, self._broker, not self._plan.declare
-        broker.declare_exchange(plan.exchange, passive=passive)
-        if plan.reply_queue == "topic":
+        if plan.exchange:
+            broker.declare_exchange(plan.exchange, passive=passive)
+        if plan.reply_queue == "exclusive":
             own = _Queue("amq.gen-" + secrets.token_urlsafe(16), owner=self)
             self._queue = broker.declare_queue(own, passive=False)
         elif plan.reply_queue == "direct":

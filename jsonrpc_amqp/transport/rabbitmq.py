@@ -263,7 +263,7 @@ class Link:
         self._url = url
         self._next_channel = 1
         self._operations: deque[_Operation] = deque()
-        self._reply_queue = ""
+        self.reply_queue = ""
         self._bindings: list[str] = []
         self._consumer_tag = ""
         self.where = url.where
@@ -278,7 +278,8 @@ class Link:
 
     def _set_up(self, plan: Plan) -> None:
         self._control = self._open_channel()
-        self._declare_exchange(self._control, passive=not plan.declare)
+        if plan.exchange:
+            self._declare_exchange(self._control, passive=not plan.declare)
         consumer = self._open_channel()
         self.consumer = consumer.number
         direct = plan.reply_queue == "direct"
@@ -296,16 +297,16 @@ class Link:
     def _declare_queue(self, plan: Plan) -> str | None:
         if plan.reply_queue == "direct":
             return DIRECT_REPLY_TO
-        if plan.reply_queue == "topic":
+        if plan.reply_queue == "exclusive":
             # A fresh name each time: an exclusive name used again after a half-open link is locked for a while.
             declared: Any = self._control.queue_declare("", durable=False, exclusive=True, auto_delete=True)
-            self._reply_queue = declared.queue
+            self.reply_queue = declared.queue
         elif plan.queue is not None:
             self._declare_durable(plan.queue, _queue_arguments(plan), passive=not plan.declare)
             if plan.dead_letters and plan.declare:
                 self._declare_dead_letters(plan.dead_letters, plan.queue, plan.queue_type)
-        queue = self._reply_queue or plan.queue
-        if queue and (plan.declare or self._reply_queue):
+        queue = self.reply_queue or plan.queue
+        if queue and (plan.declare or self.reply_queue):
             self._bindings = list(plan.bindings)
             for key in self._bindings:
                 self._bind(self._control, key)
@@ -315,7 +316,7 @@ class Link:
         channel.exchange_declare(self._plan.exchange, "topic", durable=True, auto_delete=False, passive=passive)
 
     def _bind(self, channel: _Channel, key: str) -> None:
-        channel.queue_bind(self._reply_queue or self._plan.queue or "", self._plan.exchange, key)
+        channel.queue_bind(self.reply_queue or self._plan.queue or "", self._plan.exchange, key)
 
     def _declare_durable(self, queue: str, arguments: dict[str, Any], *, passive: bool = False) -> None:
         self._control.queue_declare(
@@ -459,7 +460,7 @@ class Link:
             self.renew(done, attempts=attempts - 1)
 
         steps: list[Callable[[_Channel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
-        if self._plan.declare:
+        if self._plan.declare and self._plan.exchange:
             steps.insert(0, self._declare_exchange)
         for step in steps:
             last = done if step is steps[-1] else None

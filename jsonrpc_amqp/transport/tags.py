@@ -176,6 +176,11 @@ def _key(message: Publish | Returned) -> str | None:
 
 def unroutable(returned: Returned) -> Unroutable:
     """Say what a returned message means to a caller."""
+    if not returned.exchange:
+        return Unroutable(
+            f"there is no queue {returned.routing_key!r} ({returned.reply_code} {returned.reply_text}). It did not "
+            "run; check the queue's name and the virtual host, or start its server"
+        )
     return Unroutable(
         f"no queue is bound for {returned.routing_key!r} on exchange {returned.exchange!r} "
         f"({returned.reply_code} {returned.reply_text}): no server of this service was ever set up on this broker. "
