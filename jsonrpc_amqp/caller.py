@@ -328,7 +328,7 @@ class Caller:
         parked, self._parked = self._parked, []
         refused = []
         for call in parked:
-            if call.number in self._pending:
+            if self._is_wanted(call):
                 error = self._send_or_park(call)
                 if error is not None:
                     refused.append((call, error))
@@ -521,10 +521,15 @@ class Caller:
         refused = []
         while self._retries and self._retries[0][0] <= now:
             call = self._pending.get(heapq.heappop(self._retries)[1])
-            error = None if call is None else self._send_or_park(call)
+            error = self._send_or_park(call) if call is not None and self._is_wanted(call) else None
             if call is not None and error is not None:
                 refused.append((call, error))
         return refused
+
+    def _is_wanted(self, call: Call) -> bool:
+        if call.is_cancelled:
+            self._pending.pop(call.number)
+        return call.number in self._pending
 
     def _next_alarm(self) -> float:
         return min(self._pending.next_alarm, self._retries[0][0] if self._retries else math.inf)

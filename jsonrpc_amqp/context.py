@@ -29,7 +29,7 @@ class Envelope(Protocol):
         ...
 
     def dead_letter(self) -> None:
-        """If nobody is to be answered, leave the message to the dead letters: what it asked for was not done."""
+        """Leave the message to the dead letters: something that it asked for was not done, and nobody is told."""
         ...
 
 

@@ -417,7 +417,8 @@ class Dispatcher:
     @staticmethod
     def _refuse_redelivered(call: Call, envelope: Envelope) -> Response:
         logger.warning("method %.100r was redelivered and is not run again", call.method)
-        envelope.dead_letter()
+        if call.is_notification:
+            envelope.dead_letter()
         return _error(call.id, REDELIVERY_REFUSED)
 
     @staticmethod

@@ -163,7 +163,12 @@ class Unroutable(TransportError):
 
 
 class Overloaded(TransportError):
-    """The broker refused the message (``basic.nack``), as a full queue does that rejects. It did not run."""
+    """
+    The broker refused the message (``basic.nack``), as a full queue does that rejects. It did not run.
+
+    With one exception, which the protocol does not tell from the rule: in a cluster, when the node of a *classic* queue
+    dies, RabbitMQ refuses what it had not confirmed yet, and some of it may be in the queue when the node comes back.
+    """
 
 
 class Blocked(TransportError):

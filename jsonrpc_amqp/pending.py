@@ -94,7 +94,9 @@ class Call(ABC):
 
         What the next attempt would meet again (a message that is too large, a user who may not) is not tried again.
         """
-        if self.retry is None or not isinstance(error, TransportError) or isinstance(error, _FINAL):
+        if self.retry is None or self.is_cancelled or not isinstance(error, TransportError):
+            return False
+        if isinstance(error, _FINAL):
             return False
         return not error.may_have_run or (self.retry == "idempotent" and isinstance(error, ConnectionLost))
 
@@ -114,6 +116,11 @@ class Call(ABC):
             f"{error} (attempt {self.failures + 1}; the one before: {self._last_error})",
             may_have_run=error.may_have_run or self._may_have_run,
         )
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True when nobody awaits its end any more, so that it need not be sent."""
+        return False
 
     @abstractmethod
     def answer(self, body: bytes) -> None:
@@ -171,6 +178,10 @@ class FutureCall(Call):
         super().__init__(*args, **kwargs)
         self._parse = parse
         self.future: Future[Any] = Future()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.future.cancelled()
 
     def answer(self, body: bytes) -> None:
         try:

@@ -48,7 +48,7 @@ class Server:
 
     A request is acknowledged after its answer is written, so it survives the death of this process, and a method may
     run a second time: ``current_request().redelivered`` then is true. ``redelivery`` and ``ack`` change that. Requests
-    that came back run one at a time, since one of them may be what ended its server.
+    that came back begin one at a time, since one of them may be what ended its server.
 
     Args:
         url: As for ``Client``.

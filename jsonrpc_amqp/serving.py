@@ -30,6 +30,8 @@ _CANCEL_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 # Whoever deletes the exchange or the binding cuts the service off, and nobody is told. Two small requests each time.
 _RENEW_SECONDS = 1.0
+# A request that came back and runs for so long is not what ended its server, most likely.
+_LONG_SECONDS = 5.0
 _COUNTERS = dict.fromkeys(
     (
         "received",
@@ -84,7 +86,7 @@ class Serving:
         self._dialect = dialect
         self._pid: int | None = None
         self._jobs: SimpleQueue[_Job | _Returned | None] = SimpleQueue()
-        self._returned = _Returned()
+        self._returned = _Returned(concurrency)
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -233,8 +235,7 @@ class Serving:
                 put(job)
                 continue
             job.returns = delivery.delivery_count
-            if self._returned.add(job):
-                put(self._returned)
+            self._let_begin(self._returned.add(job))
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._count("dropped_replies")
@@ -259,6 +260,7 @@ class Serving:
             log.warning("the broker takes no answers for now; they wait")
 
     def on_tick(self, now: float) -> float | None:
+        self._let_begin(self._returned.overdue(now))
         session = self._session
         if session is None or self._draining:
             return None
@@ -279,9 +281,15 @@ class Serving:
             if isinstance(job, _Job):
                 self._run(job)
             elif (returned := job.take()) is not None:
-                self._run(returned)
-                # Behind what waits: none of those that came back is more urgent than what did not.
-                self._jobs.put(job)
+                try:
+                    self._run(returned)
+                finally:
+                    # Behind what waits: none of those that came back is more urgent than what did not.
+                    self._let_begin(job.end(returned))
+
+    def _let_begin(self, count: int) -> None:
+        for _ in range(count):
+            self._jobs.put(self._returned)
 
     def _run(self, job: _Job) -> None:
         if not self._begin_job(job):
@@ -353,10 +361,7 @@ class Serving:
             )
             job.dead_letter()
             return self._refuse(job.body)
-        answer = self._dispatch(job, job.body)
-        # A caller who was told knows enough.
-        job.is_dead = job.is_dead and answer is None
-        return answer
+        return self._dispatch(job, job.body)
 
     def _is_at_limit(self, job: _Job) -> bool:
         limit = self._plan.delivery_limit
@@ -446,38 +451,68 @@ def _shown(job: _Job) -> str:
 
 class _Returned:
     """
-    The requests that came back to the queue, of which one at a time is to run.
+    The requests that came back to the queue, of which few at a time are to run: one, and one more for each that ends.
 
-    One of them may be what ended the server that had it. Had the others begun as well, they would be back once more,
-    and be refused with it in the end; so each time some get through, whichever is the culprit.
+    One of them may be what ended the server that had it. Had all begun at once, all would be back once more, and be
+    refused with it in the end; so each time some get through, whichever is the culprit. One that takes long is not
+    waited for: what kills, mostly kills soon, and a handler that hangs must not hold up the others.
+
+    Args:
+        most: How many may run at a time in the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._jobs: list[_Job] = []
-        self._is_active = False
+        self._begun: dict[int, float] = {}  # id of a job -> when
+        self._width = 1
+        self._granted = 0
 
-    def add(self, job: _Job) -> bool:
-        """True: nobody takes from here now, so somebody has to be told to."""
+    def add(self, job: _Job) -> int:
+        """Take one in. Gives how many handlers may ``take`` one now, besides those that may already."""
         with self._lock:
             self._jobs.append(job)
-            was_active, self._is_active = self._is_active, True
-            return not was_active
+            return self._grant()
 
     def take(self) -> _Job | None:
-        """Give one of those that came back least often. None: whoever took the last one ends; ``add`` says when."""
+        """Give one of those that came back least often; None: there is none left."""
         with self._lock:
+            self._granted = max(0, self._granted - 1)
             if not self._jobs:
-                self._is_active = False
                 return None
             position = min(range(len(self._jobs)), key=lambda each: (self._jobs[each].returns, random.random()))
-            return self._jobs.pop(position)
+            job = self._jobs.pop(position)
+            self._begun[id(job)] = time.monotonic()
+            return job
+
+    def end(self, job: _Job) -> int:
+        """Note that one has ended, and this process has not; gives as ``add`` does."""
+        with self._lock:
+            del self._begun[id(job)]
+            self._width = min(self._width + 1, self._most) if self._jobs or self._begun else 1
+            return self._grant()
+
+    def overdue(self, now: float) -> int:
+        """Wait no longer for those that take long; gives as ``add`` does."""
+        if not self._jobs:
+            return 0
+        with self._lock:
+            return self._grant(now)
 
     def take_all(self) -> list[_Job]:
-        """Give what is left."""
+        """Give what is left; nobody may take one any more."""
         with self._lock:
             jobs, self._jobs = self._jobs, []
+            self._granted = 0
             return jobs
+
+    def _grant(self, now: float | None = None) -> int:
+        long_ago = (time.monotonic() if now is None else now) - _LONG_SECONDS
+        running = sum(begun > long_ago for begun in self._begun.values())
+        count = max(0, min(len(self._jobs), self._width - running) - self._granted)
+        self._granted += count
+        return count
 
 
 @dataclass(slots=True, eq=False)

@@ -27,6 +27,7 @@ from jsonrpc_amqp import (
     Server,
     TopologyMismatch,
     TransportError,
+    current_request,
 )
 
 from .broker import Broker
@@ -229,6 +230,44 @@ def test_handler_of_three_heartbeats_keeps_its_connection(url: str, service: str
         assert client.call("long") == "done"
         assert client.stats()["connections_lost"] == 0
         assert server.stats()["redelivered"] == 0
+
+
+def test_what_was_not_sent_because_of_silence_is_sent_over_a_new_connection(url: str, service: str) -> None:
+    """As after a pause of the process, when the broker's next heartbeat lies in the socket already."""
+    with Server(url, service, methods={"add": lambda a, b: a + b}), Client(url, service, timeout=5) as client:
+        assert client.call("add", [1, 2]) == 3
+        engine: Any = client._caller._transport
+        now, engine._last_read = engine._last_read, -1000.0
+        future = client.submit("add", [2, 2])
+        engine._last_read = now
+        assert future.result(5) == 4
+        assert client.stats()["connections"] == 2
+
+
+def test_no_request_is_acknowledged_whose_answer_was_not_sent(url: str, service: str) -> None:
+    runs: list[bool] = []
+    server = Server(url, service)
+    engine: Any = server._serving._transport
+
+    @server.method
+    def run() -> int:
+        runs.append(current_request().redelivered)
+        if len(runs) == 1:
+            session = engine._session
+            publish = session.publish
+
+            def after_a_pause(message: Any) -> bool:
+                now, engine._last_read = engine._last_read, -1000.0
+                sent = publish(message)
+                engine._last_read = now
+                return bool(sent)
+
+            session.publish = after_a_pause
+        return 5
+
+    with server, Client(url, service, timeout=10) as client:
+        assert client.call("run") == 5
+    assert runs == [False, True]
 
 
 def test_forked_child_gets_a_typed_error(url: str, service: str) -> None:

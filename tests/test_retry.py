@@ -12,6 +12,8 @@ import pytest
 from jsonrpc_amqp import Client, ClientClosed, ConnectionLost, MessageTooLarge, Overloaded, Server, Unroutable
 from jsonrpc_amqp.transport.memory import disconnect, reset
 
+from .tools import wait_for
+
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def place(request: pytest.FixtureRequest, service: str) -> str:
@@ -119,6 +121,17 @@ def test_that_an_earlier_attempt_may_have_run_is_not_forgotten(service: str) -> 
         with pytest.raises(Unroutable) as caught:
             future.result(5)
         assert caught.value.may_have_run
+
+
+def test_a_cancelled_future_is_not_tried_again(service: str) -> None:
+    url, runs = f"memory://{service}", []  # type: tuple[str, list[int]]
+    with Client(url, service, timeout=10) as client:
+        future = client.submit("pay", [1], retry="safe")
+        wait_for(lambda: client.stats()["retries"] > 0)
+        assert future.cancel()
+        with Server(url, service, methods={"pay": runs.append}):
+            wait_for(lambda: client.stats()["pending"] == 0)
+    assert runs == []
 
 
 def test_what_the_next_attempt_would_meet_again_is_not_tried_again(service: str) -> None:

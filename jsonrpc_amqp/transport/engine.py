@@ -476,6 +476,7 @@ class _Session:
         self._held: list[tuple[Publish, Outcome | None]] | None = None
         self._blocked = False
         self._held_back = False
+        self._doomed = False
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -514,10 +515,10 @@ class _Session:
     def ack(self, delivery: Delivery) -> None:
         engine = self._engine
         with engine._lock:
-            if engine._session is self:
-                self.unacked.finish(delivery.tag)
-            else:
+            if self._is_gone():
                 engine.stats["dropped_acks"] += 1
+            else:
+                self.unacked.finish(delivery.tag)
 
     def requeue(self, delivery: Delivery) -> None:
         self._refuse(delivery, requeue=True)
@@ -528,11 +529,11 @@ class _Session:
     def _refuse(self, delivery: Delivery, *, requeue: bool) -> None:
         engine = self._engine
         with engine._lock:
-            if engine._session is self:
+            if self._is_gone():
+                engine.stats["dropped_acks"] += 1
+            else:
                 self.unacked.give_up(delivery.tag)
                 self._put(codec.reject(self.link.consumer, delivery.tag, requeue))
-            else:
-                engine.stats["dropped_acks"] += 1
 
     def flush(self) -> None:
         self._engine.flush()
@@ -561,7 +562,16 @@ class _Session:
 
     def _is_gone(self) -> bool:
         # After a pause of this process, or of the machine, the connection is dead, most likely, and nobody knows yet.
-        return self._engine._session is not self or self._engine._is_silent(self, time.monotonic())
+        # Once that was said it has to come true, whatever arrives meanwhile: an answer was not sent because of it.
+        engine = self._engine
+        if not self._doomed and engine._session is self and engine._is_silent(self, time.monotonic()):
+            self._doomed = True
+            engine.post(self._end_of_silence)
+        return self._doomed or engine._session is not self
+
+    def _end_of_silence(self) -> None:
+        where = self.link.where
+        self._engine._lose(self, ConnectionLost(f"the broker at {where} was silent for two heartbeats"))
 
     def put(self, data: bytes) -> None:
         """Queue bytes that are ready for the wire."""
@@ -682,7 +692,10 @@ class _Session:
         with self._engine._lock:
             waiting = self._confirms.drain()
             self._confirms = Confirms()
-        refused = find_refused((message for message, _ in waiting), str(error))[:1]
+        refused = find_refused((message for message, _ in waiting), str(error))
+        if len(refused) > 1:
+            # Some of them may be in the queue, their confirms still on the way.
+            refused = []
         unknown = ConnectionLost(f"the broker closed the channel because of another message: {error}")
         for position, (_message, outcome) in enumerate(waiting):
             outcome(error if position in refused else unknown.again())

@@ -494,6 +494,7 @@ class _Owner(Thread):
         else:
             self.stats["connections"] += 1
             self.listener.on_open(session)
+            self.tick()
 
     def tick(self) -> None:
         self._due = None

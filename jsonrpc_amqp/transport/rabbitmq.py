@@ -453,18 +453,26 @@ class Link:
     def renew(self, done: Callable[[], None] | None = None, *, attempts: int = 3) -> None:
         """Declare and bind once more, in case that somebody has deleted the exchange or a binding."""
 
-        def failed(error: TransportError) -> None:
-            if attempts == 1 or not self.can_renew:
-                raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {error}")
-            # It was deleted between two of the steps.
-            self.renew(done, attempts=attempts - 1)
-
         steps: list[Callable[[_Channel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
         if self._plan.declare and self._plan.exchange:
             steps.insert(0, self._declare_exchange)
+        problems: list[TransportError | None] = []
+
+        def ended(problem: TransportError | None) -> None:
+            problems.append(problem)
+            if len(problems) < len(steps):
+                return
+            first = next((each for each in problems if each is not None), None)
+            if first is not None and (attempts == 1 or not self.can_renew):
+                raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
+            if first is not None:
+                # It was deleted between two of the steps.
+                self.renew(done, attempts=attempts - 1)
+            elif done is not None:
+                done()
+
         for step in steps:
-            last = done if step is steps[-1] else None
-            self._perform(step, lambda _args, last=last: last() if last else None, failed)  # type: ignore[misc]
+            self._perform(step, lambda _args: ended(None), ended)
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""
@@ -610,6 +618,11 @@ def connect(
     except Exception as exc:
         # Without its traceback, which leads through two libraries and helps nobody.
         raise describe(exc, url) from exc.with_traceback(None)
+
+
+def raw_message(body: bytes, properties: Mapping[str, Any]) -> Any:
+    """Make a message with any properties at all, under the names of AMQP; headers are ``application_headers``."""
+    return amqp.Message(body, **properties)
 
 
 def _socket_settings() -> dict[int, int]:

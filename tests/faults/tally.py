@@ -96,11 +96,15 @@ class Case:
         assert not traffic.wrong, f"wrong: {traffic.wrong[:5]}"
         assert not traffic.late, f"ended after their deadline: {traffic.late[:5]}"
 
-    def account_for_lost(self, confirmed: set[int], handled: set[int]) -> None:
-        """Check that what was confirmed is handled, in the end."""
+    def account_for_lost(self, traffic: Traffic, handled: set[int]) -> None:
+        """Check that what was confirmed is handled, in the end, and what is said not to have run is not."""
+        confirmed = traffic.confirmed
         give_up = time.monotonic() + _PATIENCE
         while not confirmed <= handled and time.monotonic() < give_up:
             time.sleep(0.01)
         lost = confirmed - handled
         self.record.lost += len(lost)
         assert not lost, f"{len(lost)} of {len(confirmed)} confirmed notifications are lost: {sorted(lost)[:10]}"
+        untrue = traffic.not_run & handled
+        self.record.wrong += len(untrue)
+        assert not untrue, f"said not to have run, and did: {sorted(untrue)[:10]}"

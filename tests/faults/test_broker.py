@@ -72,7 +72,7 @@ def test_broker_is_killed_and_restarted(case: Case, node: Broker, service: str, 
                 case.within("calls again", traffic.first_result_after(opening.moment), bound=3, slack=1)
                 case.within("notifications again", traffic.first_confirm_after(opening.moment), bound=3, slack=1)
         case.account(traffic)
-        case.account_for_lost(traffic.confirmed, served.handled)
+        case.account_for_lost(traffic, served.handled)
         case.bit("typed errors", traffic.errors.total(), least=case.repeats)
         assert client.stats()["pending"] == 0
 
@@ -123,7 +123,7 @@ def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
                 case.within("first error", first - frozen, bound=DEADLINE, slack=SLACK)
                 case.within("service after it", traffic.first_result_after(thawed), bound=3, slack=1)
         case.account(traffic)
-        case.account_for_lost(traffic.confirmed, served.handled)
+        case.account_for_lost(traffic, served.handled)
 
 
 @pytest.mark.fault(

@@ -54,7 +54,7 @@ def test_leader_is_killed(case: Case, cluster: Cluster, service: str) -> None:
         with Traffic(clients, threads=3, **patient) as traffic:
             _kill_leaders(case, cluster, service, clients, traffic)
         case.account(traffic)
-        case.account_for_lost(traffic.confirmed, served.handled)
+        case.account_for_lost(traffic, served.handled)
         assert set(traffic.errors) <= {"Overloaded", "CallTimeout"}
         assert [client.stats()["pending"] for client in clients] == [0, 0, 0]
 

@@ -79,7 +79,7 @@ def test_connections_are_cut(case: Case, broker: Broker, service: str) -> None:
                 case.bit("calls in flight lost", len(in_flight))
                 _cut_server(case, link, traffic)
         case.account(traffic)
-        case.account_for_lost(traffic.confirmed, link.served.handled)
+        case.account_for_lost(traffic, link.served.handled)
         case.account(patient)
         assert patient.errors.total() == 0
         assert link.lost() >= 3 * case.repeats
@@ -121,7 +121,7 @@ def test_connections_are_slow(case: Case, broker: Broker, service: str) -> None:
                 for proxy in link.both:
                     proxy.heal()
         case.account(traffic)
-        case.account_for_lost(traffic.confirmed, link.served.handled)
+        case.account_for_lost(traffic, link.served.handled)
         assert traffic.errors.total() == 0
         assert link.lost() == 0
 
@@ -154,7 +154,7 @@ def test_connections_drip(case: Case, broker: Broker, service: str) -> None:
                 for proxy in link.both:
                     proxy.heal()
         case.account(traffic)
-        case.account_for_lost(traffic.confirmed, link.served.handled)
+        case.account_for_lost(traffic, link.served.handled)
         assert link.lost() == 3 * case.repeats
 
 
@@ -187,7 +187,7 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
                     link.served.begun.acquire(timeout=0)  # it may have run again
                     proxy.heal()
         case.account(traffic)
-        case.account_for_lost(traffic.confirmed, link.served.handled)
+        case.account_for_lost(traffic, link.served.handled)
 
 
 def _service_after(traffic: Traffic, moment: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -131,11 +132,11 @@ def test_process_is_forked(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.mark.fault(
     "client-freeze",
-    fault="process of a client frozen (SIGSTOP) between two calls, for longer than the broker waits for heartbeats",
+    fault="process of a client frozen (SIGSTOP) between two calls, for two to four heartbeats",
     bound="the next call waits for a new connection, and ends well",
     mechanism="what is sent is not handed to a connection that was silent for two heartbeats",
     full=10,
-    short=1,
+    short=2,
     seconds=10,
 )
 def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
@@ -143,13 +144,14 @@ def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
     command = [sys.executable, "-W", "error", "-c", PACED, broker.url, service]
     with served.server(broker.url, service) as server, census(broker), output.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL)
-        for _ in case.rounds():
+        for number in case.rounds():
             received = server.stats()["received"]
             wait_for(lambda received=received: server.stats()["received"] >= received + 5)  # type: ignore[misc]
             size = output.stat().st_size
             wait_for(lambda size=size: output.stat().st_size > size)  # type: ignore[misc]
             process.send_signal(signal.SIGSTOP)  # in its sleep
-            time.sleep(4)
+            # Now and then so short that the broker still holds the connection to be alive.
+            time.sleep(4 if number % 2 else random.uniform(2.05, 2.5))
             process.send_signal(signal.SIGCONT)
             thawed, received = time.monotonic(), server.stats()["received"]
             wait_for(lambda received=received: server.stats()["received"] > received)  # type: ignore[misc]
@@ -162,6 +164,55 @@ def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
     assert [each for each in answers if each != "0" and not each.startswith("ConnectionLost")] == []
     assert sum(each.startswith("ConnectionLost") for each in answers) <= case.repeats // 2
     case.record.results += len(answers)
+
+
+NAPPING = """
+import sys, time
+from jsonrpc_amqp import Server, current_request
+
+url, service = sys.argv[1:]
+server = Server(url, service, heartbeat=1)
+
+@server.method
+def nap(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.005)
+    return current_request().redelivered
+
+server.serve_forever()
+"""
+
+
+@pytest.mark.fault(
+    "server-freeze",
+    fault="process of a server frozen (SIGSTOP) in the middle of four handlers, for two to four heartbeats",
+    bound="each call has its result; none is acknowledged without its answer",
+    mechanism="a connection that was silent for two heartbeats is given up, for answers and acknowledgements alike",
+    full=10,
+    short=2,
+    seconds=15,
+)
+def test_server_freezes(case: Case, broker: Broker, service: str) -> None:
+    redelivered = 0
+    command = [sys.executable, "-W", "error", "-c", NAPPING, broker.url, service]
+    with census(broker, durable={f"{service}_req"}), make_client(broker.url, service, timeout=20) as client:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for number in case.rounds():
+            client.call("nap", [0], retry="safe")
+            naps = [client.submit("nap", [1]) for _ in range(4)]
+            time.sleep(0.3)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(4 if number % 2 else random.uniform(2.05, 2.4))
+            process.send_signal(signal.SIGCONT)
+            thawed = time.monotonic()
+            redelivered += sum(each.result(20) for each in naps)
+            case.within("all four answered", time.monotonic() - thawed, bound=10, slack=1)
+            case.record.results += 4
+        process.terminate()
+        process.wait(10)
+        assert client.stats()["timeouts"] == 0
+    case.bit("requests redelivered", redelivered)
 
 
 @pytest.mark.fault(

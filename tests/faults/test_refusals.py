@@ -184,8 +184,12 @@ def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> No
             assert [each.result(5) for each in others] == [0, 1, 2]
             assert direct.call("double", [2], retry="safe") == 4
             case.within("service again", time.monotonic() - deleted, bound=2, slack=1)
-            kind = type(lost.exception(4)).__name__
-            case.record.errors[kind] = case.record.errors.get(kind, 0) + 1
+            error = lost.exception(4)
+            if error is None:
+                case.record.results += 1
+            else:
+                kind = type(error).__name__
+                case.record.errors[kind] = case.record.errors.get(kind, 0) + 1
         assert served.runs == Counter(range(case.repeats))
         assert server.stats()["redelivered"] == 0
         assert server.stats()["connections"] == 1

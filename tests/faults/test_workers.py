@@ -59,7 +59,7 @@ def test_worker_is_killed(case: Case, broker: Broker, service: str, tmp_path: Pa
         assert traffic.errors.total() == 0
         assert client.stats()["dropped_replies"] == client.stats()["pending"] == 0
         wait_for(lambda: traffic.confirmed <= fleet.counts("note").keys())
-        case.account_for_lost(traffic.confirmed, set(fleet.counts("note")))
+        case.account_for_lost(traffic, set(fleet.counts("note")))
 
 
 @pytest.mark.fault(
@@ -170,7 +170,7 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
     "poison",
     fault="request that ends each process that runs it, among ten others; quorum queue, prefetch 10",
     bound="ten answered, one told; only that one becomes a dead letter, and not a call that expired meanwhile",
-    mechanism="the queue counts; what came back runs one at a time, least often first, in random order",
+    mechanism="the queue counts; what came back begins one at a time, least often first, in random order",
     full=3,
     short=1,
     seconds=60,

@@ -70,6 +70,7 @@ class Traffic:
         errors: Typed errors by class.
         failed_at: When each came.
         confirmed: The numbers of the notifications that the broker has confirmed.
+        not_run: Those of which an error said that they cannot have run.
         wrong: Answers to something else, and errors without a type of ours.
         late: Calls that ended after their deadline, and how much.
         hung: Callers that did not come to an end.
@@ -98,6 +99,7 @@ class Traffic:
         self.errors: Counter[str] = Counter()
         self.failed_at: list[float] = []
         self.confirmed: set[int] = set()
+        self.not_run: set[int] = set()
         self.confirmed_at: list[float] = []
         self.wrong: list[str] = []
         self.late: list[float] = []
@@ -182,6 +184,11 @@ class Traffic:
             self.wrong.append(f"{answer!r} for {number}")
 
     def _notify(self, client: Client, number: int) -> None:
-        client.notify("note", [number], **self._options)
+        try:
+            client.notify("note", [number], **self._options)
+        except TransportError as error:
+            if not error.may_have_run:
+                self.not_run.add(number)
+            raise
         self.confirmed.add(number)
         self.confirmed_at.append(time.monotonic())
