@@ -1,5 +1,5 @@
 """
-The command ``jsonrpc-amqp``: serve, call, notify, dead, demo.
+The command ``jsonrpc-amqp``: serve, call, notify, dead, conformance, demo.
 
 Results go to standard output, everything else to standard error. What came over the wire is written such that it
 cannot steer a terminal.
@@ -33,6 +33,7 @@ from . import (
     Server,
     TransportError,
     __version__,
+    conformance,
     demo,
     global_methods,
 )
@@ -290,6 +291,56 @@ def _read_params(params: str | None) -> Any:
 
 def _no_json(name: str) -> NoReturn:
     raise ValueError(f"there is no {name} in it")
+
+
+@main.command(
+    "conformance",
+    epilog=f"""\b
+Exit codes:
+  0  every check passed
+  {REMOTE_ERROR}  some did not
+  {USAGE_ERROR}  wrong usage
+  {TRANSPORT_ERROR}  there is no broker, or nobody answers""",
+)
+@click.option("--service", required=True, metavar="NAME", help="The service to check.")
+@click.option(
+    "--timeout",
+    type=float,
+    callback=_timeout,
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an answer may take.",
+)
+@_url
+@_exchange
+@click.option("--failed", is_flag=True, help="Print only what failed.")
+@click.option("--only", metavar="TEXT", default="", help="Run the checks that have TEXT in their name.")
+def check_conformance(failed: bool, **options: Any) -> None:
+    """
+    Check whether a server keeps the contract of docs/protocol.md, whatever it is written in.
+
+    It must have the methods of the JSON-RPC 2.0 specification's examples: subtract(minuend, subtrahend), sum(...),
+    get_data() -> ["hello", 5], update(...) and notify_hello(...). Nothing else may read its queue meanwhile.
+
+    \b
+    python examples/conformance_service.py &
+    jsonrpc-amqp conformance --service conformance
+    """
+    faults = total = 0
+    with _errors():
+        for result in conformance.run(**options):
+            total += 1
+            faults += result.fault is not None
+            if result.fault is not None or not failed:
+                click.echo(_one_line(_row(result)))
+    click.echo(f"{total - faults} of {total} checks passed")
+    sys.exit(REMOTE_ERROR if faults else 0)
+
+
+def _row(result: conformance.Result) -> str:
+    ok = result.fault is None
+    return f"{'ok  ' if ok else 'FAIL'}  {result.group:<13}  {result.name}" + ("" if ok else f": {result.fault}")
 
 
 @main.command(

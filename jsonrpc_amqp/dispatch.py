@@ -241,13 +241,13 @@ class Dispatcher:
 
         return decorate
 
-    def params_of(self, name: str) -> list[str] | None:
-        """Give the names of a method's parameters, as far as they can be read; None: there is no such method."""
+    def signature_of(self, name: str) -> inspect.Signature | None:
+        """Give a method's signature, as far as it can be read; None: there is no such method."""
         try:
             method = self._find(name)
         except TypeError:
             return None
-        return None if method is None else list(method.__signature__.parameters)
+        return None if method is None else method.__signature__
 
     @property
     def names(self) -> list[str]:

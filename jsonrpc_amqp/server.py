@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from . import protocol
 from .dialects import ServerDialect
-from .dialects.rabbitmq_java import DESCRIBE, JavaServer, Procedure
+from .dialects.rabbitmq_java import DESCRIBE, JavaServer
 from .dialects.recipe2011 import RecipeServer
 from .dispatch import Ack, Dispatcher, Redelivery
 from .serving import Serving
@@ -296,10 +296,10 @@ def _dialect(
     if name is None:
         return None
     if name == "recipe2011":
-        return RecipeServer(service, exchange, recipe_method or "", lambda method: methods.params_of(method) != [])
+        return RecipeServer(service, exchange, recipe_method or "", methods.signature_of)
     if name == "rabbitmq-java":
-        java = JavaServer(service, lambda: (Procedure(each, methods.params_of(each) or []) for each in methods.names))
-        if methods.params_of(DESCRIBE) is None:
+        java = JavaServer(service, lambda: {each: methods.signature_of(each) for each in methods.names})
+        if methods.signature_of(DESCRIBE) is None:
             methods.register(java.describe, DESCRIBE)
         return java
     raise ValueError(f"dialect is 'recipe2011', 'rabbitmq-java' or None, not {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any
 
 import pika
@@ -11,7 +12,7 @@ import pytest
 
 from jsonrpc_amqp import CallTimeout, Client, EncodeError, InternalError, MethodNotFound, RemoteError, Server
 from jsonrpc_amqp.dialects import MalformedEnvelope
-from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer, Procedure
+from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
 from jsonrpc_amqp.dialects.recipe2011 import RecipeServer
 from jsonrpc_amqp.transport.base import Delivery
 
@@ -47,7 +48,7 @@ def delivery(body: bytes, key: str = "S.request.*", **properties: Any) -> Delive
 
 
 def recipe(method: str = "note", takes_params: bool = True) -> RecipeServer:
-    return RecipeServer("S", "X", method, lambda _method: takes_params)
+    return RecipeServer("S", "X", method, lambda _method: signature(note if takes_params else METHODS["now"]))
 
 
 def read(dialect: Any, body: bytes, **properties: Any) -> Any:
@@ -263,7 +264,7 @@ def test_recipe_client_times_out(place: str, service: str) -> None:
 
 
 def java() -> JavaServer:
-    return JavaServer("S", lambda: [Procedure("add", ["a", "b"]), Procedure("now", [])])
+    return JavaServer("S", dict)
 
 
 def test_java_call() -> None:
@@ -275,8 +276,10 @@ def test_java_call() -> None:
         "id": None,
         "result": 3,
     }
-    error = json.loads(inbound.answer(b'{"jsonrpc":"2.0","error":{"code":-32601,"message":"no"},"id":0}'))["error"]
-    assert (error["name"], error["code"], error["message"]) == ("JSONRPCError", -32601, "no")
+    refused = inbound.answer(b'{"jsonrpc":"2.0","error":{"code":7,"message":"no","data":[1]},"id":0}')
+    assert json.loads(refused)["error"] == {"name": "JSONRPCError", "code": 7, "message": "no", "error": [1]}
+    # The order counts: one of the client's mappers takes the last "message" that it meets.
+    assert refused.endswith(b'},"name":"JSONRPCError","code":7,"message":"no"}')
 
 
 @pytest.mark.parametrize(
@@ -284,6 +287,21 @@ def test_java_call() -> None:
 )
 def test_java_leaves_the_rest_alone(body: bytes) -> None:
     assert read(java(), body) is None
+
+
+def test_java_description_by_number_of_params() -> None:
+    methods: dict[str, Callable[..., Any]] = {
+        "some": lambda a, b=1, *, c=2: a,
+        "never": lambda *, c: c,
+        "any": lambda a, *more: a,
+    }
+    procs = JavaServer("S", lambda: {name: signature(each) for name, each in methods.items()})
+    counts: dict[str, list[int]] = {}
+    for each in procs.describe()["procs"]:
+        counts.setdefault(each["name"], []).append(len(each["params"]))
+        assert each["javaReturnType"] == "java.lang.Object"
+        assert each["idempotent"] is False
+    assert counts == {"some": [1, 2], "any": list(range(1, 17))}
 
 
 def test_java_description(place: str, service: str) -> None:

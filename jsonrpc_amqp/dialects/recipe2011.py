@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import Signature
 from typing import Any
 
 from ..errors import EncodeError
@@ -32,14 +33,16 @@ class RecipeServer:
         service: The first words of all keys.
         exchange: Where answers are published.
         method: The name of the method. It gets ``q`` as its only parameter, or nothing if it takes none.
-        takes_params: Tells whether a method takes a parameter.
+        signature_of: Gives a method's signature; None: there is no such method.
     """
 
-    def __init__(self, service: str, exchange: str, method: str, takes_params: Callable[[str], bool]) -> None:
+    def __init__(
+        self, service: str, exchange: str, method: str, signature_of: Callable[[str], Signature | None]
+    ) -> None:
         self._service = service
         self._exchange = exchange
         self._method = method
-        self._takes_params = takes_params
+        self._signature_of = signature_of
 
     def read(self, delivery: Delivery, body: bytes) -> Inbound | None:
         value = read_object(body)
@@ -54,7 +57,8 @@ class RecipeServer:
 
     def _translate(self, value: Mapping[str, Any]) -> Inbound:
         request: dict[str, Any] = {"jsonrpc": "2.0", "method": self._method}
-        if self._takes_params(self._method):
+        signature = self._signature_of(self._method)
+        if signature is None or signature.parameters:
             request["params"] = [value["q"]]
         route = None
         if value.get("qid") is not None:

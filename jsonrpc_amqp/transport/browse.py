@@ -66,7 +66,7 @@ class Browser:
             # No heartbeats: nobody would send them while something else is done between two verbs.
             return connect(each, timeout=connect_timeout, heartbeat=0, connection_name=connection_name, tls=tls)
 
-        self._url, self._connection = _first(parse_urls(url), dial)
+        self._url, self._connection = first_of(parse_urls(url), dial)
         self._decoder = self._connection.decoder(max_body=max_body)
         try:
             with self._bounded():
@@ -144,7 +144,7 @@ class Browser:
             raise describe(exc, self._url) from exc.with_traceback(None)
 
 
-def _first(urls: list[BrokerURL], dial: Callable[[BrokerURL], Any]) -> tuple[BrokerURL, Any]:
+def first_of(urls: list[BrokerURL], dial: Callable[[BrokerURL], Any]) -> tuple[BrokerURL, Any]:
     """Give the first that can be connected to, and what came of it."""
     *others, last = urls
     for url in others:

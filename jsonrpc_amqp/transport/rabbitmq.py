@@ -220,8 +220,9 @@ class _Connection(pyamqp.Connection):
         self._read_by = time.monotonic() + seconds
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        # drain_events(timeout=) is no deadline: every frame, heartbeats too, starts it anew.
-        return super().blocking_read(self._left())
+        # drain_events(timeout=) is no deadline: every frame, heartbeats too, starts it anew. With 0, as before each
+        # publish, it only looks.
+        return super().blocking_read(0 if timeout == 0 else self._left())
 
     def read_frame(self) -> Frame:
         """Block until there is a frame, and leave it to the caller."""
