@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint fresh clean rabbitmq
+.PHONY: help demo test lint fresh clean tools
 
 # The first that is new enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -16,7 +16,7 @@ help: ## List the targets
 demo: .venv/package ## Run the demonstration; it needs no broker
 	.venv/bin/jsonrpc-amqp demo
 
-test: .venv/tox rabbitmq ## Run everything that CI runs; installs rabbitmq-server with apt-get if it is missing
+test: .venv/tox tools ## Run everything that CI runs; installs RabbitMQ with apt-get if it is missing
 	.venv/bin/tox run
 
 lint: .venv/tox ## Check style and types
@@ -27,10 +27,11 @@ fresh: ## Try this commit on bare Debian 12 and 13 systems (as root)
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .tox .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf examples/*/target examples/*/node_modules tests/interop/peers/*/target tests/interop/peers/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-rabbitmq:
-	@tools/ensure-rabbitmq.sh
+tools:
+	@tools/ensure-tools.sh
 
 .venv/python: Makefile
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed, and was not found; name it: make PYTHON=..." >&2; exit 1; }

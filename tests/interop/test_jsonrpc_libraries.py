@@ -12,6 +12,8 @@ import pytest
 
 from jsonrpc_amqp import Client, InvalidParams, MethodNotFound, Server
 
+pytestmark = pytest.mark.peer("jsonrpcclient", works="all of its request builders and id generators, batches, errors")
+
 METHODS: dict[str, Callable[..., Any]] = {
     "ping": lambda: jsonrpcserver.Success("pong"),
     "add": lambda a, b: jsonrpcserver.Success(a + b),
@@ -24,7 +26,10 @@ def raw_jsonrpcserver(body: bytes) -> bytes | None:
     return jsonrpcserver.dispatch(body.decode(), METHODS).encode() or None
 
 
-@pytest.fixture(params=["ours", "raw jsonrpcserver"])
+RAW = pytest.mark.peer("jsonrpcserver", works="requests, notifications, batches, errors, with topic and direct replies")
+
+
+@pytest.fixture(params=["ours", pytest.param("raw jsonrpcserver", marks=RAW)])
 def server(request: pytest.FixtureRequest, url: str, service: str) -> Iterator[Server]:
     if request.param == "ours":
         server = Server(url, service, methods=METHODS)

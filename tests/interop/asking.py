@@ -1,0 +1,76 @@
+"""Requests for the programs in peers/, and what is to come of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+PLAIN: dict[str, dict[str, Any]] = {
+    '{"jsonrpc":"2.0","method":"subtract","params":[42,23],"id":1}': {"result": 19, "id": 1},
+    '{"jsonrpc":"2.0","method":"subtract","params":{"subtrahend":23,"minuend":42},"id":2}': {"result": 19, "id": 2},
+    '{"jsonrpc":"2.0","method":"echo","params":["ü 中 😀"],"id":"a.b"}': {"result": "ü 中 😀", "id": "a.b"},
+    '{"jsonrpc":"2.0","method":"get_data","id":"q518"}': {"result": ["hello", 5], "id": "q518"},
+    '{"jsonrpc":"2.0","method":"absent","id":4}': {"error": -32601, "id": 4},
+    '{"jsonrpc":"2.0","method":"subtract","params":[1],"id":5}': {"error": -32602, "id": 5},
+    '{"jsonrpc":"2.0","method":"fail","id":6}': {"error": -32603, "id": 6},
+    '{"jsonrpc":"2.0","method":"refuse","id":7}': {"error": 1, "id": 7, "data": {"when": "tomorrow"}},
+}
+BATCH = (
+    '[{"jsonrpc":"2.0","method":"sum","params":[1,2,4],"id":"1"},{"jsonrpc":"2.0","method":"update","params":[1]},'
+    '{"jsonrpc":"2.0","method":"absent","id":2}]'
+)
+BROKEN = '{"jsonrpc":"2.0","method":"subtract","params":['
+FRACTION = '{"jsonrpc":"2.0","method":"subtract","params":[42,23],"id":1.5}'
+
+
+def ask(command: Sequence[str], lines: Sequence[str], *, timeout: float = 60) -> list[Any]:
+    """Run a program, and give what it prints for each line."""
+    done = subprocess.run(
+        command, input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    answers = done.stdout.splitlines()
+    assert len(answers) == len(lines), f"{done.stdout}\n{done.stderr}"
+    return [json.loads(answer) for answer in answers]
+
+
+def check_plain(command: Sequence[str], *, own_ids: bool = False) -> None:
+    """Results, and errors of every kind; ``own_ids``: the peer makes ids of its own."""
+    for wanted, answer in zip(PLAIN.values(), ask(command, list(PLAIN)), strict=True):
+        check(answer, {**wanted, "id": answer["id"]} if own_ids else wanted)
+
+
+def check(answer: Any, wanted: dict[str, Any]) -> None:
+    """Compare one response."""
+    assert answer["jsonrpc"] == "2.0"
+    assert answer["id"] == wanted["id"]
+    if "error" in wanted:
+        assert answer["error"]["code"] == wanted["error"]
+        assert "data" not in wanted or answer["error"]["data"] == wanted["data"]
+    else:
+        assert answer["result"] == wanted["result"]
+
+
+def check_batch(command: Sequence[str]) -> None:
+    """A batch with a call, a notification, and a call that fails."""
+    (answer,) = ask(command, [BATCH])
+    by_id = {each["id"]: each for each in answer}
+    assert len(answer) == 2
+    check(by_id["1"], {"result": 7, "id": "1"})
+    check(by_id[2], {"error": -32601, "id": 2})
+
+
+def check_odd(command: Sequence[str]) -> None:
+    """What is no JSON, and an id with a fraction."""
+    broken, fraction = ask(command, [BROKEN, FRACTION])
+    check(broken, {"error": -32700, "id": None})
+    check(fraction, {"result": 19, "id": 1.5})
+
+
+def check_many(command: Sequence[str], count: int, *, own_ids: bool = False) -> None:
+    """Many requests, each with its own answer."""
+    lines = [f'{{"jsonrpc":"2.0","method":"echo","params":[{number}],"id":{number}}}' for number in range(count)]
+    for number, answer in enumerate(ask(command, lines)):
+        check(answer, {"result": number, "id": answer["id"] if own_ids else number})

@@ -1,0 +1,159 @@
+"""The peers: who they are, and the page that says what was seen of them (docs/interop.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+PROGRAMS = HERE / "peers"
+EXAMPLES = HERE.parent.parent / "examples"
+PAGE = HERE.parent.parent / "docs" / "interop.md"
+COLUMNS = ("peer", "version", "direction", "what was run", "what works", "what does not, and why")
+OURS = "this repository"
+
+
+class Peer(NamedTuple):
+    """
+    One peer in one direction.
+
+    Attributes:
+        version: Finds out which is installed.
+        program: What was run.
+        limits: What does not work, and why.
+    """
+
+    name: str
+    version: Callable[[], str]
+    direction: str
+    program: str
+    limits: str = ""
+
+
+def python(package: str) -> Callable[[], str]:
+    return lambda: version(package)
+
+
+def maven(project: Path, artifact: str) -> Callable[[], str]:
+    def find() -> str:
+        pom = (project / "pom.xml").read_text()
+        found = re.search(rf"<artifactId>{artifact}</artifactId>\s*<version>([^<]*)</version>", pom)
+        assert found, f"no {artifact} in {project}"
+        name = re.fullmatch(r"\$\{(.*)\}", found[1])
+        return re.findall(rf"<{re.escape(name[1])}>([^<]*)<", pom)[0] if name else found[1]
+
+    return find
+
+
+def npm(project: Path, package: str) -> Callable[[], str]:
+    def find() -> str:
+        lock = json.loads((project / "package-lock.json").read_text())
+        return str(lock["packages"][f"node_modules/{package}"]["version"])
+
+    return find
+
+
+def go(package: str) -> Callable[[], str]:
+    return lambda: re.findall(rf"{package} v(\S+)", (EXAMPLES / "go" / "go.mod").read_text())[0]
+
+
+def debian(package: str) -> Callable[[], str]:
+    def find() -> str:
+        done = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", package], capture_output=True, text=True)
+        return done.stdout.partition("-")[0] or "?"
+
+    return find
+
+
+IN, OUT = "calls our server", "is called by our client"
+_SPRING_LIMIT = "a timeout, and a queue that is missing, are both null to its caller"
+_ONE_SLOT = "its transport has one slot for a message, and overwrites it with the next: one request at a time"
+
+PEERS: dict[str, Peer] = {
+    "jsonrpcclient": Peer("jsonrpcclient", python("jsonrpcclient"), IN, "its requests, by `send_raw`"),
+    "jsonrpcserver": Peer(
+        "jsonrpcserver", python("jsonrpcserver"), OUT, "its `dispatch`, as `Server(dispatcher=...)`",
+        "one bad member of a batch costs it the whole batch: our own dispatcher hands it one request at a time",
+    ),
+    "pika": Peer("pika", python("pika"), IN, "`peers/python/pika_client.py`"),
+    "aio-pika": Peer(
+        "aio-pika", python("aio-pika"), IN, "`peers/python/aio_pika_client.py`",
+        "its pattern `RPC` carries Python's pickles, which nobody here reads",
+    ),
+    "pjrpc in": Peer(
+        "pjrpc", python("pjrpc"), IN, "its aio-pika client, `peers/python/pjrpc_client.py`",
+        "ids with a fraction: it has no such type. It has no timeout, and does not see that a queue is missing",
+    ),
+    "pjrpc out": Peer("pjrpc", python("pjrpc"), OUT, "its aio-pika server, `peers/python/pjrpc_server.py`"),
+    "tinyrpc in": Peer(
+        "tinyrpc", python("tinyrpc"), IN, "its `RabbitMQClientTransport`, `peers/python/tinyrpc_client.py`",
+        "several requests at once: its transport awaits one. It has no timeout",
+    ),
+    "tinyrpc out": Peer(
+        "tinyrpc", python("tinyrpc"), OUT, "its `RabbitMQServerTransport`, `peers/python/tinyrpc_server.py`",
+        f"{_ONE_SLOT}. A notification is never acknowledged by it, and runs again and again",
+    ),
+    "RpcClient": Peer(
+        "RabbitMQ Java, `RpcClient`", maven(PROGRAMS / "jvm", "amqp-client"), IN, "`peers/jvm`, `RpcClientPeer`",
+    ),
+    "RabbitTemplate": Peer(
+        "Spring AMQP, `RabbitTemplate`", maven(PROGRAMS / "jvm", "spring-rabbit"), IN,
+        "`peers/jvm`, `RabbitTemplatePeer`", _SPRING_LIMIT,
+    ),
+    "JsonRpcClient": Peer(
+        "RabbitMQ Java, `JsonRpcClient`", maven(PROGRAMS / "jvm", "amqp-client"), IN,
+        '`peers/jvm`, `JsonRpcClientPeer` and `JsonRpcProxyPeer`, to a server with `dialect="rabbitmq-java"`',
+        "answers with an empty object `{}` in them: its default mapper cannot read one. Params by name: it has none. "
+        "Its default mapper reads integers over 32 bits as doubles",
+    ),
+    "JsonRpcServer": Peer(
+        "RabbitMQ Java, `JsonRpcServer`", maven(PROGRAMS / "jvm", "amqp-client"), OUT,
+        "`peers/jvm`, `JsonRpcServerPeer`",
+        "all calls: it takes JSON-RPC 1.1 only. Our client says so, as `MalformedReply`",
+    ),
+    "rabbitmq-client": Peer(
+        "Node, `rabbitmq-client`", npm(PROGRAMS / "node", "rabbitmq-client"), IN,
+        "its `RPCClient`, `peers/node/rpc.js`",
+        "named reply queues: it has direct reply-to only. With `confirm: true` it may miss an answer that is faster "
+        "than the confirm",
+    ),
+    "amqp-tools": Peer(
+        "C, `amqp-tools`", debian("amqp-tools"), IN, "`peers/c/rpc.sh`",
+        "`correlation_id`, and direct reply-to: its commands have neither, so each request has a queue of its own",
+    ),
+    "recipe in": Peer(
+        "the recipe of 2011", lambda: "2011", IN,
+        'what its programs publish, byte for byte, to a server with `dialect="recipe2011"`',
+        "its ids are one of 1,000: two callers with the same one get each other's answers",
+    ),
+    "recipe out": Peer(
+        "the recipe of 2011", lambda: "2011", OUT,
+        'what its broker does, written anew, called by a client with `dialect="recipe2011"`',
+        "batches, several parameters, method names: its messages have no place for them",
+    ),
+    "java in": Peer("our Java client", lambda: OURS, IN, "`examples/java`: `mvn test`, `ExampleRequest`"),
+    "java out": Peer("our Java server", lambda: OURS, OUT, "`examples/java`: `ExampleServer`"),
+    "node": Peer("our Node client", lambda: OURS, IN, "`examples/node`: `npm test`, `example_request.mjs`"),
+    "go": Peer("our Go client", lambda: OURS, IN, "`examples/go`: `go test ./...`, `cmd/example_request`"),
+}  # fmt: skip
+
+
+def page(works: Mapping[str, Sequence[str]]) -> str:
+    """Give the whole of docs/interop.md, of what each peer was seen to do."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS)]
+    for key, peer in PEERS.items():
+        seen = "<br>".join(dict.fromkeys(works.get(key, ())))
+        rows.append((peer.name, peer.version(), peer.direction, peer.program, seen, peer.limits or "nothing known"))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return Template((HERE / "interop.md.in").read_text("utf-8")).substitute(table=table)
+
+
+def without_versions(text: str) -> str:
+    """Give the page as it is on a machine with other versions of what the system brings."""
+    return re.sub(r"(?m)^(\| [^|]* \|) [^|]* \|", r"\1 |", text)
