@@ -285,6 +285,13 @@ def test_the_timeout_of_the_publish_wins_over_a_header_of_that_name() -> None:
     assert content.headers == {"timeout-ms": 5, "other": 7}
 
 
+def test_a_callers_own_timeout_is_left_out_where_there_is_none() -> None:
+    message = Publish("e", "k", b"", headers={"timeout-ms": 6, "other": 7})
+    ((*_, content),) = read_back(encoder().publish(1, message))
+    assert content is not None
+    assert content.headers == {"other": 7}
+
+
 @pytest.mark.parametrize("name", ["exchange", "routing_key", "correlation_id", "reply_to", "message_id", "user_id"])
 def test_a_text_of_more_than_255_bytes_is_refused_by_name(name: str) -> None:
     fields: dict[str, Any] = {"exchange": "e", "routing_key": "k", "body": b""}

@@ -184,7 +184,7 @@ class Encoder:
 
     def _table(self, timeout_ms: int | None, headers: Mapping[str, Any]) -> bytes:
         if timeout_ms is None:
-            return self._encode(headers)
+            return self._encode({name: headers[name] for name in headers if name != "timeout-ms"})
         if timeout_ms < 1 << 31:
             if not headers:
                 return _ONLY_TIMEOUT + _pack_long(timeout_ms)
