@@ -6,7 +6,7 @@
 #   FRESH_TWICE    0: run `make demo` and `make test` once only (default 1: each twice, as a user would)
 #   DEBIAN_MIRROR  where to take packages from (default: where this machine does)
 #   TMPDIR         where the systems are built, about 1.5 GB each, one at a time
-# Proxies, PIP_* variables, pip's configuration and the local certificate authorities of this machine are passed on.
+# Proxies, PIP_* variables, pip's configuration, settings for Node and Go, and the local certificate authorities of this machine are passed on.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -60,11 +60,14 @@ inside() {
     local root=$1
     shift
     local variables=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8)
+    variables+=(INTEROP_REQUIRED=1) # as CI does
     local name
     for name in $(compgen -e); do
         case $name in
             PIP_FIND_LINKS) ;; # folders of this machine
-            PIP_* | *_proxy | *_PROXY | SSL_CERT_FILE | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE) variables+=("$name=${!name}") ;;
+            PIP_* | *_proxy | *_PROXY | SSL_CERT_FILE | REQUESTS_CA_BUNDLE | CURL_CA_BUNDLE | NODE_EXTRA_CA_CERTS | GOPROXY)
+                variables+=("$name=${!name}")
+                ;;
         esac
     done
     # shellcheck disable=SC2016 # expanded inside
@@ -87,7 +90,7 @@ pass_on_the_network() {
         [ ! -e "$file" ] || cp "$file" "$root/usr/local/share/ca-certificates/"
     done
     inside "$root" update-ca-certificates >/dev/null 2>&1
-    for name in SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE PIP_CERT; do
+    for name in SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS PIP_CERT; do
         file=${!name:-}
         if [ -f "$file" ] && [ ! -e "$root$file" ]; then install -D -m 644 "$file" "$root$file"; fi
     done
