@@ -62,6 +62,7 @@ class Caller:
         reply: "topic" for a reply queue of our own on the exchange, "queue" for one that requests name in
             ``reply_to``, "direct" for RabbitMQ's direct reply-to.
         queue: Requests go to this queue by its name, not over the exchange, whatever the service is called.
+        by_queue: Requests go to the request queue of their service by its name.
         confirm: Have the broker confirm calls too, so that a queue that refuses one ends it at once.
         declare: Declare the exchange, or only check that it is there.
         user: The AMQP user, for keys and ``user_id``; None where it is not known.
@@ -75,13 +76,15 @@ class Caller:
         exchange: str,
         reply: str,
         queue: str | None,
+        by_queue: bool = False,
         confirm: bool,
         declare: bool,
         user: str | None,
         dialect: ClientDialect | None = None,
     ) -> None:
         self._transport = transport
-        self._exchange = "" if queue is not None else exchange
+        self._by_queue = by_queue or queue is not None
+        self._exchange = "" if self._by_queue else exchange
         self._queue = queue
         self._reply = reply
         self._confirm = confirm
@@ -252,8 +255,9 @@ class Caller:
 
     def _address(self, service: str, token: str) -> protocol.Address | protocol.QueueAddress:
         client, reply_to = protocol.client_word(self._user, token), self._reply_to
-        if self._queue is not None:
-            return protocol.QueueAddress(self._queue, client, reply_to, self._user)
+        if self._by_queue:
+            queue = protocol.request_queue(protocol.check_service(service)) if self._queue is None else self._queue
+            return protocol.QueueAddress(queue, client, reply_to, self._user)
         return protocol.Address(self._exchange, service, client, reply_to, self._user)
 
     def _send_or_park(self, call: Call) -> JsonRpcAmqpError | None:

@@ -285,6 +285,9 @@ class Client(Calls):
         reply: "topic" (the default): answers come over the exchange to a queue of this client. "direct": over
             RabbitMQ's direct reply-to, faster and private. "queue" (the default with ``queue``): to a queue of this
             client, by its name.
+        route: "topic" (the default): requests go over the exchange. "queue": straight to the request queue of the
+            service, by its name. That is faster, but topic permissions do not see it: whoever may write to the default
+            exchange can call every service. ``reply`` is "queue" or "direct" then.
         queue: Send requests straight to this queue, through the default exchange, with ``reply_to`` and
             ``correlation_id``: the way to call servers that are made with other libraries. No service is needed then.
         confirm: Have the broker confirm calls too: a full queue that refuses one then fails it at once
@@ -314,6 +317,7 @@ class Client(Calls):
         timeout: float | None = DEFAULT_TIMEOUT,
         exchange: str = protocol.DEFAULT_EXCHANGE,
         reply: Literal["topic", "queue", "direct"] | None = None,
+        route: Literal["topic", "queue"] = "topic",
         queue: str | None = None,
         confirm: bool = False,
         declare: bool = True,
@@ -328,15 +332,18 @@ class Client(Calls):
         transport: Transport | None = None,
     ) -> None:
         _check_timeout(timeout)
-        reply = reply or ("topic" if queue is None else "queue")
+        if route not in ("topic", "queue"):
+            raise ValueError(f"route is 'topic' or 'queue', not {route!r}")
+        by_queue = route == "queue" or queue is not None
+        reply = reply or ("queue" if by_queue else "topic")
         if reply not in ("topic", "queue", "direct"):
             raise ValueError(f"reply is 'topic', 'queue' or 'direct', not {reply!r}")
-        if queue is not None and reply == "topic":
+        if by_queue and reply == "topic":
             raise ValueError("a request that is sent to a queue has no key to answer to: reply is 'queue' or 'direct'")
         if dialect not in (None, "recipe2011"):
             raise ValueError(f"dialect is 'recipe2011' or None, not {dialect!r}")
         if dialect is not None and reply != "topic":
-            raise ValueError(f"a server of the dialect {dialect!r} answers over the exchange only: leave out {reply=}")
+            raise ValueError(f"a server of the dialect {dialect!r} answers over the exchange only, not {reply=}")
         if transport is None:
             transport = connect_transport(
                 url,
@@ -353,6 +360,7 @@ class Client(Calls):
             exchange=exchange,
             reply=reply,
             queue=queue,
+            by_queue=by_queue,
             confirm=confirm,
             declare=declare,
             user=user or transport.user,

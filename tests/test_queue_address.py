@@ -40,6 +40,18 @@ def calling(place: str, queue: str, reply: Any) -> Iterator[Client]:
         yield client
 
 
+def test_services_can_be_called_by_their_queues(server: Server, place: str, service: str, reply: Any) -> None:
+    methods: dict[str, Callable[..., Any]] = {"add": lambda a, b: [a, b]}
+    other = Server(place, f"{service}.other", methods=methods)
+    with other, Client(place, service, route="queue", reply=reply, timeout=10) as client:
+        assert client.call("add", [1, 2]) == 3
+        assert client.call("add", [1, 2], service=f"{service}.other") == [1, 2]
+        with pytest.raises(Unroutable):
+            client.call("add", [1, 2], service=f"{service}.never")
+        with pytest.raises(InvalidName):
+            client.call("add", [1, 2], service="a b")
+
+
 def test_every_form_of_a_call(server: Server, place: str, service: str, reply: Any) -> None:
     with calling(place, f"{service}_req", reply) as client:
         assert client.call("add", [1, 2]) == 3
@@ -153,5 +165,9 @@ def test_what_makes_no_sense() -> None:
         Client("memory://", queue="q", reply="topic")
     with pytest.raises(ValueError, match="calls queue 'q', so it cannot call service 'other'"):
         Client("memory://", queue="q").call("add", service="other")
+    with pytest.raises(ValueError, match="reply is 'queue' or 'direct'"):
+        Client("memory://", "s", route="queue", reply="topic")
+    with pytest.raises(ValueError, match="route is"):
+        Client("memory://", "s", route="air")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reply is"):
         Client("memory://", "s", reply="pigeon")  # type: ignore[arg-type]
