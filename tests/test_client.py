@@ -471,7 +471,8 @@ def test_callback_that_raises_harms_nobody(client: Client) -> None:
         raise SystemExit("not here")
 
     for _ in range(3):
-        client.submit("add", [1, 2]).add_done_callback(leave)
+        # Slow enough to be pending still: otherwise it would be raised here, where the callback is added.
+        client.submit("nap", [0.2]).add_done_callback(leave)
     assert client.call("add", [1, 2]) == 3
     assert client.submit("add", [1, 2]).result(10) == 3
 
