@@ -33,7 +33,7 @@ from .errors import (
     NotConnected,
     TransportError,
 )
-from .pending import Call, Pending
+from .pending import Call, Pending, WaitingCall
 from .transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from .transport.tags import unroutable
 
@@ -162,6 +162,13 @@ class Caller:
             session.flush()
         if wake:
             self._transport.wake()
+        elif call.has_callbacks:
+            self._transport.reclaim()
+
+    def drive(self, call: WaitingCall) -> None:
+        """Read the answer on this thread, if nobody else reads; returns when the call has ended, or at once."""
+        if self._transport.drive(call.has_ended, call.deadline) and len(self._pending) > 0:
+            self._transport.reclaim()
 
     def check_confirms(self) -> None:
         """
@@ -182,7 +189,8 @@ class Caller:
         """
         if threading.get_ident() == self._transport.owner:
             raise RuntimeError(
-                "a callback of a future must not wait for another call: it runs on the thread that brings the answers. "
+                "a callback of a future (or of a signal, amid a call) must not wait for another call: it runs on the "
+                "thread that brings the answers. "
                 "Use submit() in it, or hand the work to a thread of yours"
             )
 
@@ -407,6 +415,10 @@ class Caller:
         for call, delivery in paired:
             if call is not None and call.has_callbacks:
                 self._answer(call, delivery)
+        if len(paired) == 1 and call is not None and not call.has_callbacks:
+            with self._lock:  # a call that is launched after this takes it back
+                if len(self._pending) == 0:
+                    self._transport.lend()
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))

@@ -232,6 +232,7 @@ class Calls:
     def _await(self, call: WaitingCall) -> bytes:
         self._caller.check_may_wait()
         self._caller.launch(call)
+        self._caller.drive(call)
         if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
             self._caller.expire(call)
             call.wait(math.inf)

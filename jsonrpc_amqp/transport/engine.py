@@ -124,7 +124,24 @@ class Engine:
     @property
     def owner(self) -> int | None:
         """The thread that owns the connection."""
-        return None if self._driver is None else self._driver.ident
+        return None if self._driver is None else self._driver.owner
+
+    def lend(self) -> None:
+        """Let whoever waits next drive the connection itself."""
+        driver = self._driver
+        if driver is not None:
+            driver.lend()
+
+    def drive(self, done: Callable[[], bool], until: float) -> bool:
+        """Drive the connection, if it is lent and nobody does."""
+        driver = self._driver
+        return driver is not None and driver.drive(done, until)
+
+    def reclaim(self) -> None:
+        """Have the thread drive again."""
+        driver = self._driver
+        if driver is not None:
+            driver.reclaim()
 
     def wake(self) -> None:
         """Have the listener's ``on_tick`` called soon."""
@@ -196,6 +213,11 @@ class Engine:
         """True when there is nothing left to drive."""
         return self._state == "closed"
 
+    @property
+    def is_calm(self) -> bool:
+        """True when there is nothing to do before something arrives."""
+        return self._state == "open" and not self._posted and self._unsent is None
+
     def interest(self) -> tuple[int | None, bool]:
         """The socket to watch, and whether to wait until it takes bytes."""
         session = self._session
@@ -243,6 +265,8 @@ class Engine:
         except BaseException as exc:
             log.exception("%s: unexpected error; the connection is made anew", self._name)
             self._lose(self._session, ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
+            if not isinstance(exc, Exception) and threading.current_thread() is threading.main_thread():
+                raise  # a signal ended the wait of a caller that drives; it is to know
 
     def _read(self, session: _Session) -> None:
         link = session.link
