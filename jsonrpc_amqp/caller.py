@@ -52,6 +52,18 @@ _FIRST_RETRY = 0.1
 _LONGEST_RETRY = 2.0
 
 
+_process = os.getpid()
+
+
+def _note_process() -> None:
+    global _process
+    _process = os.getpid()
+
+
+# Asking the system at each call costs as much as all the locks of that call.
+os.register_at_fork(after_in_child=_note_process)
+
+
 class Caller:
     """
     Sends the calls of one client, over one connection, to any number of services.
@@ -249,7 +261,7 @@ class Caller:
 
     def _check_process(self) -> None:
         # Before any lock: a lock that another thread held at the fork stays locked in the child.
-        process = os.getpid()
+        process = _process
         if self._pid is None:
             # At the first use: a client that was only made before a fork serves both sides.
             self._pid = process
