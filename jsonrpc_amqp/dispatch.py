@@ -391,8 +391,8 @@ class Dispatcher:
             return self._refuse_redelivered(call, envelope)
         token = enter(Request(call.method, call.id, call.is_notification, envelope))
         try:
-            # A notification too gets an id here, so that jsonrpcserver tells how it ended. Its outer steps (text, schema,
-            # batches) are done: going through them once more would double what it costs.
+            # A notification too gets an id here, so that jsonrpcserver tells how it ended. Its outer steps (text,
+            # schema, batches) are done: going through them once more would double what it costs.
             request = JsonRpcServerRequest(call.method, call.params, call.id)
             _request, result = dispatch_request({call.method: method}, NOCONTEXT, request)
             return cast(Response, to_serializable_one(to_response(request, result)))

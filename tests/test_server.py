@@ -353,3 +353,18 @@ def test_block_that_cannot_start_leaves_nothing_behind(service: str) -> None:
     with pytest.raises(TopologyMismatch), Server(f"memory://{service}", service, declare=False):
         pass
     wait_for(lambda: threading.active_count() == threads)
+
+
+def test_an_answer_amid_a_burst_does_not_wait_for_the_next_method(url: str, service: str) -> None:
+    def nap(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    with Server(url, service, methods={"nap": nap}, concurrency=1), Client(url, service, timeout=20) as client:
+        for _ in range(3):
+            quick = [client.submit("nap", [0]) for _ in range(300)]
+            slow = client.submit("nap", [1])
+            for each in quick:
+                each.result(10)
+            assert not slow.done()
+            slow.result(10)

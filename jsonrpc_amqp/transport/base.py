@@ -218,6 +218,10 @@ class Session(Protocol):
         """Write what is queued, as far as the connection takes it now."""
         ...
 
+    def flush_soon(self) -> bool:
+        """Leave the writing to the owner. False: it is not about to, so ``flush``."""
+        ...
+
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         """Bind the reply queue with one more key."""
         ...

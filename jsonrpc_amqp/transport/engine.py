@@ -37,6 +37,9 @@ SHORTEST_BACK_OFF = 0.1
 STABLE = 5.0
 # Under the 128 KiB from which malloc asks the kernel for each buffer.
 READ_SIZE = 1 << 16
+# Amid a burst the owner looks so often whether there is something to write, and goes on with that for so long.
+FLUSH_SECONDS = 0.001
+BURST_SECONDS = 0.02
 # What may wait in the outbox before callers are held back: some full-size messages.
 CONGESTED_BYTES = 64 << 20
 
@@ -95,6 +98,8 @@ class Engine:
         self._was_open = False
         self._close_by = 0.0
         self._last_read = self._last_write = 0.0
+        self._burst_until = 0.0
+        self._is_watching = False
         self.stats: Counter[str] = Counter()
 
     @property
@@ -249,6 +254,10 @@ class Engine:
         due: list[float | None] = []
         if self._state != "closed":
             self._guarded(lambda: due.append(self._listener.on_tick(now)))
+        self._is_watching = now < self._burst_until
+        if self._is_watching:
+            due.append(now + FLUSH_SECONDS)
+        # After that: who counted on it has written before.
         self.flush()
         # Last: what went wrong in any of these steps has left something to do.
         due.append(self._next_event())
@@ -311,6 +320,8 @@ class Engine:
             self._handle(session, event)
         if deliveries:
             self._listener.on_deliveries(session, deliveries)
+            if len(deliveries) > 1:
+                self._burst_until = self._last_read + BURST_SECONDS
         self.flush()
 
     def _handle(self, session: _Session, event: codec.Event) -> None:
@@ -561,6 +572,9 @@ class _Session:
 
     def flush(self) -> None:
         self._engine.flush()
+
+    def flush_soon(self) -> bool:
+        return self._engine._is_watching
 
     @property
     def congested(self) -> bool:

@@ -313,6 +313,9 @@ class MemorySession:
                 self._broker.bury(self._queue, [message], "rejected")
                 self._queue.pump()
 
+    def flush_soon(self) -> bool:
+        return True
+
     @property
     def reply_queue(self) -> str:
         return self._queue.name if self._queue and self._queue.owner else ""
