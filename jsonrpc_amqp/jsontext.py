@@ -84,7 +84,7 @@ def _check_written(text: bytes, value: Any, max_depth: int) -> None:
 
 def _is_deeper(text: bytes, limit: int) -> bool:
     """Tell whether a text opens more than ``limit`` brackets inside one another, strings aside; linear in its size."""
-    if text.count(b"[") + text.count(b"{") <= limit:
+    if len(text) <= limit or text.count(b"[") + text.count(b"{") <= limit:
         return False
     if b"\\" in text:
         # An escaped quote does not end a string, unless its backslash is itself escaped.

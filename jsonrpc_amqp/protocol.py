@@ -352,7 +352,8 @@ def reply_route(
 
 
 def _fits(name: str) -> bool:
-    return len(name.encode("utf-8", "surrogateescape")) <= MAX_KEY_BYTES
+    # No character has more than four bytes.
+    return 4 * len(name) <= MAX_KEY_BYTES or len(name.encode("utf-8", "surrogateescape")) <= MAX_KEY_BYTES
 
 
 def _may_reply_to(queue: str, request_queues: Collection[str]) -> bool:
