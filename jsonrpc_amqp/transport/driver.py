@@ -145,10 +145,10 @@ class IOThread:
             while not self._wanted.wait(_LOAN) and (loans != self._loans or self._guest is not None):
                 loans = self._loans
         finally:
-            # Whoever drives now goes on to the end of its call, and may be told by the bell to do more.
+            # First: whoever wants it back from now on must not be forgotten, if it is lent again by who drives now.
+            self._wanted.clear()
             self._lent = False
             self._baton.acquire()
-            self._wanted.clear()
 
     def _tick(self, now: float) -> None:
         self._due = self._driven.tick(now)
