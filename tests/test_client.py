@@ -33,7 +33,7 @@ from jsonrpc_amqp import (
     current_request,
 )
 
-PLACES = ["memory-topic", "memory-queue", "memory-direct", "rabbitmq-topic", "rabbitmq-queue", "rabbitmq-direct"]
+PLACES = ["memory-topic", "memory-direct", "rabbitmq-topic", "rabbitmq-queue", "rabbitmq-direct"]
 
 
 class Notes:

@@ -110,7 +110,7 @@ def test_a_client_that_is_closed_frees_who_drives(client: Client) -> None:
 
     def call() -> None:
         try:
-            client.call("sleep", [5])
+            client.call("sleep", [2])
         except ClientClosed as error:
             errors.append(error)
 
@@ -145,11 +145,13 @@ with Client(url, service, timeout=30) as client:
         client.call("sleep", [20])
     except KeyboardInterrupt:
         print("interrupted", client.call("add", [1, 2]), flush=True)
+    else:
+        print("not interrupted", flush=True)
 """
 
 
 def test_a_caller_that_drives_can_be_interrupted(url: str, service: str) -> None:
-    with Server(url, service, methods={**METHODS, "sleep": lambda _: time.sleep(1)}):
+    with Server(url, service, methods={**METHODS, "sleep": lambda _: time.sleep(2.5)}):
         command = [sys.executable, "-c", INTERRUPTED, url, service]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
