@@ -33,7 +33,7 @@ from .errors import (
     NotConnected,
     TransportError,
 )
-from .pending import Call, Pending, WaitingCall
+from .pending import Call, Pending
 from .transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from .transport.tags import unroutable
 
@@ -174,13 +174,6 @@ class Caller:
             session.flush()
         if wake:
             self._transport.wake()
-        elif call.has_callbacks:
-            self._transport.reclaim()
-
-    def drive(self, call: WaitingCall) -> None:
-        """Read the answer on this thread, if nobody else reads; returns when the call has ended, or at once."""
-        if self._transport.drive(call.has_ended, call.deadline) and len(self._pending) > 0:
-            self._transport.reclaim()
 
     def check_confirms(self) -> None:
         """
@@ -427,10 +420,6 @@ class Caller:
         for call, delivery in paired:
             if call is not None and call.has_callbacks:
                 self._answer(call, delivery)
-        if len(paired) == 1 and call is not None and not call.has_callbacks:
-            with self._lock:  # a call that is launched after this takes it back
-                if len(self._pending) == 0:
-                    self._transport.lend()
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))
@@ -518,7 +507,16 @@ class Caller:
         elif self._dialect is None:
             call.answer(delivery.body)
         else:
-            call.answer(self._dialect.answer(call.body, delivery.body))
+            self._answer_of_dialect(self._dialect, call, delivery.body)
+
+    @staticmethod
+    def _answer_of_dialect(dialect: ClientDialect, call: Call, body: bytes) -> None:
+        try:
+            answer = dialect.answer(call.body, body)
+        except Exception as exc:
+            call.fail(MalformedReply(f"the answer of {call.service!r} makes no sense: {exc}"))
+        else:
+            call.answer(answer)
 
     def _drop(self, delivery: Delivery) -> None:
         self.stats["dropped_replies"] += 1

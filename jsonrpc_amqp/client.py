@@ -36,6 +36,8 @@ DEFAULT_TIMEOUT = 30.0
 MAX_SIZE = 16 << 20
 # The connection's owner ends calls at their deadline; a caller whose owner is stuck ends by itself this much later.
 _SLACK = 0.05
+# And so much later if somebody else is about to tell its end, and does not.
+_STUCK = 1.0
 
 
 class Options(TypedDict, total=False):
@@ -232,10 +234,10 @@ class Calls:
     def _await(self, call: WaitingCall) -> bytes:
         self._caller.check_may_wait()
         self._caller.launch(call)
-        self._caller.drive(call)
         if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
             self._caller.expire(call)
-            call.wait(math.inf)
+            if not call.wait(_STUCK):
+                raise CallTimeout(f"no answer from {call.service!r}: the thread that brings answers is stuck")
         return call.result()
 
 

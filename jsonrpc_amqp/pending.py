@@ -151,10 +151,6 @@ class WaitingCall(Call):
         self._error = error
         self._done.release()
 
-    def has_ended(self) -> bool:
-        """Tell whether there is a result or an error."""
-        return not self._done.locked()
-
     def wait(self, seconds: float) -> bool:
         """Wait for the end. False: it has not come."""
         return self._done.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))

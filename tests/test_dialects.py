@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from inspect import signature
 from typing import Any
 
 import pika
 import pytest
 
-from jsonrpc_amqp import CallTimeout, Client, EncodeError, InternalError, MethodNotFound, RemoteError, Server
+from jsonrpc_amqp import (
+    CallTimeout,
+    Client,
+    EncodeError,
+    InternalError,
+    MalformedReply,
+    MethodNotFound,
+    ParseError,
+    RemoteError,
+    Server,
+    messages,
+)
 from jsonrpc_amqp.dialects import MalformedEnvelope
 from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
-from jsonrpc_amqp.dialects.recipe2011 import RecipeServer
+from jsonrpc_amqp.dialects.recipe2011 import RecipeClient, RecipeServer
 from jsonrpc_amqp.transport.base import Delivery
 
 from .tools import wait_for
@@ -211,6 +223,24 @@ def test_recipe_errors_come_as_errors(place: str, service: str) -> None:
         assert client._caller._dialect is not None
         answer = client._caller._dialect.answer(b'{"id": 1}', b'{"error": "none"}')
         assert json.loads(answer)["result"] == {"error": "none"}
+
+
+@pytest.mark.parametrize("depth", [98, 99, 100, 101])
+def test_recipe_at_the_limit_of_nesting(old_client: Client, depth: int) -> None:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    with pytest.raises((EncodeError, ParseError, MalformedReply)) if depth > 98 else nullcontext():
+        assert old_client.call("x", [value]) == value
+    # Nobody else is harmed.
+    assert old_client.call("x", [1]) == 1
+    assert old_client.stats()["connections"] == 1
+
+
+def test_recipe_answer_that_is_nested_too_deep_ends_the_call_at_once() -> None:
+    answer = RecipeClient().answer(b'{"id": 1}', b"[" * 100 + b"]" * 100)
+    with pytest.raises(MalformedReply, match="deeper"):
+        messages.result_of(answer, 1)
 
 
 def test_recipe_method_that_is_missing(place: str, service: str) -> None:

@@ -23,6 +23,8 @@ from ..transport.base import Delivery, Publish
 from . import Inbound, MalformedEnvelope, read_object
 
 TEXT = "text/plain"
+# Whoever made it has bounded it.
+_DEEP = 1_000_000
 
 
 class RecipeServer:
@@ -65,7 +67,8 @@ class RecipeServer:
             qid = _word(value["qid"])
             request["id"] = qid
             route = self._route(qid)
-        return Inbound(dumps(request), _bare, route, TEXT)
+        # One level more than came: what is too deep is for the dispatcher to refuse.
+        return Inbound(dumps(request, max_depth=_DEEP), _bare, route, TEXT)
 
     def _route(self, qid: str) -> Route:
         # Not the request's own key: the recipe's Python half publishes all of its requests to "TOPIC.request.*".
@@ -112,7 +115,7 @@ class RecipeClient:
             response["error"] = value["error"]
         else:
             response["result"] = value
-        return dumps(response)
+        return dumps(response, max_depth=_DEEP)
 
 
 def _word(qid: Any) -> str:
@@ -124,8 +127,8 @@ def _word(qid: Any) -> str:
 
 
 def _bare(response: bytes) -> bytes:
-    value = loads(response, max_depth=1_000_000)
-    return dumps({"error": value["error"]} if "error" in value else value["result"], max_depth=1_000_000)
+    value = loads(response, max_depth=_DEEP)
+    return dumps({"error": value["error"]} if "error" in value else value["result"], max_depth=_DEEP)
 
 
 def _question(body: bytes) -> Any:

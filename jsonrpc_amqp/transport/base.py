@@ -320,22 +320,6 @@ class Transport(Protocol):
         """Have ``on_tick`` called soon: something earlier than it last said is due."""
         ...
 
-    def lend(self) -> None:
-        """Let whoever waits next drive the connection itself; called by its owner, where nothing is awaited."""
-        ...
-
-    def drive(self, done: Callable[[], bool], until: float) -> bool:
-        """
-        Own the connection until ``done`` or a monotonic time, if it is lent and nobody does; tells whether it did.
-
-        Meanwhile the listener is called on this thread.
-        """
-        ...
-
-    def reclaim(self) -> None:
-        """Have the transport's own thread drive again: somebody waits who does not."""
-        ...
-
     def close(self, timeout: float) -> None:
         """Write what is queued, close the connection and stop; gives up on an orderly end after ``timeout`` seconds."""
         ...

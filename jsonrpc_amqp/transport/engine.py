@@ -129,24 +129,7 @@ class Engine:
     @property
     def owner(self) -> int | None:
         """The thread that owns the connection."""
-        return None if self._driver is None else self._driver.owner
-
-    def lend(self) -> None:
-        """Let whoever waits next drive the connection itself."""
-        driver = self._driver
-        if driver is not None:
-            driver.lend()
-
-    def drive(self, done: Callable[[], bool], until: float) -> bool:
-        """Drive the connection, if it is lent and nobody does."""
-        driver = self._driver
-        return driver is not None and driver.drive(done, until)
-
-    def reclaim(self) -> None:
-        """Have the thread drive again."""
-        driver = self._driver
-        if driver is not None:
-            driver.reclaim()
+        return None if self._driver is None else self._driver.ident
 
     def wake(self) -> None:
         """Have the listener's ``on_tick`` called soon."""
@@ -172,11 +155,10 @@ class Engine:
 
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it; whoever holds the wire writes for all."""
-        while self._has_output() and self._wire.acquire(blocking=False):
-            try:
+        # Not by a lone acquire(): a signal handler that raises between that and the release would leave it locked.
+        while self._has_output() and not self._wire.locked():
+            with self._wire:
                 self._write()
-            finally:
-                self._wire.release()
 
     def _has_output(self) -> bool:
         session = self._session
@@ -217,11 +199,6 @@ class Engine:
     def finished(self) -> bool:
         """True when there is nothing left to drive."""
         return self._state == "closed"
-
-    @property
-    def is_calm(self) -> bool:
-        """True when there is nothing to do before something arrives."""
-        return self._state == "open" and not self._posted and self._unsent is None
 
     def interest(self) -> tuple[int | None, bool]:
         """The socket to watch, and whether to wait until it takes bytes."""
@@ -274,8 +251,6 @@ class Engine:
         except BaseException as exc:
             log.exception("%s: unexpected error; the connection is made anew", self._name)
             self._lose(self._session, ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
-            if not isinstance(exc, Exception) and threading.current_thread() is threading.main_thread():
-                raise  # a signal ended the wait of a caller that drives; it is to know
 
     def _read(self, session: _Session) -> None:
         link = session.link

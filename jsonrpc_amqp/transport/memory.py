@@ -568,16 +568,6 @@ class MemoryTransport:
         if owner := self._owner:
             owner.inbox.put(owner.tick)
 
-    def lend(self) -> None:
-        """There is no socket that a caller could read."""
-
-    def drive(self, done: Callable[[], bool], until: float) -> bool:
-        """Leave it to the thread."""
-        return False
-
-    def reclaim(self) -> None:
-        """It was never lent."""
-
     def close(self, timeout: float) -> None:
         """
         Tell what is still to be told, return what was not acknowledged to its queue, and end the thread.
