@@ -8,16 +8,16 @@ puts it behind what was not taken, mixes up more than some thirty, and counts it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from struct import pack
 from types import TracebackType
 from typing import Any
 
-from ..errors import NotConnected, TransportError
+from ..errors import TransportError
 from .base import Delivery
 from .codec import Frame
-from .rabbitmq import BrokerURL, connect, describe, parse_urls
+from .rabbitmq import connect_to_first, describe
 
 # How long the queue may take for a step of taking messages back; somebody else may have taken them from it meanwhile.
 _PATIENCE = 1.0
@@ -62,11 +62,9 @@ class Browser:
         self._timeout = timeout
         self._held = 0
 
-        def dial(each: BrokerURL) -> Any:
-            # No heartbeats: nobody would send them while something else is done between two verbs.
-            return connect(each, timeout=connect_timeout, heartbeat=0, connection_name=connection_name, tls=tls)
-
-        self._url, self._connection = first_of(parse_urls(url), dial)
+        self._url, self._connection = connect_to_first(
+            url, timeout=connect_timeout, connection_name=connection_name, tls=tls
+        )
         self._decoder = self._connection.decoder(max_body=max_body)
         try:
             with self._bounded():
@@ -142,15 +140,6 @@ class Browser:
             yield
         except Exception as exc:
             raise describe(exc, self._url) from exc.with_traceback(None)
-
-
-def first_of(urls: list[BrokerURL], dial: Callable[[BrokerURL], Any]) -> tuple[BrokerURL, Any]:
-    """Give the first that can be connected to, and what came of it."""
-    *others, last = urls
-    for url in others:
-        with suppress(NotConnected):
-            return url, dial(url)
-    return last, dial(last)
 
 
 def _as_deliver(frame: Frame) -> bytes:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any
 
+from ..errors import TopologyMismatch
 from .base import DIRECT_REPLY_TO
-from .browse import first_of
-from .rabbitmq import BrokerURL, connect, describe, parse_urls, raw_message
+from .rabbitmq import connect_to_first, describe, raw_message
 
 # For what lies in the socket's buffer.
 _MOMENT = 0.001
@@ -55,10 +56,8 @@ class Probe:
         self._timeout = timeout
         self._came: list[Message] = []
 
-        def dial(each: BrokerURL) -> Any:
-            return connect(each, timeout=timeout, heartbeat=0, connection_name=connection_name, tls=tls)
-
-        self._url, self._connection = first_of(parse_urls(url), dial)
+        self._channels = count(2)
+        self._url, self._connection = connect_to_first(url, timeout=timeout, connection_name=connection_name, tls=tls)
         try:
             with self._bounded():
                 self._channel = self._connection.open_channel(1)
@@ -104,15 +103,15 @@ class Probe:
         with self._bounded():
             self._channel.basic_publish(raw_message(body, properties), exchange, key, mandatory=True)
 
-    def waiting(self, queue: str) -> int:
-        """
-        Tell how many messages are ready in a queue.
-
-        Raises:
-            TopologyMismatch: There is no such queue, and this probe is of no use any more.
-        """
-        with self._bounded():
-            return int(self._channel.queue_declare(queue, passive=True).message_count)
+    def waiting(self, queue: str) -> int | None:
+        """Tell how many messages are ready in a queue; None: there is no such queue."""
+        try:
+            with self._bounded():
+                # A channel of its own: the broker closes it where there is no such queue.
+                channel = self._connection.open_channel(next(self._channels))
+                return int(channel.queue_declare(queue, passive=True).message_count)
+        except TopologyMismatch:
+            return None
 
     def take(self, seconds: float, *, until: int = 1) -> list[Message]:
         """Give what comes within so many seconds; earlier, once there are ``until`` of them."""

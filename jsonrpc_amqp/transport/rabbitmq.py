@@ -15,6 +15,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from struct import pack, unpack_from
@@ -619,6 +620,22 @@ def connect(
     except Exception as exc:
         # Without its traceback, which leads through two libraries and helps nobody.
         raise describe(exc, url) from exc.with_traceback(None)
+
+
+def connect_to_first(
+    text: str, *, timeout: float, connection_name: str, tls: Mapping[str, Any] | None
+) -> tuple[BrokerURL, Any]:
+    """
+    Connect to the first broker of a URL that answers, for what blocks; raises as ``connect``.
+
+    Without heartbeats: nobody would send them while something else is done between two verbs.
+    """
+    *others, last = parse_urls(text)
+    options: dict[str, Any] = {"timeout": timeout, "heartbeat": 0, "connection_name": connection_name, "tls": tls}
+    for url in others:
+        with suppress(NotConnected):
+            return url, connect(url, **options)
+    return last, connect(last, **options)
 
 
 def raw_message(body: bytes, properties: Mapping[str, Any]) -> Any:

@@ -1,0 +1,64 @@
+"""The command ``conformance``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .. import conformance
+from .common import REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR, errors, exchange_option, one_line, seconds, url_option
+
+
+@click.command(
+    "conformance",
+    epilog=f"""\b
+Exit codes:
+  0  every check passed
+  {REMOTE_ERROR}  some did not
+  {USAGE_ERROR}  wrong usage, or not a service that can be checked
+  {TRANSPORT_ERROR}  there is no broker, or nobody answers, or not any more""",
+)
+@click.option("--service", required=True, metavar="NAME", help="The service to check.")
+@click.option(
+    "--timeout",
+    type=float,
+    callback=seconds,
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an answer may take.",
+)
+@url_option
+@exchange_option
+@click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")
+@click.option("--failed", is_flag=True, help="Print only what failed.")
+@click.option(
+    "--only", metavar="TEXT", multiple=True, help="Run the checks with TEXT in their group or name; may be repeated."
+)
+def check_conformance(failed: bool, **options: Any) -> None:
+    """
+    Check whether a server keeps the contract of docs/protocol.md, whatever it is written in.
+
+    It must have the methods of the JSON-RPC 2.0 specification's examples: subtract(minuend, subtrahend), sum(...),
+    get_data() -> ["hello", 5], update(...) and notify_hello(...). Nothing else may read its queue meanwhile.
+
+    \b
+    python examples/conformance_service.py &
+    jsonrpc-amqp conformance --service conformance
+    """
+    faults = total = 0
+    with errors():
+        for result in conformance.run(**options):
+            total += 1
+            faults += result.fault is not None
+            if result.fault is not None or not failed:
+                click.echo(one_line(_row(result)))
+    click.echo(f"{total - faults} of {total} checks passed")
+    sys.exit(REMOTE_ERROR if faults else 0)
+
+
+def _row(result: conformance.Result) -> str:
+    ok = result.fault is None
+    return f"{'ok  ' if ok else 'FAIL'}  {result.group:<13}  {result.name}" + ("" if ok else f": {result.fault}")

@@ -1,0 +1,133 @@
+"""What the commands share: exit codes, failures, options, and text that cannot steer a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any, TypeVar
+
+import click
+
+from .. import Client, JsonRpcAmqpError, RemoteError, Server, TransportError
+
+REMOTE_ERROR = 1
+USAGE_ERROR = 2
+TRANSPORT_ERROR = 3
+# As of a program that SIGINT ended: 1 would say that the server answered with an error.
+INTERRUPTED = 130
+
+# The longest that a message can be told to live: 2**32 - 1 ms.
+MAX_TIMEOUT = 4294967.0
+
+# What may steer a terminal, or turn the direction of its text, and may stand in a JSON string unescaped; and
+# surrogates, which have no form in UTF-8.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+ANSWERED = f"  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON\n"
+EXIT_CODES = f"""\b
+Exit codes:
+  0    done
+{ANSWERED}  {USAGE_ERROR}    wrong usage; nothing was sent
+  {TRANSPORT_ERROR}    there is no answer; one line on standard error says why
+  {INTERRUPTED}  interrupted"""
+
+CLIENT = signature(Client).parameters
+SERVER = signature(Server).parameters
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(click.ClickException):
+    """Ends the command with one line on standard error."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(str(message)))
+
+
+class WrongUsage(Failure):
+    """The user can mend it."""
+
+    exit_code = USAGE_ERROR
+
+
+class NoAnswer(Failure):
+    """There is no broker, no service, or no answer in time."""
+
+    exit_code = TRANSPORT_ERROR
+
+
+def one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def as_json(value: Any, *, indent: int | None = None) -> bytes:
+    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+def seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not 0 < value <= MAX_TIMEOUT:
+        raise click.BadParameter(f"{value:g} is not in the range 0 < seconds <= {MAX_TIMEOUT:.0f}")
+    return value
+
+
+def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Stack decorators; help shows them in this order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+url_option = click.option(
+    "--url",
+    envvar="AMQP_URL",
+    default="amqp://localhost",
+    show_default=True,
+    show_envvar=True,
+    help="The broker: amqp://user:password@host:port/vhost, amqps:// for TLS, several joined by ';' for failover. "
+    "Other users of this machine can read a command line: better put a password into the environment.",
+)
+exchange_option = click.option(
+    "--exchange",
+    metavar="NAME",
+    default=SERVER["exchange"].default,
+    show_default=True,
+    help="The topic exchange.",
+)
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Tell what went wrong, and end with the exit code for it."""
+    # What a client logs on its way to an error is in the error.
+    logging.basicConfig(handlers=[logging.NullHandler()])
+    try:
+        yield
+    except RemoteError as error:
+        click.echo(as_json(_error_object(error)), err=True)
+        sys.exit(REMOTE_ERROR)
+    except TransportError as error:
+        raise NoAnswer(error) from None
+    except (JsonRpcAmqpError, ValueError) as error:
+        raise WrongUsage(error) from None
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _error_object(error: RemoteError) -> dict[str, Any]:
+    shown = {"code": error.code, "message": error.message}
+    return shown if error.data is None else {**shown, "data": error.data}
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,118 @@
+"""What TARGET of ``serve`` stands for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from importlib import import_module
+from operator import attrgetter
+from types import ModuleType
+from typing import Any
+
+import click
+
+from .. import Server, global_methods
+from .common import WrongUsage, given
+
+_OF_A_SERVER = (
+    "concurrency",
+    "prefetch",
+    "exchange",
+    "queue",
+    "queue_type",
+    "delivery_limit",
+    "dead_letters",
+    "redelivery",
+    "ack",
+    "dialect",
+    "recipe_method",
+)
+
+log = logging.getLogger("jsonrpc_amqp.cli")
+
+
+def make_server(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> Server:
+    """
+    Give the server that TARGET and the options describe.
+
+    Raises:
+        WrongUsage: There is none, or they contradict each other.
+    """
+    found = _find(target)
+    if isinstance(found, Server):
+        _check_agreement(context, target, found)
+        if os.environ.get("AMQP_URL"):
+            log.warning("%s is a Server, which has its own url: AMQP_URL is not used", target)
+        return found
+    if not options["service"]:
+        raise WrongUsage(f"which service? Give --service: {target} is no Server with a name of its own")
+    try:
+        return Server(url, methods=found, **given(options))
+    except (TypeError, ValueError) as error:
+        raise WrongUsage(error) from None
+
+
+def _check_agreement(context: click.Context, target: str, server: Server) -> None:
+    for name in ("url", *_OF_A_SERVER):
+        if is_given(context, name):
+            option = name.replace("_", "-")
+            raise WrongUsage(f"{target} is a Server, which has its own {name}: drop --{option}")
+    service = context.params["service"]
+    if service not in (None, server.service):
+        raise WrongUsage(f"{target} is a Server of {server.service!r}, not of {service!r}")
+
+
+def _find(target: str) -> Server | Mapping[str, Any]:
+    module_name, colon, attribute = target.partition(":")
+    found: Any = _import(module_name)
+    if colon:
+        try:
+            found = attrgetter(attribute)(found)
+        except AttributeError:
+            raise WrongUsage(f"{module_name} has no attribute {attribute!r}") from None
+    if isinstance(found, ModuleType):
+        found = _served_by(found)
+    if isinstance(found, (Server, Mapping)):
+        return found
+    raise WrongUsage(
+        f"{target} is a {type(found).__name__}; what can be served is a Server, a dict of methods, or a module"
+    )
+
+
+def _import(name: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return import_module(name)
+    except Exception as error:
+        log.debug("cannot import %s", name, exc_info=error)
+        hint = f"; a module is named without .py: {name[:-3]}" if name.endswith(".py") else ""
+        raise WrongUsage(f"cannot import {name}: {_told(error)}{hint}") from None
+
+
+def _told(error: Exception) -> str:
+    """Say what an import raised, and where, unless that was the import machinery."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if "importlib" in where.filename else f" ({where.filename}, line {where.lineno})"
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _served_by(module: ModuleType) -> Server | Mapping[str, Any]:
+    servers = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Server)}
+    if len(servers) > 1:
+        names = " or ".join(f"{module.__name__}:{name}" for name, _server in servers.values())
+        raise WrongUsage(f"{module.__name__} has several Servers; say which: {names}")
+    for _name, server in servers.values():
+        return server
+    if not global_methods:
+        raise WrongUsage(
+            f"{module.__name__} has nothing to serve: no Server, and no method registered with jsonrpcserver's @method"
+        )
+    return global_methods
+
+
+def is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
