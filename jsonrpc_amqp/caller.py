@@ -73,8 +73,8 @@ class Caller:
         exchange: The topic exchange.
         reply: "topic" for a reply queue of our own on the exchange, "queue" for one that requests name in
             ``reply_to``, "direct" for RabbitMQ's direct reply-to.
-        queue: Requests go to this queue by its name, not over the exchange, whatever the service is called.
-        by_queue: Requests go to the request queue of their service by its name.
+        by_queue: Requests go to a queue by its name, not over the exchange.
+        queue: That one, whatever the service is called; None: the request queue of the service.
         confirm: Have the broker confirm calls too, so that a queue that refuses one ends it at once.
         declare: Declare the exchange, or only check that it is there.
         user: The AMQP user, for keys and ``user_id``; None where it is not known.
@@ -88,15 +88,15 @@ class Caller:
         exchange: str,
         reply: str,
         queue: str | None,
-        by_queue: bool = False,
+        by_queue: bool,
         confirm: bool,
         declare: bool,
         user: str | None,
-        dialect: ClientDialect | None = None,
+        dialect: ClientDialect | None,
     ) -> None:
         self._transport = transport
-        self._by_queue = by_queue or queue is not None
-        self._exchange = "" if self._by_queue else exchange
+        self._by_queue = by_queue
+        self._exchange = "" if by_queue else exchange
         self._queue = queue
         self._reply = reply
         self._confirm = confirm
@@ -194,8 +194,7 @@ class Caller:
         """
         if threading.get_ident() == self._transport.owner:
             raise RuntimeError(
-                "a callback of a future (or of a signal, amid a call) must not wait for another call: it runs on the "
-                "thread that brings the answers. "
+                "a callback of a future must not wait for another call: it runs on the thread that brings the answers. "
                 "Use submit() in it, or hand the work to a thread of yours"
             )
 

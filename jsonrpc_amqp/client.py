@@ -177,7 +177,13 @@ class Calls:
         return Proxy(self, "")
 
     def with_options(self, **options: Unpack[Options]) -> Calls:
-        """Give the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
+        """
+        Give the same connection with other defaults: ``client.with_options(timeout=1).proxy``.
+
+        Raises:
+            TypeError: There is no such option.
+        """
+        _check_options(options)
         if "service" in options:
             self._caller.use(options["service"])
         return Calls(self._caller, {**self._defaults, **options}, max_size=self._max_size)
@@ -201,12 +207,7 @@ class Calls:
             raise MessageTooLarge(
                 f"the request has {len(body)} bytes, over the cap of {self._max_size}; it was not sent"
             )
-        if not _KNOWN.issuperset(options):
-            unknown = ", ".join(sorted(set(options) - _KNOWN))
-            raise TypeError(
-                f"unknown option {unknown}; known: {', '.join(sorted(_KNOWN))}. Parameters go into a list or a dict; "
-                "proxy takes them one by one"
-            )
+        _check_options(options)
         chosen: Options = {**self._defaults, **options} if options else self._defaults
         service = chosen.get("service")
         if not service:
@@ -242,6 +243,15 @@ class Calls:
 
 
 _KNOWN = frozenset(Options.__annotations__)
+
+
+def _check_options(options: Options) -> None:
+    if not _KNOWN.issuperset(options):
+        unknown = ", ".join(sorted(set(options) - _KNOWN))
+        raise TypeError(
+            f"unknown option {unknown}; known: {', '.join(sorted(_KNOWN))}. Parameters go into a list or a dict; "
+            "proxy takes them one by one. A queue, a route and the like are chosen for the whole client"
+        )
 
 
 def _check_timeout(timeout: float | None) -> None:

@@ -73,7 +73,7 @@ class Serving:
         concurrency: int,
         max_size: int,
         allowed: Callable[[str], bool] | None,
-        dialect: ServerDialect | None = None,
+        dialect: ServerDialect | None,
     ) -> None:
         self._transport = transport
         self._dispatcher = dispatcher
@@ -467,7 +467,7 @@ class _Returned:
         self._most = most
         self._lock = threading.Lock()
         self._jobs: list[_Job] = []
-        self._begun: dict[int, float] = {}  # id of a job -> when
+        self._begun: dict[_Job, float] = {}
         self._width = 1
         self._granted = 0
 
@@ -485,13 +485,13 @@ class _Returned:
                 return None
             position = min(range(len(self._jobs)), key=lambda each: (self._jobs[each].returns, random.random()))
             job = self._jobs.pop(position)
-            self._begun[id(job)] = time.monotonic()
+            self._begun[job] = time.monotonic()
             return job
 
     def end(self, job: _Job) -> int:
         """Note that one has ended, and this process has not; gives as ``add`` does."""
         with self._lock:
-            del self._begun[id(job)]
+            del self._begun[job]
             self._width = min(self._width + 1, self._most) if self._jobs or self._begun else 1
             return self._grant()
 

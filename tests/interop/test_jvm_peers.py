@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,10 @@ from jsonrpc_amqp import CallTimeout, Client, MalformedReply, Server
 
 from ..broker import Broker
 from ..command import running
+from ..tools import need
 from .asking import ask, check_batch, check_many, check_odd, check_plain
+from .conftest import build
+from .peers import PAGE
 
 JAVA = "interop-java"
 
@@ -100,6 +105,35 @@ def test_json_rpc_client(url: str, java_dialect: str, jvm: list[str], mapper: st
         assert kind == "com.rabbitmq.tools.jsonrpc.JsonRpcException"
         told = json.loads(error)
         assert (told["name"], told["code"], told["message"]) == (name, code, message)
+
+
+SNIPPET = """
+import com.rabbitmq.client.*;
+import com.rabbitmq.tools.jsonrpc.*;
+
+public class Snippet {
+    public static void main(String[] args) throws Exception {
+        ConnectionFactory factory = new ConnectionFactory();
+        factory.setUri(args[0]);
+        try (Connection connection = factory.newConnection(); Channel channel = connection.createChannel()) {
+            %s
+            System.out.println(three);
+        }
+    }
+}
+"""
+
+
+@pytest.mark.peer("JsonRpcClient", works="as the page shows it")
+def test_what_the_page_shows_compiles_and_runs(url: str, jvm: list[str], tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```java\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "Snippet.java").write_text(SNIPPET % shown)
+    libraries = jvm[2]
+    build(tmp_path, need("javac"), "-cp", libraries, "-d", str(tmp_path), "Snippet.java")
+    with Server(url, "example", methods={"add": lambda a, b: a + b}, dialect="rabbitmq-java"):
+        command = [jvm[0], "-cp", f"{libraries}:{tmp_path}", "Snippet", url.rstrip("/")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
 @pytest.mark.peer("JsonRpcClient", works="its `call(String[])`, which converts by the described types")
