@@ -579,7 +579,8 @@ class Caller:
             return CallTimeout(f"{service!r} could not be called{within}; nothing was sent", may_have_run=False)
         if call.unanswered:
             return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
-        return CallTimeout(f"no answer from {service!r}{within}: {self._why(service)}")
+        hint = "" if self._dialect is None else ". Is it a server that speaks this dialect?"
+        return CallTimeout(f"no answer from {service!r}{within}: {self._why(service)}{hint}")
 
     def _why(self, service: str) -> str:
         queue = self._queue or protocol.request_queue(service)

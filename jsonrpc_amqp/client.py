@@ -298,9 +298,9 @@ class Client(Calls):
         reply: "topic" (the default): answers come over the exchange to a queue of this client. "direct": over
             RabbitMQ's direct reply-to, faster and private. "queue" (the default with ``queue``): to a queue of this
             client, by its name.
-        route: "topic" (the default): requests go over the exchange. "queue": straight to the request queue of the
-            service, by its name. That is faster, but topic permissions do not see it: whoever may write to the default
-            exchange can call every service. ``reply`` is "queue" or "direct" then.
+        route: "topic" (the default without ``queue``): requests go over the exchange. "queue": straight to the request
+            queue of the service, by its name. That is faster, but topic permissions do not see it: whoever may write to
+            the default exchange can call every service. ``reply`` is "queue" or "direct" then.
         queue: Send requests straight to this queue, through the default exchange, with ``reply_to`` and
             ``correlation_id``: the way to call servers that are made with other libraries. No service is needed then.
         confirm: Have the broker confirm calls too: a full queue that refuses one then fails it at once
@@ -330,7 +330,7 @@ class Client(Calls):
         timeout: float | None = DEFAULT_TIMEOUT,
         exchange: str = protocol.DEFAULT_EXCHANGE,
         reply: Literal["topic", "queue", "direct"] | None = None,
-        route: Literal["topic", "queue"] = "topic",
+        route: Literal["topic", "queue"] | None = None,
         queue: str | None = None,
         confirm: bool = False,
         declare: bool = True,
@@ -345,9 +345,12 @@ class Client(Calls):
         transport: Transport | None = None,
     ) -> None:
         _check_timeout(timeout)
+        route = route or ("topic" if queue is None else "queue")
         if route not in ("topic", "queue"):
             raise ValueError(f"route is 'topic' or 'queue', not {route!r}")
-        by_queue = route == "queue" or queue is not None
+        if route == "topic" and queue is not None:
+            raise ValueError("requests go either to the queue that is named, or over the exchange: leave out route")
+        by_queue = route == "queue"
         reply = reply or ("queue" if by_queue else "topic")
         if reply not in ("topic", "queue", "direct"):
             raise ValueError(f"reply is 'topic', 'queue' or 'direct', not {reply!r}")
@@ -356,7 +359,10 @@ class Client(Calls):
         if dialect not in (None, "recipe2011"):
             raise ValueError(f"dialect is 'recipe2011' or None, not {dialect!r}")
         if dialect is not None and reply != "topic":
-            raise ValueError(f"a server of the dialect {dialect!r} answers over the exchange only, not {reply=}")
+            raise ValueError(
+                f"the dialect {dialect!r} is spoken over the exchange only: leave out queue, route and reply, and give "
+                "exchange and service"
+            )
         if transport is None:
             transport = connect_transport(
                 url,

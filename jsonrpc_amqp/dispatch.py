@@ -604,7 +604,8 @@ def _member(value: Any) -> Call | Response:
 def _flaw(request: dict[str, Any]) -> str | None:
     """Say what keeps an object from being a request. Members that the specification does not know are ignored."""
     if request.get("jsonrpc") != "2.0":
-        return 'jsonrpc must be "2.0"'
+        is_old = request.get("version") == "1.1"
+        return 'jsonrpc must be "2.0"' + ("; for JSON-RPC 1.1 see the dialect rabbitmq-java" if is_old else "")
     if not isinstance(request.get("method"), str):
         return "method must be a string"
     if not isinstance(request.get("params", []), (list, dict)):

@@ -191,8 +191,8 @@ class QueueAddress:
     user: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.queue or not _fits(self.queue):
-            raise InvalidName(f"a queue's name has 1 to {MAX_KEY_BYTES} bytes, unlike {printable(self.queue)}")
+        if not isinstance(self.queue, str) or not self.queue or not _fits(self.queue):
+            raise InvalidName(f"a queue's name is a string of 1 to {MAX_KEY_BYTES} bytes, not {self.queue!r:.80}")
 
     @property
     def service(self) -> str:

@@ -12,6 +12,7 @@ The server: register methods, run them on a pool of threads, answer, acknowledge
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -28,6 +29,8 @@ from .dispatch import Ack, Dispatcher, Redelivery
 from .serving import Serving
 from .transport import connect_transport
 from .transport.base import Plan, Transport
+
+log = logging.getLogger("jsonrpc_amqp.server")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,14 +117,11 @@ class Server:
         transport: Transport | None = None,
     ) -> None:
         self.service = protocol.check_service(service)
-        if concurrency < 1:
-            raise ValueError("concurrency is at least 1")
-        if dispatcher is not None and methods is not None:
-            raise ValueError("give methods or a dispatcher, not both: a dispatcher has its own methods")
-        if dispatcher is not None and (redelivery, ack) != ("run", "late"):
-            raise ValueError("redelivery and ack are for our own dispatcher, which knows methods; this one is given")
-        if delivery_limit < 1:
-            raise ValueError("delivery_limit is at least 1")
+        if prefetch is None:
+            prefetch = max(PREFETCH, 2 * concurrency)
+        _check_numbers(concurrency, delivery_limit, prefetch)
+        if dispatcher is not None:
+            _check_for_foreign(methods, redelivery, ack, dialect)
         own = Dispatcher(
             methods,
             expose_errors=expose_errors,
@@ -132,12 +132,7 @@ class Server:
             ack=ack,
         )
         self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
-        if dispatcher is not None and dialect is not None:
-            raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
-        if prefetch is None:
-            prefetch = max(PREFETCH, 2 * concurrency)
-        if prefetch < 1:
-            raise ValueError("prefetch is at least 1: without a bound one process takes the whole queue")
+        self._dialect = _dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
         self._where = protocol.redact(url)
         plan = Plan(
             exchange=exchange,
@@ -166,7 +161,7 @@ class Server:
             concurrency=concurrency,
             max_size=max_size,
             allowed=protocol.reply_to_filter(reply_to_allowed),
-            dialect=_dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method),
+            dialect=self._dialect,
         )
 
     def __repr__(self) -> str:
@@ -220,6 +215,7 @@ class Server:
             NotConnected: Not within ``timeout``. Attempts go on until ``stop``.
             AccessRefused, TopologyMismatch: The broker said no; attempts end.
         """
+        self._warn()
         if not self._serving.begin():
             raise RuntimeError("a server that was stopped is not started again; make a new one")
         self._serving.wait_for_start(timeout)
@@ -237,6 +233,7 @@ class Server:
         Raises:
             AccessRefused, TopologyMismatch: The broker said no, now or when the connection was made again.
         """
+        self._warn()
         serving = self._serving
         with _Signals(serving.begin_drain):
             if not serving.begin():
@@ -246,6 +243,15 @@ class Server:
                 serving.wait_for_drain()
             finally:
                 serving.stop(grace)
+
+    @property
+    def dialect_problem(self) -> str | None:
+        """Why no request of the ``dialect`` could be served with the methods there are now; None: they can."""
+        return None if self._dialect is None else self._dialect.problem()
+
+    def _warn(self) -> None:
+        if (problem := self.dialect_problem) is not None:
+            log.warning("%s", problem)
 
     def stop(self, grace: float = GRACE) -> bool:
         """
@@ -286,6 +292,25 @@ class Server:
         ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made, ``failed_attempts`` to connect.
         """
         return self._serving.counts()
+
+
+def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None:
+    if concurrency < 1:
+        raise ValueError("concurrency is at least 1")
+    if delivery_limit < 1:
+        raise ValueError("delivery_limit is at least 1")
+    if prefetch < 1:
+        raise ValueError("prefetch is at least 1: without a bound one process takes the whole queue")
+
+
+def _check_for_foreign(methods: object, redelivery: Redelivery, ack: Ack, dialect: object) -> None:
+    """Refuse what a foreign dispatcher could not be told."""
+    if methods is not None:
+        raise ValueError("give methods or a dispatcher, not both: a dispatcher has its own methods")
+    if (redelivery, ack) != ("run", "late"):
+        raise ValueError("redelivery and ack are for our own dispatcher, which knows methods; this one is given")
+    if dialect is not None:
+        raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
 
 
 def _dialect(

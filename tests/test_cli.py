@@ -438,3 +438,46 @@ def test_the_log_tells_workers_apart(url: str, service: str) -> None:
 def workers_of(server: Program) -> list[int]:
     """Give the process ids of all workers so far, the latest last."""
     return [int(pid) for pid in re.findall(r"worker \d+ is process (\d+)", server.output)]
+
+
+# -- queues by name, and dialects -----------------------------------------------------------------------------
+
+
+def test_call_a_queue(url: str, served: str) -> None:
+    done = run("call", "echo", "[1]", "--queue", f"{served}_req", url=url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    done = run("call", "echo", "[1]", "--queue", f"{served}_absent", url=url)
+    assert done.returncode == 3
+    assert "no queue" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "one of --service and --queue"),
+        (["--queue", "q", "--service", "s"], "one of --service and --queue"),
+        (["--queue", "q", "--exchange", "x"], "drop --exchange"),
+        (["--queue", "q", "--dialect", "recipe2011"], "over the exchange only"),
+    ],
+)
+def test_call_options_that_contradict_each_other(url: str, words: list[str], message: str) -> None:
+    done = run("call", "echo", *words, url=url)
+    assert done.returncode == 2
+    assert message in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe-method", "echo"], "--recipe-method need each other"),
+        (["--dialect", "recipe2011"], "--recipe-method need each other"),
+        (["--dialect", "recipe2011", "--recipe-method", "nosuch"], "no method 'nosuch'"),
+    ],
+)
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_serve_refuses_a_recipe_that_cannot_be_served(
+    url: str, words: list[str], message: str, workers: list[str]
+) -> None:
+    done = run("serve", "tests.served:methods", "--service", "s", *words, *workers, url=url)
+    assert done.returncode == 2
+    assert message in one_line(done.stderr)

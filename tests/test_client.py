@@ -460,6 +460,10 @@ def test_wrong_types_are_told(client: Client) -> None:
         client.call("add", "12")
     with pytest.raises(TypeError, match="list or a dict"):
         client.call("add", a=1, b=2)  # type: ignore[call-arg]
+    wrong: Any
+    for wrong, message in (({"timout": 1}, "unknown option timout"), ({"queue": "q"}, "for the whole client")):
+        with pytest.raises(TypeError, match=message):
+            client.with_options(**wrong)
     with pytest.raises(TypeError, match="URL"):
         Client(None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="timeout"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from inspect import signature
@@ -16,6 +17,7 @@ from jsonrpc_amqp import (
     Client,
     EncodeError,
     InternalError,
+    InvalidParams,
     MalformedReply,
     MethodNotFound,
     ParseError,
@@ -290,6 +292,43 @@ def test_recipe_client_times_out(place: str, service: str) -> None:
         client.call("x")
 
 
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [("note", None), ("now", None), ("absent", "there is no method 'absent'"), ("two", "'two' cannot be called")],
+)
+def test_recipe_method_that_cannot_serve_is_told(
+    service: str, caplog: pytest.LogCaptureFixture, method: str, problem: str | None
+) -> None:
+    server = Server(f"memory://{service}", service, dialect="recipe2011", recipe_method=method, methods=METHODS)
+    with server:
+        pass
+    assert (problem is None) == (server.dialect_problem is None) == (not caplog.records)
+    assert problem is None or problem in str(server.dialect_problem)
+    assert problem is None or problem in caplog.text
+
+
+def test_recipe_params_that_do_not_fit_are_logged(place: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
+    # An optional parameter gets the question.
+    methods: dict[str, Callable[..., Any]] = {"time.now": time.ctime}
+    options: dict[str, Any] = {"exchange": "TestExchange", "dialect": "recipe2011"}
+    with (
+        Server(place, service, recipe_method="time.now", methods=methods, **options),
+        Client(place, service, timeout=10, **options) as client,
+        pytest.raises(InvalidParams),
+    ):
+        client.call("x", ["what time is it?"])
+    assert "'time.now' did not take what a request of the dialect recipe2011 brought" in caplog.text
+
+
+def test_recipe_client_of_an_ordinary_server_is_told(place: str, service: str) -> None:
+    with (
+        Server(place, service, exchange="TestExchange", methods=METHODS),
+        Client(place, service, exchange="TestExchange", dialect="recipe2011", timeout=0.3) as client,
+        pytest.raises(CallTimeout, match="speaks this dialect"),
+    ):
+        client.call("note", [1])
+
+
 # -- rabbitmq-java ----------------------------------------------------------------------------------------
 
 
@@ -332,6 +371,12 @@ def test_java_description_by_number_of_params() -> None:
         assert each["javaReturnType"] == "java.lang.Object"
         assert each["idempotent"] is False
     assert counts == {"some": [1, 2], "any": list(range(1, 17))}
+
+
+def test_java_request_without_the_dialect_is_told_of_it(place: str, service: str) -> None:
+    with Server(place, service), Client(place, queue=f"{service}_req", timeout=10) as client:
+        answer = client.send_raw(b'{"method":"system.describe","id":null,"params":[],"version":"1.1"}')
+    assert "rabbitmq-java" in json.loads(answer or b"")["error"]["data"]
 
 
 def test_java_description(place: str, service: str) -> None:

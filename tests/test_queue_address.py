@@ -140,18 +140,10 @@ def test_answers_come_after_a_reconnect(broker: Any, service: str) -> None:
     methods: dict[str, Callable[..., Any]] = {"add": lambda a, b: a + b}
     with Server(broker.url, service, methods=methods), calling(broker.url, f"{service}_req", "queue") as client:
         assert client.call("add", [1, 2]) == 3
-        client._caller._transport.post(_break_off(client))  # type: ignore[attr-defined]
+        engine: Any = client._caller._transport
+        engine.post(lambda: engine._session.link.sock.shutdown(2))
         wait_for(lambda: client.stats()["connections"] == 2)
         assert client.call("add", [2, 2]) == 4
-
-
-def _break_off(client: Client) -> Callable[[], None]:
-    engine: Any = client._caller._transport
-
-    def shut() -> None:
-        engine._session.link.sock.shutdown(2)
-
-    return shut
 
 
 @pytest.mark.parametrize("queue", ["", "q" * 256])
@@ -167,6 +159,12 @@ def test_what_makes_no_sense() -> None:
         Client("memory://", queue="q").call("add", service="other")
     with pytest.raises(ValueError, match="reply is 'queue' or 'direct'"):
         Client("memory://", "s", route="queue", reply="topic")
+    with pytest.raises(ValueError, match="leave out route"):
+        Client("memory://", queue="q", route="topic")
+    wrong: Any
+    for wrong in (b"q", 5):
+        with pytest.raises(InvalidName, match="is a string"):
+            Client("memory://", queue=wrong)
     with pytest.raises(ValueError, match="route is"):
         Client("memory://", "s", route="air")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reply is"):

@@ -104,8 +104,10 @@ def show(url: str) -> None:
 
 @contextmanager
 def _client(**options: Any) -> Iterator[Client]:
-    if not (options["service"] or options["queue"]):
-        raise WrongUsage("whom to call? Give --service or --queue")
+    if (options["service"] is None) == (options["queue"] is None):
+        raise WrongUsage("whom to call? Give one of --service and --queue")
+    if options["queue"] is not None and options["exchange"] != CLIENT["exchange"].default:
+        raise WrongUsage("a queue is called past every exchange: drop --exchange, or give --service")
     with errors():
         # The first attempt is the only one: a person waits, and a script can loop.
         client = Client(reconnect=False, **given(options))

@@ -49,10 +49,15 @@ def make_server(context: click.Context, target: str, url: str, options: Mapping[
         return found
     if not options["service"]:
         raise WrongUsage(f"which service? Give --service: {target} is no Server with a name of its own")
+    if (options["dialect"] == "recipe2011") != (options["recipe_method"] is not None):
+        raise WrongUsage("--dialect recipe2011 and --recipe-method need each other: its requests name no method")
     try:
-        return Server(url, methods=found, **given(options))
+        server = Server(url, methods=found, **given(options))
     except (TypeError, ValueError) as error:
         raise WrongUsage(error) from None
+    if server.dialect_problem is not None:
+        raise WrongUsage(server.dialect_problem)
+    return server
 
 
 def _check_agreement(context: click.Context, target: str, server: Server) -> None:

@@ -41,6 +41,10 @@ class Inbound:
 class ServerDialect(Protocol):
     """What a server asks about each message that comes."""
 
+    def problem(self) -> str | None:
+        """Say why none of the dialect's requests could be served now; None: they can."""
+        ...
+
     def read(self, delivery: Delivery, body: bytes) -> Inbound | None:
         """
         Translate a request; None: it is JSON-RPC as it is.

@@ -36,6 +36,9 @@ class JavaServer:
         self._service = service
         self._methods = methods
 
+    def problem(self) -> str | None:
+        return None
+
     def read(self, _delivery: Delivery, body: bytes) -> Inbound | None:
         value = read_object(body)
         if value is None or "jsonrpc" in value or value.get("version") != VERSION:

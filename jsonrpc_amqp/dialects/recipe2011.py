@@ -11,16 +11,19 @@ It was taken from the programs themselves: IMessageBroker, AMQPRequestResponseIm
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import Signature
 from typing import Any
 
-from ..errors import EncodeError
+from ..errors import INVALID_PARAMS, EncodeError
 from ..jsontext import Malformed, dumps, loads
 from ..protocol import MAX_KEY_BYTES, Address, QueueAddress, Route
 from ..transport.base import Delivery, Publish
 from . import Inbound, MalformedEnvelope, read_object
+
+log = logging.getLogger("jsonrpc_amqp.dispatch")
 
 TEXT = "text/plain"
 # Whoever made it has bounded it.
@@ -46,6 +49,15 @@ class RecipeServer:
         self._method = method
         self._signature_of = signature_of
 
+    def problem(self) -> str | None:
+        """Say why none of the recipe's requests could be served now; None: they can."""
+        signature = self._signature_of(self._method)
+        if signature is None:
+            return f"there is no method {self._method!r} for the requests of the dialect recipe2011"
+        if signature.parameters and not _takes_one(signature):
+            return f"method {self._method!r} cannot be called with the one parameter of the dialect recipe2011"
+        return None
+
     def read(self, delivery: Delivery, body: bytes) -> Inbound | None:
         value = read_object(body)
         if value is not None and "q" in value and "jsonrpc" not in value:
@@ -68,7 +80,16 @@ class RecipeServer:
             request["id"] = qid
             route = self._route(qid)
         # One level more than came: what is too deep is for the dispatcher to refuse.
-        return Inbound(dumps(request, max_depth=_DEEP), _bare, route, TEXT)
+        return Inbound(dumps(request, max_depth=_DEEP), self._bare, route, TEXT)
+
+    def _bare(self, response: bytes) -> bytes:
+        value = loads(response, max_depth=_DEEP)
+        if "error" not in value:
+            return dumps(value["result"], max_depth=_DEEP)
+        if value["error"]["code"] == INVALID_PARAMS:
+            # The recipe's programs print what comes and go on: this is where somebody may see it.
+            log.warning("method %r did not take what a request of the dialect recipe2011 brought", self._method)
+        return dumps({"error": value["error"]}, max_depth=_DEEP)
 
     def _route(self, qid: str) -> Route:
         # Not the request's own key: the recipe's Python half publishes all of its requests to "TOPIC.request.*".
@@ -126,9 +147,12 @@ def _word(qid: Any) -> str:
     return qid
 
 
-def _bare(response: bytes) -> bytes:
-    value = loads(response, max_depth=_DEEP)
-    return dumps({"error": value["error"]} if "error" in value else value["result"], max_depth=_DEEP)
+def _takes_one(signature: Signature) -> bool:
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
 
 
 def _question(body: bytes) -> Any:

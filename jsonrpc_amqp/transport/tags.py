@@ -179,10 +179,10 @@ def unroutable(returned: Returned) -> Unroutable:
     if not returned.exchange:
         return Unroutable(
             f"there is no queue {returned.routing_key!r} ({returned.reply_code} {returned.reply_text}). It did not "
-            "run; check the queue's name and the virtual host, or start its server"
+            "run; check the name of the queue or service, and the virtual host, or start its server"
         )
     return Unroutable(
         f"no queue is bound for {returned.routing_key!r} on exchange {returned.exchange!r} "
-        f"({returned.reply_code} {returned.reply_text}): no server of this service was ever set up on this broker. "
-        "It did not run; check the service's name, or start a server"
+        f"({returned.reply_code} {returned.reply_text}): no server of this service was ever set up there. It "
+        "did not run; check the names of service and exchange, or start a server"
     )

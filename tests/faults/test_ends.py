@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,8 @@ server = Server(url, service, heartbeat=1)
 
 @server.method
 def nap(seconds):
+    print("begun", flush=True)
+    # In steps: time.sleep(1) alone would be over as soon as the process goes on.
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.005)
@@ -193,15 +196,19 @@ server.serve_forever()
     short=2,
     seconds=15,
 )
-def test_server_freezes(case: Case, broker: Broker, service: str) -> None:
-    redelivered = 0
+def test_server_freezes(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
+    redelivered, output = 0, tmp_path / "output"
     command = [sys.executable, "-W", "error", "-c", NAPPING, broker.url, service]
     with census(broker, durable={f"{service}_req"}), make_client(broker.url, service, timeout=20) as client:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.DEVNULL
+            )
         for number in case.rounds():
             client.call("nap", [0], retry="safe")
+            begun = output.read_text().count("begun")
             naps = [client.submit("nap", [1]) for _ in range(4)]
-            time.sleep(0.3)
+            wait_for(partial(_has_said, output, "begun", begun + 4))
             process.send_signal(signal.SIGSTOP)
             time.sleep(4 if number % 2 else random.uniform(2.05, 2.4))
             process.send_signal(signal.SIGCONT)
@@ -213,6 +220,10 @@ def test_server_freezes(case: Case, broker: Broker, service: str) -> None:
         process.wait(10)
         assert client.stats()["timeouts"] == 0
     case.bit("requests redelivered", redelivered)
+
+
+def _has_said(output: Path, text: str, times: int) -> bool:
+    return output.read_text().count(text) >= times
 
 
 @pytest.mark.fault(

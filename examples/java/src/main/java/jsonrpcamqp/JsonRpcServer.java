@@ -202,7 +202,8 @@ public final class JsonRpcServer implements AutoCloseable {
                     null,
                     new Protocol.Delivery(envelope.getExchange(), envelope.getRoutingKey(), properties.getReplyTo()));
             if (route.isEmpty()) {
-                LOG.log(Level.WARNING, "an answer with no place to go");
+                LOG.log(Level.WARNING, "an answer has no place to go: key {0}, reply_to {1}",
+                        printable(envelope.getRoutingKey()), printable(properties.getReplyTo()));
                 return;
             }
             Publication publication = Protocol.answer(route.get(), properties, left);
@@ -250,5 +251,10 @@ public final class JsonRpcServer implements AutoCloseable {
             LOG.log(Level.WARNING, "the request queue was deleted");
             session.ended.countDown();
         }
+    }
+
+    /** What comes from the wire must not steer whoever reads the log. */
+    private static String printable(String text) {
+        return text == null ? "none" : text.replaceAll("[^ -~]", "?");
     }
 }
