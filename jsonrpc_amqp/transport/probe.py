@@ -55,7 +55,6 @@ class Probe:
     def __init__(self, url: str, *, timeout: float, connection_name: str, tls: Mapping[str, Any] | None = None) -> None:
         self._timeout = timeout
         self._came: list[Message] = []
-
         self._channels = count(2)
         self._url, self._connection = connect_to_first(url, timeout=timeout, connection_name=connection_name, tls=tls)
         try:
@@ -109,7 +108,9 @@ class Probe:
             with self._bounded():
                 # A channel of its own: the broker closes it where there is no such queue.
                 channel = self._connection.open_channel(next(self._channels))
-                return int(channel.queue_declare(queue, passive=True).message_count)
+                waiting = int(channel.queue_declare(queue, passive=True).message_count)
+                channel.close()
+                return waiting
         except TopologyMismatch:
             return None
 

@@ -1,4 +1,4 @@
-"""Requests for the programs in peers/, and what is to come of them."""
+"""Requests for the clients of others, made by the programs in peers/, and for their servers; and what is to come."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import json
 import subprocess
 from collections.abc import Sequence
 from typing import Any
+
+import pytest
+
+from jsonrpc_amqp import Client, InvalidParams, MethodNotFound
 
 PLAIN: dict[str, dict[str, Any]] = {
     '{"jsonrpc":"2.0","method":"subtract","params":[42,23],"id":1}': {"result": 19, "id": 1},
@@ -74,3 +78,24 @@ def check_many(command: Sequence[str], count: int, *, own_ids: bool = False) -> 
     lines = [f'{{"jsonrpc":"2.0","method":"echo","params":[{number}],"id":{number}}}' for number in range(count)]
     for number, answer in enumerate(ask(command, lines)):
         check(answer, {"result": number, "id": answer["id"] if own_ids else number})
+
+
+def check_server(client: Client) -> None:
+    """Results, the standard errors, and a batch, of somebody else's server with ``subtract`` and ``echo``."""
+    assert client.call("subtract", [42, 23]) == 19
+    assert client.call("subtract", {"minuend": 42, "subtrahend": 23}) == 19
+    assert client.call("echo", ["ü 中 😀"]) == "ü 中 😀"
+    with pytest.raises(MethodNotFound):
+        client.call("absent")
+    with pytest.raises(InvalidParams):
+        client.call("subtract", [1])
+    with client.batch() as batch:
+        one, missing = batch.call("subtract", [3, 2]), batch.call("absent")
+    assert one.result() == 1
+    assert isinstance(missing.exception(), MethodNotFound)
+
+
+def check_server_at_once(client: Client) -> None:
+    """A thousand calls, each with its own answer."""
+    futures = [client.submit("echo", [number]) for number in range(1000)]
+    assert [future.result(20) for future in futures] == list(range(1000))
