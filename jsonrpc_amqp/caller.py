@@ -33,7 +33,7 @@ from .errors import (
     NotConnected,
     TransportError,
 )
-from .pending import Call, Pending
+from .pending import PLAIN, Call, Pending
 from .transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from .transport.tags import unroutable
 
@@ -45,11 +45,13 @@ _COUNTERS = dict.fromkeys(
 # What was learned of a queue is good for this long when many calls end together.
 _FACTS_SECONDS = 0.25
 # Nobody is told when the exchange or a binding is deleted: answers just do not come. So often it is seen to, while
-# calls wait and something else wakes the owner of the connection.
+# calls wait.
 _RENEW_SECONDS = 2.0
 # Doubled each time; of this, a random part from a half up is waited, so that not all clients come back at once.
 _FIRST_RETRY = 0.1
 _LONGEST_RETRY = 2.0
+# With so many on their way one call may wait a millisecond to leave with others.
+_MANY_IN_FLIGHT = 16
 
 
 _process = os.getpid()
@@ -103,6 +105,7 @@ class Caller:
         self._declare = declare
         self._user = user
         self._dialect = dialect
+        self._all_plain = dialect is None and not confirm
         protocol.client_word(user, "")  # refused here rather than at the first call
         self._pid: int | None = None
         self._lock = threading.Lock()
@@ -158,19 +161,20 @@ class Caller:
         if self._dialect is not None:
             self._dialect.check(call.body)
         self.use(call.service)
-        self._check_process()
+        if self._pid != _process:
+            self._check_process()
         with self._lock:
             self._check_open()
             call.number = str(next(self._correlations))
-            self._pending.add(call)
-            wake = self._next_alarm() < self._next_tick
+            wake = self._pending.add(call) < self._next_tick
             session = self._session
             refusal = self._send_or_park(call)
+            in_flight = len(self._pending)
         if refusal is not None:
             self._tell(call, refusal)
         if session is None:
             self._transport.start(self)
-        else:
+        elif in_flight < _MANY_IN_FLIGHT or not session.flush_soon():
             session.flush()
         if wake:
             self._transport.wake()
@@ -276,7 +280,7 @@ class Caller:
         session = self._session
         if session is None or session.congested:
             self._parked.append(call)
-        elif self._reply == "topic" and call.service not in self._bound and not call.unanswered:
+        elif self._reply == "topic" and call.service not in self._bound and not call.extra.unanswered:
             self._parked.append(call)
             if call.service not in self._binding:
                 self._bind(session, call.service)
@@ -290,10 +294,18 @@ class Caller:
         if address is None:
             address = self._addresses[call.service] = self._address(call.service, self._token)
         try:
+            if self._all_plain and call.extra is PLAIN:
+                now = time.monotonic()
+                ttl = protocol.time_to_live(address, None if call.timeout is None else call.deadline, now)
+                rest = address.rest_of_key(call.qid)
+                call.sent = session.publish_like(address.template, rest, call.number, ttl, call.body)
+                if not call.sent:
+                    self._parked.append(call)
+                return None
             message = self._message(address, call)
             if self._dialect is not None:
                 message = self._dialect.request(address, call.number, message)
-            if self._confirm or call.unanswered or call.persistent:
+            if self._confirm or call.extra.unanswered or call.extra.persistent:
                 call.sent = session.publish_confirmed(message, partial(self._confirmed, call))
             else:
                 call.sent = session.publish(message)
@@ -309,13 +321,13 @@ class Caller:
 
     @staticmethod
     def _message(address: protocol.Address | protocol.QueueAddress, call: Call) -> Publish:
-        if call.unanswered:
+        if call.extra.unanswered:
             return protocol.notification(
                 address,
                 call.body,
                 message_id=f"{address.client}-{call.number}",
-                persistent=call.persistent,
-                headers=call.headers,
+                persistent=call.extra.persistent,
+                headers=call.extra.headers,
             )
         deadline = None if call.timeout is None else call.deadline
         return protocol.call(
@@ -325,8 +337,8 @@ class Caller:
             qid=call.qid,
             deadline=deadline,
             now=time.monotonic(),
-            persistent=call.persistent,
-            headers=call.headers,
+            persistent=call.extra.persistent,
+            headers=call.extra.headers,
         )
 
     def _bind(self, session: Session, service: str) -> None:
@@ -445,16 +457,19 @@ class Caller:
                 self._forget_ended()
             session = self._session
             refused = self._send_due(now)
-            alarm = self._next_tick = self._next_alarm()
+            alarm = self._next_alarm()
             renew = session is not None and self._reply == "topic" and now >= self._renew_at and len(self._pending) > 0
-            if renew:
+            if now >= self._renew_at:
                 self._renew_at = now + _RENEW_SECONDS
+            if alarm < math.inf:
+                alarm = min(alarm, self._renew_at)
+            self._next_tick = alarm
         self._fail(refused)
         self._fail((call, self._expired(call)) for call in expired)
         if session is not None:
             if renew:
                 session.renew()
-            for service in {call.service for call in near if call.sent and not call.unanswered}:
+            for service in {call.service for call in near if call.sent and not call.extra.unanswered}:
                 self._look_at_queue(session, service, now)
         return None if alarm == math.inf else alarm
 
@@ -473,7 +488,7 @@ class Caller:
         session.flush()
 
     def _confirmed(self, call: Call, error: TransportError | None) -> None:
-        if error is None and not call.unanswered:
+        if error is None and not call.extra.unanswered:
             return  # the broker has it; the answer is still to come
         with self._lock:
             mine = self._pending.pop(call.number)
@@ -577,7 +592,7 @@ class Caller:
             if session.congested:
                 return Blocked(f"the broker took no messages{within} (a memory or disk alarm?); nothing was sent")
             return CallTimeout(f"{service!r} could not be called{within}; nothing was sent", may_have_run=False)
-        if call.unanswered:
+        if call.extra.unanswered:
             return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
         hint = "" if self._dialect is None else ". Is it a server that speaks this dialect?"
         return CallTimeout(f"no answer from {service!r}{within}: {self._why(service)}{hint}")
@@ -609,5 +624,5 @@ def _many(count: int, what: str) -> str:
 
 
 def _lost(call: Call, error: TransportError) -> TransportError:
-    what = "the broker may have taken it" if call.unanswered else "the method may have run"
+    what = "the broker may have taken it" if call.extra.unanswered else "the method may have run"
     return ConnectionLost(f"{error}; {what}")

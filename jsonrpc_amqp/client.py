@@ -15,7 +15,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from typing_extensions import Unpack
 
@@ -23,7 +23,7 @@ from . import context, messages, protocol
 from .caller import Caller
 from .dialects.recipe2011 import RecipeClient
 from .errors import CallTimeout, MalformedReply, MessageTooLarge
-from .pending import Call, FutureCall, Retry, WaitingCall
+from .pending import PLAIN, Call, Extra, FutureCall, Retry, WaitingCall
 from .transport import connect_transport
 from .transport.base import Transport
 
@@ -62,6 +62,15 @@ class Options(TypedDict, total=False):
     retry: Retry | None
 
 
+class _Chosen(NamedTuple):
+    """What options come to: for a call, and for a notification."""
+
+    service: str
+    timeout: float | None
+    call: Extra
+    notification: Extra
+
+
 class Calls:
     """
     The forms of a call. ``Client`` has them, and what ``with_options`` gives.
@@ -74,6 +83,8 @@ class Calls:
         self._caller = caller
         self._defaults = defaults
         self._max_size = max_size
+        # Worked out once, for the calls that say nothing else; None where they have to.
+        self._chosen = self._choose({}) if defaults.get("service") else None
 
     def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
         """
@@ -182,6 +193,7 @@ class Calls:
 
         Raises:
             TypeError: There is no such option.
+            ValueError: An option has no such value.
         """
         _check_options(options)
         if "service" in options:
@@ -207,29 +219,42 @@ class Calls:
             raise MessageTooLarge(
                 f"the request has {len(body)} bytes, over the cap of {self._max_size}; it was not sent"
             )
+        service, timeout, call, notification = self._choose(options) if options else self._chosen or self._choose({})
+        request = context.peek()
+        if request is not None:
+            timeout = _time_left(request, timeout)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        if unanswered:
+            return kind(service, body, qid, deadline, timeout, notification, **more)
+        if call.persistent:
+            self._caller.check_confirms()
+        return kind(service, body, qid, deadline, timeout, call, **more)
+
+    def _choose(self, options: Options) -> _Chosen:
+        """
+        Give what a call with these options does.
+
+        Raises:
+            TypeError: There is no such option, or no service.
+            ValueError: An option has no such value.
+        """
         _check_options(options)
-        chosen: Options = {**self._defaults, **options} if options else self._defaults
+        chosen: Options = {**self._defaults, **options}
         service = chosen.get("service")
         if not service:
             raise TypeError("which service? Give service= to the call, or to the client as its default")
-        timeout = _time_left(chosen.get("timeout"))
-        persistent = chosen.get("persistent", unanswered)
-        if persistent and not unanswered:
-            self._caller.check_confirms()
+        timeout = chosen.get("timeout")
+        _check_timeout(timeout)
         retry = chosen.get("retry")
         if retry not in (None, "safe", "idempotent"):
             raise ValueError(f"retry is 'safe', 'idempotent' or None, not {retry!r}")
-        return kind(
+        headers, persistent = chosen.get("headers"), chosen.get("persistent")
+        call = Extra(bool(persistent), False, headers, retry)
+        return _Chosen(
             service,
-            body,
-            qid=qid,
-            deadline=math.inf if timeout is None else time.monotonic() + timeout,
-            timeout=timeout,
-            persistent=persistent,
-            unanswered=unanswered,
-            headers=chosen.get("headers"),
-            retry=retry,
-            **more,
+            None if timeout == math.inf else timeout,
+            PLAIN if call == PLAIN else call,
+            Extra(persistent is None or persistent, True, headers, retry),
         )
 
     def _await(self, call: WaitingCall) -> bytes:
@@ -259,13 +284,9 @@ def _check_timeout(timeout: float | None) -> None:
         raise ValueError(f"a timeout is a number of seconds, 0 or more, or None to wait for ever; not {timeout!r}")
 
 
-def _time_left(timeout: float | None) -> float | None:
-    """Bound a timeout by what the caller of the handler that we may be in has left."""
-    _check_timeout(timeout)
-    if timeout == math.inf:
-        timeout = None
-    request = context.peek()
-    left = None if request is None else request.remaining
+def _time_left(request: context.Request, timeout: float | None) -> float | None:
+    """Bound a timeout by what the caller of the handler that we are in has left."""
+    left = request.remaining
     if left is None:
         return timeout
     if left <= 0:

@@ -9,10 +9,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .errors import AccessRefused, ClientClosed, ConnectionLost, JsonRpcAmqpError, MessageTooLarge, TransportError
+from .futures import CallFuture
 
 log = logging.getLogger("jsonrpc_amqp.client")
 
@@ -26,17 +26,37 @@ Retry = Literal["safe", "idempotent"]
 _FINAL = (AccessRefused, ClientClosed, MessageTooLarge)
 
 
+class Extra(NamedTuple):
+    """
+    What few calls ask for.
+
+    Attributes:
+        persistent: Have the broker keep the message on disk.
+        unanswered: A notification: its end is the broker's confirm.
+        headers: AMQP headers to send along.
+        retry: Which errors another attempt may follow: see ``Call.may_retry``.
+    """
+
+    persistent: bool = False
+    unanswered: bool = False
+    headers: Mapping[str, Any] | None = None
+    retry: Retry | None = None
+
+
+PLAIN = Extra()
+
+
 class Call(ABC):
     """
     One message on its way, and who waits for its end.
 
     Attributes:
         number: Given when it is taken in, and never again; as text, pairs the answer (``correlation_id``).
+        qid: Stands for the JSON-RPC id in its routing key.
         deadline: Monotonic seconds; infinite for a caller that waits for ever.
         timeout: What the deadline was made from, in seconds, for messages.
+        extra: ``PLAIN`` for most.
         sent: True once the transport has it, so that the method may have run.
-        unanswered: A notification: its end is the broker's confirm.
-        retry: Which errors another attempt may follow: see ``may_retry``.
         failures: Attempts that failed.
     """
 
@@ -48,30 +68,17 @@ class Call(ABC):
         "_may_have_run",
         "body",
         "deadline",
+        "extra",
         "failures",
-        "headers",
         "number",
-        "persistent",
         "qid",
-        "retry",
         "sent",
         "service",
         "timeout",
-        "unanswered",
     )
 
     def __init__(
-        self,
-        service: str,
-        body: bytes,
-        *,
-        qid: str,
-        deadline: float,
-        timeout: float | None,
-        persistent: bool = False,
-        unanswered: bool = False,
-        headers: Mapping[str, Any] | None = None,
-        retry: Retry | None = None,
+        self, service: str, body: bytes, qid: str, deadline: float, timeout: float | None, extra: Extra = PLAIN
     ) -> None:
         self.number = ""
         self.service = service
@@ -79,11 +86,8 @@ class Call(ABC):
         self.qid = qid
         self.deadline = deadline
         self.timeout = timeout
-        self.persistent = persistent
-        self.unanswered = unanswered
-        self.headers = headers
+        self.extra = extra
         self.sent = False
-        self.retry = retry
         self.failures = 0
         self._last_error: TransportError | None = None
         self._may_have_run = False
@@ -94,11 +98,12 @@ class Call(ABC):
 
         What the next attempt would meet again (a message that is too large, a user who may not) is not tried again.
         """
-        if self.retry is None or self.is_cancelled or not isinstance(error, TransportError):
+        retry = self.extra.retry
+        if retry is None or self.is_cancelled or not isinstance(error, TransportError):
             return False
         if isinstance(error, _FINAL):
             return False
-        return not error.may_have_run or (self.retry == "idempotent" and isinstance(error, ConnectionLost))
+        return not error.may_have_run or (retry == "idempotent" and isinstance(error, ConnectionLost))
 
     def note_failure(self, error: JsonRpcAmqpError) -> None:
         """Remember an error that another attempt follows."""
@@ -136,8 +141,10 @@ class WaitingCall(Call):
 
     __slots__ = ("_done", "_error", "_reply")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, service: str, body: bytes, qid: str, deadline: float, timeout: float | None, extra: Extra = PLAIN
+    ) -> None:
+        super().__init__(service, body, qid, deadline, timeout, extra)
         self._reply = b""
         self._error: JsonRpcAmqpError | None = None
         self._done = threading.Lock()
@@ -174,10 +181,20 @@ class FutureCall(Call):
 
     __slots__ = ("_parse", "future")
 
-    def __init__(self, *args: Any, parse: Callable[[bytes], Any], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        service: str,
+        body: bytes,
+        qid: str,
+        deadline: float,
+        timeout: float | None,
+        extra: Extra = PLAIN,
+        *,
+        parse: Callable[[bytes], Any],
+    ) -> None:
+        super().__init__(service, body, qid, deadline, timeout, extra)
         self._parse = parse
-        self.future: Future[Any] = Future()
+        self.future: Future[Any] = CallFuture()
 
     @property
     def is_cancelled(self) -> bool:
@@ -187,17 +204,17 @@ class FutureCall(Call):
         try:
             result = self._parse(body)
         except Exception as exc:
-            self._end(partial(self.future.set_exception, exc))
+            self._end(self.future.set_exception, exc)
         else:
-            self._end(partial(self.future.set_result, result))
+            self._end(self.future.set_result, result)
 
     def fail(self, error: JsonRpcAmqpError) -> None:
-        self._end(partial(self.future.set_exception, error))
+        self._end(self.future.set_exception, error)
 
     @staticmethod
-    def _end(end: Callable[[], None]) -> None:
+    def _end(end: Callable[[Any], None], outcome: object) -> None:
         try:
-            end()
+            end(outcome)
         except InvalidStateError:
             return  # its owner cancelled it meanwhile
         # Callbacks run in there. A sys.exit() in one must not take along the thread, and all that others wait for.
@@ -225,14 +242,16 @@ class Pending:
         """When ``due`` has something to give at the earliest, in monotonic seconds; infinite for never."""
         return self._alarms[0][0] if self._alarms else math.inf
 
-    def add(self, call: Call) -> None:
-        """Take a call in."""
+    def add(self, call: Call) -> float:
+        """Take a call in. Gives when ``due`` has something to give of it, in monotonic seconds; infinite for never."""
         self._calls[call.number] = call
-        if call.timeout is not None:
-            probe = call.deadline - min(_PROBE_SECONDS, call.timeout * _PROBE_SHARE)
-            heapq.heappush(self._alarms, (probe, call.number, False))
-            if len(self._alarms) > 2 * len(self._calls) + 1024:
-                self._compact()
+        if call.timeout is None:
+            return math.inf
+        probe = call.deadline - min(_PROBE_SECONDS, call.timeout * _PROBE_SHARE)
+        heapq.heappush(self._alarms, (probe, call.number, False))
+        if len(self._alarms) > 2 * len(self._calls) + 1024:
+            self._compact()
+        return probe
 
     def get(self, number: str) -> Call | None:
         """Give the call of a number, if there is one, and leave it."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from .errors import CallTimeout, InvalidName
-from .transport.base import DIRECT_REPLY_TO, Delivery, Publish
+from .transport.base import DIRECT_REPLY_TO, Delivery, Publish, Template
 
 __all__ = ["DIRECT_REPLY_TO"]
 
@@ -145,6 +145,7 @@ class Address:
         client: See ``client_word``.
         reply_to: None for an answer over the exchange; else sent as ``reply_to``.
         user: Sent as ``user_id``, which the broker verifies; None sends none.
+        template: Of its calls; what follows in their routing keys is given by ``rest_of_key``.
 
     Raises:
         InvalidName: The service's name is illegal, or keys would not fit into 255 bytes.
@@ -156,10 +157,12 @@ class Address:
     reply_to: str | None = None
     user: str | None = None
     notification_key: str = field(init=False)
+    template: Template = field(init=False)
 
     def __post_init__(self) -> None:
         check_service(self.service)
         object.__setattr__(self, "notification_key", f"{self.service}.request.{self.client}")
+        object.__setattr__(self, "template", _template_of_calls(self, f"{self.notification_key}."))
         longest = len(self.service) + len(".response.") + len(self.client) + 1 + MAX_QID_BYTES
         if longest > MAX_KEY_BYTES:
             raise InvalidName(
@@ -169,7 +172,12 @@ class Address:
 
     def request_key(self, qid: str) -> str:
         """Give the routing key of a call."""
-        return f"{self.notification_key}.{qid}"
+        return self.template.key + qid
+
+    @staticmethod
+    def rest_of_key(qid: str) -> str:
+        """Give what follows on the template's in the routing key of a call."""
+        return qid
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +187,7 @@ class QueueAddress:
 
     Attributes:
         queue: Its name, and the routing key of each request.
-        client, reply_to, user: As for ``Address``.
+        client, reply_to, user, template: As for ``Address``.
 
     Raises:
         InvalidName: It has no name, or one over 255 bytes.
@@ -189,8 +197,10 @@ class QueueAddress:
     client: str
     reply_to: str | None
     user: str | None = None
+    template: Template = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "template", _template_of_calls(self, self.queue))
         if not isinstance(self.queue, str) or not self.queue or not _fits(self.queue):
             raise InvalidName(f"a queue's name is a string of 1 to {MAX_KEY_BYTES} bytes, not {self.queue!r:.80}")
 
@@ -209,9 +219,14 @@ class QueueAddress:
         """The routing key of a notification."""
         return self.queue
 
-    def request_key(self, _qid: str) -> str:
-        """Give the routing key of a call."""
-        return self.queue
+    @staticmethod
+    def rest_of_key(_qid: str) -> str:
+        """Give what follows in the routing key of a call: nothing."""
+        return ""
+
+
+def _template_of_calls(address: Address | QueueAddress, key: str) -> Template:
+    return Template(address.exchange, key, reply_to=address.reply_to, user_id=address.user, tells_timeout=True)
 
 
 # -- deadlines: seconds inside, whole milliseconds on the wire ------------------------------------------------
@@ -264,23 +279,19 @@ def call(
     Raises:
         CallTimeout: The deadline has passed; ``may_have_run`` is false.
     """
-    ttl = None
-    if deadline is not None:
-        if deadline <= now:
-            raise CallTimeout(f"no time was left to call {address.service!r}; nothing was sent", may_have_run=False)
-        ttl = milliseconds(deadline - now)
-    return Publish(
-        address.exchange,
-        address.request_key(qid),
-        body,
-        persistent=persistent,
-        correlation_id=number,
-        reply_to=address.reply_to,
-        expiration_ms=ttl,
-        timeout_ms=ttl,
-        user_id=address.user,
-        headers=headers,
-    )
+    ttl = time_to_live(address, deadline, now)
+    message = address.template.message(address.rest_of_key(qid), number, ttl, body)
+    message.persistent, message.headers = persistent, headers
+    return message
+
+
+def time_to_live(address: Address | QueueAddress, deadline: float | None, now: float) -> int | None:
+    """Give how long a call may wait in the queue, in whole milliseconds; for arguments and errors see ``call``."""
+    if deadline is None:
+        return None
+    if deadline <= now:
+        raise CallTimeout(f"no time was left to call {address.service!r}; nothing was sent", may_have_run=False)
+    return milliseconds(deadline - now)
 
 
 def notification(

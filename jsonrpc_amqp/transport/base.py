@@ -51,6 +51,38 @@ class Publish:
     content_type: str = JSON
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """
+    What many publishes have in common, so that it is encoded once.
+
+    Attributes:
+        key: What their routing keys begin with.
+        tells_timeout: Their time to live is sent as the header ``timeout-ms``, too.
+    """
+
+    exchange: str
+    key: str = ""
+    mandatory: bool = True
+    reply_to: str | None = None
+    user_id: str | None = None
+    tells_timeout: bool = False
+
+    def message(self, rest: str, correlation_id: str, ttl_ms: int | None, body: bytes) -> Publish:
+        """Give one of them; ``rest`` is what follows in its routing key, ``ttl_ms`` as ``Publish.expiration_ms``."""
+        return Publish(
+            self.exchange,
+            self.key + rest,
+            body,
+            mandatory=self.mandatory,
+            correlation_id=correlation_id,
+            reply_to=self.reply_to,
+            expiration_ms=ttl_ms,
+            timeout_ms=ttl_ms if self.tells_timeout else None,
+            user_id=self.user_id,
+        )
+
+
 class Delivery:
     """
     One message that a consumer was handed (``basic.deliver``).
@@ -196,6 +228,24 @@ class Session(Protocol):
 
     def publish(self, message: Publish) -> bool:
         """Queue a publish. False: this session is gone and nothing was queued."""
+        ...
+
+    def publish_like(
+        self,
+        template: Template,
+        rest: str,
+        correlation_id: str,
+        ttl_ms: int | None,
+        body: bytes,
+        *,
+        acks: Delivery | None = None,
+    ) -> bool:
+        """
+        Do what ``publish(template.message(...))`` does, at a third of the cost.
+
+        Args:
+            acks: A delivery to acknowledge as well, behind the message.
+        """
         ...
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:

@@ -9,6 +9,7 @@ all, since waking the owner to write costs more than the write. What is rare is 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 
 from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
 from . import codec
-from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Plan, Publish, QueueFacts
+from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Plan, Publish, QueueFacts, Template
 from .driver import IOThread
 from .rabbitmq import BrokerURL, Link, check_tls, dial, parse_urls
 from .tags import Confirms, Recent, Unacked, find_refused
@@ -100,6 +101,9 @@ class Engine:
         self._last_read = self._last_write = 0.0
         self._burst_until = 0.0
         self._is_watching = False
+        self._feeding: int | None = None  # the thread that does
+        self._due = 0.0  # when there is more to do than to read and to write
+        self._is_woken = False
         self.stats: Counter[str] = Counter()
 
     @property
@@ -133,6 +137,7 @@ class Engine:
 
     def wake(self) -> None:
         """Have the listener's ``on_tick`` called soon."""
+        self._is_woken = True
         driver = self._driver
         if driver is not None:
             driver.wake()
@@ -156,6 +161,8 @@ class Engine:
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it; whoever holds the wire writes for all."""
         # Not by a lone acquire(): a signal handler that raises between that and the release would leave it locked.
+        if self._feeding == threading.get_ident():
+            return  # that ends with a flush, for all that the listener was told
         while self._has_output() and not self._wire.locked():
             with self._wire:
                 self._write()
@@ -225,21 +232,25 @@ class Engine:
 
     def tick(self, now: float) -> float | None:
         """Do what is due. Gives the time of the next thing to do."""
+        if self._is_woken or now >= self._due:
+            self._is_woken = False  # before anything is done: whoever wakes us meanwhile is not overlooked
+            self._due = self._do_what_is_due(now)
+        self._is_watching = now < self._burst_until
+        # After that: who counted on it has written before.
+        self.flush()
+        due = min(self._due, now + FLUSH_SECONDS) if self._is_watching else self._due
+        return None if due == math.inf else due
+
+    def _do_what_is_due(self, now: float) -> float:
         while self._posted:
             self._guarded(self._posted.popleft())
         self._guarded(lambda: self._tick(now))
-        due: list[float | None] = []
+        due: list[float | None] = [math.inf]
         if self._state != "closed":
             self._guarded(lambda: due.append(self._listener.on_tick(now)))
-        self._is_watching = now < self._burst_until
-        if self._is_watching:
-            due.append(now + FLUSH_SECONDS)
-        # After that: who counted on it has written before.
-        self.flush()
         # Last: what went wrong in any of these steps has left something to do.
         due.append(self._next_event())
-        times = [each for each in due if each is not None]
-        return min(times) if times else None
+        return min(each for each in due if each is not None)
 
     def _guarded(self, step: Callable[[], object]) -> None:
         """Run one step; a bug in it ends the connection, never the thread that owns it."""
@@ -284,6 +295,14 @@ class Engine:
             events = session.link.decoder.feed(data)
         except codec.FrameError as exc:
             raise ConnectionLost(f"the broker at {session.link.where} does not speak AMQP: {exc}") from exc
+        self._feeding = threading.get_ident()
+        try:
+            self._tell(session, events)
+        finally:
+            self._feeding = None
+        self.flush()
+
+    def _tell(self, session: _Session, events: list[codec.Event]) -> None:
         deliveries: list[Delivery] = []
         for event in events:
             if type(event) is Delivery:
@@ -297,7 +316,6 @@ class Engine:
             self._listener.on_deliveries(session, deliveries)
             if len(deliveries) > 1:
                 self._burst_until = self._last_read + BURST_SECONDS
-        self.flush()
 
     def _handle(self, session: _Session, event: codec.Event) -> None:
         if isinstance(event, codec.Confirm):
@@ -429,6 +447,7 @@ class Engine:
             if session is None or self._session is not session:
                 return
             self._session = None
+            self._is_woken = True
             self._outbox.clear()
             self._unsent = None
             closing = self._state == "closing"
@@ -505,6 +524,33 @@ class _Session:
             # Encoded under the lock: the channel may be another the moment after.
             self._put(self.link.encoder.publish(self.link.publisher, message))
             self._recent.add(message)
+        return True
+
+    def publish_like(
+        self,
+        template: Template,
+        rest: str,
+        correlation_id: str,
+        ttl_ms: int | None,
+        body: bytes,
+        *,
+        acks: Delivery | None = None,
+    ) -> bool:
+        engine = self._engine
+        with engine._lock:
+            if self._is_gone():
+                engine.stats["dropped_acks"] += acks is not None
+                return False
+            if self._held is not None:
+                self._held.append((template.message(rest, correlation_id, ttl_ms, body), None))
+            else:
+                link = self.link
+                data = link.encoder.publish_like(link.publisher, template, rest, correlation_id, ttl_ms, body)
+                engine._outbox.append(data)
+                engine._queued += len(data)
+                self._recent.add_like(template, rest, correlation_id, ttl_ms, body)
+            if acks is not None:
+                self.unacked.due.add(acks.tag)
         return True
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:

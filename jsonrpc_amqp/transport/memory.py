@@ -26,7 +26,18 @@ from time import monotonic
 from typing import Any
 
 from ..errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
-from .base import DELIVERY_COUNT, DIRECT_REPLY_TO, Delivery, Listener, Outcome, Plan, Publish, QueueFacts, Returned
+from .base import (
+    DELIVERY_COUNT,
+    DIRECT_REPLY_TO,
+    Delivery,
+    Listener,
+    Outcome,
+    Plan,
+    Publish,
+    QueueFacts,
+    Returned,
+    Template,
+)
 from .tags import unroutable
 
 logger = logging.getLogger(__name__)
@@ -285,6 +296,21 @@ class MemorySession:
             elif error is not None:
                 self._post(self._listener.on_refused, self, error, message)
             return True
+
+    def publish_like(
+        self,
+        template: Template,
+        rest: str,
+        correlation_id: str,
+        ttl_ms: int | None,
+        body: bytes,
+        *,
+        acks: Delivery | None = None,
+    ) -> bool:
+        published = self.publish(template.message(rest, correlation_id, ttl_ms, body))
+        if acks is not None:
+            self.ack(acks)
+        return published
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
         with self._broker.lock:
