@@ -128,7 +128,7 @@ class Engine:
             self._retry_at = time.monotonic()
             if self._driver is None:
                 self._driver = IOThread(self, name=f"{self._name}-io")
-        self._driver.wake()
+        self.wake()
 
     @property
     def owner(self) -> int | None:
