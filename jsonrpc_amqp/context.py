@@ -51,7 +51,7 @@ class NoEnvelope:
         """There is no message."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """
     The request that is being served.

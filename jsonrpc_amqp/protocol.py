@@ -419,8 +419,13 @@ def answer(delivery: Delivery, body: bytes, *, route: Route, now: float, deadlin
         body,
         mandatory=route.mandatory,
         correlation_id=delivery.correlation_id,
-        expiration_ms=None if deadline is None else milliseconds(deadline - now),
+        expiration_ms=time_of_answer(deadline, now),
     )
+
+
+def time_of_answer(deadline: float | None, now: float) -> int | None:
+    """Give how long an answer may wait for its caller, in whole milliseconds; see ``answer``."""
+    return None if deadline is None else milliseconds(deadline - now)
 
 
 def reply_to_filter(allowed: str | Pattern[str] | Callable[[str], bool] | None) -> Callable[[str], bool] | None:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from . import context, protocol
-from .dialects import Inbound, MalformedEnvelope, ServerDialect
+from .dialects import MalformedEnvelope, ServerDialect
 from .dispatch import internal_error, too_large
 from .errors import MessageTooLarge, NotConnected, TransportError
-from .transport.base import Delivery, Plan, Publish, Returned, Session, Transport
+from .jobs import PATIENCE, Job, Jobs, Returned
+from .transport.base import Delivery, Plan, Publish, Session, Template, Transport
+from .transport.base import Returned as ReturnedMessage
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
@@ -30,8 +29,6 @@ _CANCEL_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 # Whoever deletes the exchange or the binding cuts the service off, and nobody is told. Two small requests each time.
 _RENEW_SECONDS = 1.0
-# A request that came back and runs for so long is not what ended its server, most likely.
-_LONG_SECONDS = 5.0
 _COUNTERS = dict.fromkeys(
     (
         "received",
@@ -85,8 +82,8 @@ class Serving:
         self._allowed = allowed
         self._dialect = dialect
         self._pid: int | None = None
-        self._jobs: SimpleQueue[_Job | _Returned | None] = SimpleQueue()
-        self._returned = _Returned(concurrency)
+        self._jobs = Jobs(concurrency)
+        self._returned = Returned(concurrency)
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -98,7 +95,8 @@ class Serving:
         self._cancelled = False
         self._stopped = False
         self._running = 0
-        self._not_begun: list[_Job] = []
+        self._not_begun: list[Job] = []
+        self._templates: dict[tuple[str, bool], Template] = {}
         self._stats: Counter[str] = Counter()
 
     # -- what a server asks -------------------------------------------------------------------------------
@@ -170,8 +168,7 @@ class Serving:
             self._changed.notify_all()
         if not drained:
             log.warning("%d handlers still run after %g s; their requests go back to the queue", self._running, grace)
-        for _thread in self._threads:
-            self._jobs.put(None)
+        self._jobs.end()
         self._transport.close(_CLOSE_SECONDS)
         return drained
 
@@ -224,20 +221,21 @@ class Serving:
         if not quiet:
             log.warning("%s; what was not acknowledged is delivered again", error)
 
-    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
+    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> float | None:
         received = time.monotonic()
         with self._lock:
             self._stats["received"] += len(deliveries)
-        put = self._jobs.put
+        jobs: list[Job | Returned] = []
         for delivery in deliveries:
-            job = _Job(self._service, session, delivery, protocol.deadline_of(delivery, received))
+            job = Job(self._service, session, delivery, protocol.deadline_of(delivery, received))
             if not delivery.redelivered:
-                put(job)
+                jobs.append(job)
                 continue
             job.returns = delivery.delivery_count
-            self._let_begin(self._returned.add(job))
+            jobs += [self._returned] * self._returned.add(job)
+        return received + PATIENCE if self._jobs.put(jobs) else None
 
-    def on_returned(self, session: Session, returned: Returned) -> None:
+    def on_returned(self, session: Session, returned: ReturnedMessage) -> None:
         self._count("dropped_replies")
         log.info("nobody awaits the answer for %s any more", protocol.printable(returned.routing_key))
 
@@ -261,13 +259,14 @@ class Serving:
 
     def on_tick(self, now: float) -> float | None:
         self._let_begin(self._returned.overdue(now))
+        due = [now + PATIENCE] if self._jobs.hurry() else []
         session = self._session
-        if session is None or self._draining:
-            return None
-        if now >= self._renew_at:
-            self._renew_at = now + _RENEW_SECONDS
-            session.renew()
-        return self._renew_at
+        if session is not None and not self._draining:
+            if now >= self._renew_at:
+                self._renew_at = now + _RENEW_SECONDS
+                session.renew()
+            due.append(self._renew_at)
+        return min(due, default=None)
 
     # -- the handlers' threads ----------------------------------------------------------------------------
 
@@ -278,7 +277,7 @@ class Serving:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if isinstance(job, _Job):
+            if isinstance(job, Job):
                 self._run(job)
             elif (returned := job.take()) is not None:
                 try:
@@ -288,22 +287,27 @@ class Serving:
                     self._let_begin(job.end(returned))
 
     def _let_begin(self, count: int) -> None:
-        for _ in range(count):
-            self._jobs.put(self._returned)
+        if count:
+            self._jobs.put([self._returned] * count)
 
-    def _run(self, job: _Job) -> None:
+    def _run(self, job: Job) -> None:
         if not self._begin_job(job):
             return
+        began = time.monotonic()
         try:
-            self._serve(job)
+            self._serve(job, began)
         except Exception:
             log.exception("unexpected error while serving a request; it is acknowledged")
             self._count("failed")
             job.settle()
         finally:
             self._end_job()
+        # Amid a burst one write for several answers is worth a millisecond; if that is not sure, each has its own.
+        if not self._jobs or not job.session.flush_soon():
+            job.session.flush()
+        self._jobs.ran(time.monotonic() - began)
 
-    def _begin_job(self, job: _Job) -> bool:
+    def _begin_job(self, job: Job) -> bool:
         with self._lock:
             if job.session is not self._session:
                 self._stats["abandoned"] += 1
@@ -323,10 +327,10 @@ class Serving:
             if self._draining:
                 self._changed.notify_all()
 
-    def _serve(self, job: _Job) -> None:
+    def _serve(self, job: Job, now: float) -> None:
         if job.redelivered:
             self._count("redelivered")
-        if job.deadline is not None and time.monotonic() >= job.deadline:
+        if job.deadline is not None and now >= job.deadline:
             self._count("expired")
             log.info("skipped a request that expired while it was queued here (%s)", _shown(job))
         else:
@@ -336,11 +340,8 @@ class Serving:
                 self._count("malformed")
                 log.warning("dropped a malformed request (%s): %s", _shown(job), exc)
         job.settle()
-        # Amid a burst one write for several answers is worth a millisecond; if that is not sure, each has its own.
-        if self._jobs.empty() or not job.session.flush_soon():
-            job.session.flush()
 
-    def _serve_in_time(self, job: _Job) -> None:
+    def _serve_in_time(self, job: Job) -> None:
         if self._dialect is not None and job.delivery.body is not None:
             job.inbound = self._dialect.read(job.delivery, job.delivery.body)
         answer = self._answer_to(job)
@@ -349,7 +350,7 @@ class Serving:
         if job.is_dead:
             self._count("dead_lettered")
 
-    def _answer_to(self, job: _Job) -> bytes | None:
+    def _answer_to(self, job: Job) -> bytes | None:
         delivery = job.delivery
         if delivery.body is None:
             return too_large(delivery.size, self._max_size)
@@ -365,11 +366,11 @@ class Serving:
             return self._refuse(job.body)
         return self._dispatch(job, job.body)
 
-    def _is_at_limit(self, job: _Job) -> bool:
+    def _is_at_limit(self, job: Job) -> bool:
         limit = self._plan.delivery_limit
         return limit is not None and job.returns >= limit
 
-    def _dispatch(self, job: _Job, body: bytes) -> bytes | None:
+    def _dispatch(self, job: Job, body: bytes) -> bytes | None:
         token = context.enter(context.Request(None, None, False, job))
         try:
             answer = self._dispatcher(body)
@@ -385,7 +386,7 @@ class Serving:
             return internal_error(f"the answer has {len(answer)} bytes, over the cap of {self._max_size}")
         return answer
 
-    def _answer(self, job: _Job, body: bytes) -> None:
+    def _answer(self, job: Job, body: bytes) -> None:
         delivery, inbound = job.delivery, job.inbound
         route = self._route(delivery) if inbound is None or inbound.route is None else inbound.route
         if route is None:
@@ -396,10 +397,27 @@ class Serving:
                 protocol.printable(delivery.reply_to or ""),
             )
             return
-        message = protocol.answer(delivery, body, route=route, now=time.monotonic(), deadline=job.deadline)
-        if inbound is not None:
-            message.body, message.content_type = inbound.answer(body), inbound.content_type
-        self._count("answered" if job.session.publish(message) else "dropped_replies")
+        self._count("answered" if self._publish_answer(job, route, body) else "dropped_replies")
+
+    def _publish_answer(self, job: Job, route: protocol.Route, body: bytes) -> bool:
+        delivery, inbound, now = job.delivery, job.inbound, time.monotonic()
+        if inbound is not None or delivery.correlation_id is None:
+            message = protocol.answer(delivery, body, route=route, now=now, deadline=job.deadline)
+            if inbound is not None:
+                message.body, message.content_type = inbound.answer(body), inbound.content_type
+            return job.session.publish(message)
+        acks = None if job.is_settled or job.is_dead else delivery
+        job.is_settled = job.is_settled or acks is not None
+        ttl = protocol.time_of_answer(job.deadline, now)
+        template = self._template(route)
+        return job.session.publish_like(template, route.routing_key, delivery.correlation_id, ttl, body, acks=acks)
+
+    def _template(self, route: protocol.Route) -> Template:
+        kind = route.exchange, route.mandatory
+        template = self._templates.get(kind)
+        if template is None:
+            template = self._templates[kind] = Template(route.exchange, mandatory=route.mandatory)
+        return template
 
     def _route(self, delivery: Delivery) -> protocol.Route | None:
         return protocol.reply_route(
@@ -427,151 +445,15 @@ class Serving:
             self._cancelled = True
             jobs, self._not_begun = self._not_begun, []
         # Only now: a request given back to a queue that we still consume would come straight back.
-        self._give_back(jobs + self._take_jobs())
-
-    def _take_jobs(self) -> list[_Job]:
-        jobs = self._returned.take_all()
-        while True:
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                return jobs
-            if isinstance(job, _Job):
-                jobs.append(job)
+        self._give_back(jobs + self._returned.take_all() + self._jobs.take_all())
 
     @staticmethod
-    def _give_back(jobs: list[_Job]) -> None:
+    def _give_back(jobs: list[Job]) -> None:
         for job in jobs:
             job.session.requeue(job.delivery)
         for session in {job.session for job in jobs}:
             session.flush()
 
 
-def _shown(job: _Job) -> str:
+def _shown(job: Job) -> str:
     return protocol.printable(job.routing_key)
-
-
-class _Returned:
-    """
-    The requests that came back to the queue, of which few at a time are to run: one, and one more for each that ends.
-
-    One of them may be what ended the server that had it. Had all begun at once, all would be back once more, and be
-    refused with it in the end; so each time some get through, whichever is the culprit. One that takes long is not
-    waited for: what kills, mostly kills soon, and a handler that hangs must not hold up the others.
-
-    Args:
-        most: How many may run at a time in the end.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._jobs: list[_Job] = []
-        self._begun: dict[_Job, float] = {}
-        self._width = 1
-        self._granted = 0
-
-    def add(self, job: _Job) -> int:
-        """Take one in. Gives how many handlers may ``take`` one now, besides those that may already."""
-        with self._lock:
-            self._jobs.append(job)
-            return self._grant()
-
-    def take(self) -> _Job | None:
-        """Give one of those that came back least often; None: there is none left."""
-        with self._lock:
-            self._granted = max(0, self._granted - 1)
-            if not self._jobs:
-                return None
-            position = min(range(len(self._jobs)), key=lambda each: (self._jobs[each].returns, random.random()))
-            job = self._jobs.pop(position)
-            self._begun[job] = time.monotonic()
-            return job
-
-    def end(self, job: _Job) -> int:
-        """Note that one has ended, and this process has not; gives as ``add`` does."""
-        with self._lock:
-            del self._begun[job]
-            self._width = min(self._width + 1, self._most) if self._jobs or self._begun else 1
-            return self._grant()
-
-    def overdue(self, now: float) -> int:
-        """Wait no longer for those that take long; gives as ``add`` does."""
-        if not self._jobs:
-            return 0
-        with self._lock:
-            return self._grant(now)
-
-    def take_all(self) -> list[_Job]:
-        """Give what is left; nobody may take one any more."""
-        with self._lock:
-            jobs, self._jobs = self._jobs, []
-            self._granted = 0
-            return jobs
-
-    def _grant(self, now: float | None = None) -> int:
-        long_ago = (time.monotonic() if now is None else now) - _LONG_SECONDS
-        running = sum(begun > long_ago for begun in self._begun.values())
-        count = max(0, min(len(self._jobs), self._width - running) - self._granted)
-        self._granted += count
-        return count
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """
-    One request: what a handler may ask about it (``context.Envelope``), and how the broker is told of its end.
-
-    Attributes:
-        returns: How often it came back to the queue, where that counts.
-        is_settled: The broker was told.
-        is_dead: It is to be rejected: what it asks for will not be done.
-        inbound: What a dialect made of it; None: it is JSON-RPC as it is.
-    """
-
-    service: str
-    session: Session
-    delivery: Delivery
-    deadline: float | None
-    returns: int = 0
-    is_settled: bool = False
-    is_dead: bool = False
-    inbound: Inbound | None = None
-
-    @property
-    def body(self) -> bytes:
-        """The JSON-RPC request; empty where it was too large to keep."""
-        return (self.delivery.body or b"") if self.inbound is None else self.inbound.body
-
-    @property
-    def routing_key(self) -> str:
-        return self.delivery.routing_key
-
-    @property
-    def headers(self) -> Mapping[str, Any]:
-        return self.delivery.headers
-
-    @property
-    def user_id(self) -> str | None:
-        return self.delivery.user_id
-
-    @property
-    def redelivered(self) -> bool:
-        return self.delivery.redelivered
-
-    def acknowledge(self) -> None:
-        self.settle()
-        self.session.flush()
-
-    def dead_letter(self) -> None:
-        self.is_dead = True
-
-    def settle(self) -> None:
-        """Acknowledge or reject it, once."""
-        if self.is_settled:
-            return
-        self.is_settled = True
-        if self.is_dead:
-            self.session.reject(self.delivery)
-        else:
-            self.session.ack(self.delivery)

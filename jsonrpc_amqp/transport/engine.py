@@ -309,13 +309,18 @@ class Engine:
                 deliveries.append(event)
                 continue
             if deliveries:
-                self._listener.on_deliveries(session, deliveries)
+                self._tell_deliveries(session, deliveries)
                 deliveries = []
             self._handle(session, event)
         if deliveries:
-            self._listener.on_deliveries(session, deliveries)
-            if len(deliveries) > 1:
-                self._burst_until = self._last_read + BURST_SECONDS
+            self._tell_deliveries(session, deliveries)
+
+    def _tell_deliveries(self, session: _Session, deliveries: list[Delivery]) -> None:
+        due = self._listener.on_deliveries(session, deliveries)
+        if due is not None and due < self._due:
+            self._due = due
+        if len(deliveries) > 1:
+            self._burst_until = self._last_read + BURST_SECONDS
 
     def _handle(self, session: _Session, event: codec.Event) -> None:
         if isinstance(event, codec.Confirm):
