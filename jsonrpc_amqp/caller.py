@@ -450,6 +450,14 @@ class Caller:
         self._fail(refused)
         session.flush()
 
+    has_work = False
+
+    def take_work(self) -> None:
+        """Nothing that a client does for the answers is worth a thread of its own."""
+
+    def hand_over(self, *, late: bool) -> None:
+        """There is nothing."""
+
     def on_tick(self, now: float) -> float | None:
         with self._lock:
             near, expired = self._pending.due(now)

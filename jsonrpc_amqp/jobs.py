@@ -15,10 +15,15 @@ from .transport.base import Delivery, Session
 
 # A request that came back and runs for so long is not what ended its server, most likely.
 _LONG_SECONDS = 5.0
-# A method that takes no longer is done before another thread would be awake.
-_QUICK_SECONDS = 0.0005
-# So many of them in a row make a server whose methods are quick.
+# What takes no longer is done before another thread would be of use.
+_QUICK_SECONDS = 0.00025
+# Methods are quick after so many runs that were; one run that was not takes back as many as here,
 _QUICK_RUNS = 64
+_COST_OF_SLOW = 32
+# so that one in thirty may take longer: any is held up now and then by what else the machine does.
+_MOST_CREDIT = 2 * _QUICK_RUNS
+# What comes after a longer pause is worth a thread: the one that stands by for the owner would wake in vain.
+_RARE_SECONDS = 0.02
 # After this time without an end of what runs, another thread is woken all the same.
 PATIENCE = 0.001
 
@@ -88,7 +93,8 @@ class Jobs:
     What waits for a handler's thread; the threads sleep in ``get``.
 
     Waking one costs as much as a short method does, and threads that are awake together take the interpreter from one
-    another. So where methods have been quick, one thread is woken, and others if it does not get on.
+    another. So where methods have been quick, and requests come one upon the other, none is woken: the owner of the
+    connection does the work itself, as long as that lasts.
 
     Args:
         threads: How many call ``get``.
@@ -99,20 +105,53 @@ class Jobs:
         self._waiting: deque[Job | Returned | None] = deque()
         self._beds: list[threading.Lock] = []  # of those who sleep; the last to go to sleep is the first to be woken
         self._oldest: Job | Returned | None = None
-        self._slow_runs = _QUICK_RUNS
+        self._credit = 0
+        self._last_put = 0.0
+        self.are_quick = False
+        """No thread was woken for what was put last; ``hand_over`` does."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, jobs: Sequence[Job | Returned | None]) -> bool:
+    def put(self, jobs: Sequence[Job | Returned | None], now: float) -> bool:
         """Add some. True: ``hurry`` is to be called after ``PATIENCE``."""
+        self.are_quick = self._credit >= _QUICK_RUNS and now - self._last_put < _RARE_SECONDS
+        self._last_put = now
         self._waiting.extend(jobs)
-        if self._slow_runs > 0:
+        if not self.are_quick:
             self._wake(len(jobs))
-            return False
-        if len(self._beds) == self._threads:
+        return self.are_quick
+
+    def put_returned(self, marks: Sequence[Returned]) -> None:
+        """Add some of those, which are never quick: one of the requests may be what ends a server."""
+        self._waiting.extend(marks)
+        self._wake(len(marks))
+
+    def take_quick(self) -> Job | None:
+        """Take the oldest for the owner of the connection; None: there is none for it."""
+        try:
+            job = self._waiting.popleft()
+        except IndexError:
+            return None
+        if isinstance(job, Job):
+            return job
+        self.put_back(job)
+        return None
+
+    def put_back(self, job: Job | Returned | None) -> None:
+        """Put back what was taken too early, for a thread that is woken for it."""
+        self.are_quick = False
+        self._waiting.appendleft(job)
+        self._wake(1)
+
+    def hand_over(self, *, late: bool) -> None:
+        """Wake threads for what waits; ``late``: because something that was to be quick is not."""
+        self.are_quick = False
+        if late:
+            self._credit = 0
+            self._wake(len(self._waiting))
+        elif len(self._beds) == self._threads:
             self._wake(1)
-        return True
 
     def get(self) -> Job | Returned | None:
         """Take the oldest; waits until there is one."""
@@ -131,15 +170,15 @@ class Jobs:
 
     def end(self) -> None:
         """Have each thread get None, once what waits is taken."""
-        self.put([None] * self._threads)
+        self._waiting.extend([None] * self._threads)
         self._wake(self._threads)
 
     def ran(self, seconds: float) -> None:
         """Note how long a job took."""
         if seconds > _QUICK_SECONDS:
-            self._slow_runs = _QUICK_RUNS
-        elif self._slow_runs > 0:
-            self._slow_runs -= 1
+            self._credit = max(0, self._credit - _COST_OF_SLOW)
+        elif self._credit < _MOST_CREDIT:
+            self._credit += 1
 
     def hurry(self) -> bool:
         """Wake more threads if nothing was taken since the last time. True: to be called again after ``PATIENCE``."""

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from . import context, protocol
 from .dialects import MalformedEnvelope, ServerDialect
@@ -95,6 +96,8 @@ class Serving:
         self._cancelled = False
         self._stopped = False
         self._running = 0
+        self._waiting = 0  # threads that have a request and may not begin it yet
+        self._owners_at_work: set[int] = set()  # threads that own the connection, or did, and run a handler
         self._not_begun: list[Job] = []
         self._templates: dict[tuple[str, bool], Template] = {}
         self._stats: Counter[str] = Counter()
@@ -149,7 +152,7 @@ class Serving:
         Raises:
             RuntimeError: Called by a handler, which it would wait for.
         """
-        if threading.current_thread() in self._threads:
+        if threading.current_thread() in self._threads or threading.get_ident() in self._owners_at_work:
             raise RuntimeError(
                 "stop() inside a handler would wait for that handler; have another thread call it: "
                 "threading.Thread(target=server.stop).start()"
@@ -225,15 +228,15 @@ class Serving:
         received = time.monotonic()
         with self._lock:
             self._stats["received"] += len(deliveries)
-        jobs: list[Job | Returned] = []
+        jobs: list[Job] = []
         for delivery in deliveries:
             job = Job(self._service, session, delivery, protocol.deadline_of(delivery, received))
             if not delivery.redelivered:
                 jobs.append(job)
                 continue
             job.returns = delivery.delivery_count
-            jobs += [self._returned] * self._returned.add(job)
-        return received + PATIENCE if self._jobs.put(jobs) else None
+            self._let_begin(self._returned.add(job))
+        return received + PATIENCE if self._jobs.put(jobs, received) else None
 
     def on_returned(self, session: Session, returned: ReturnedMessage) -> None:
         self._count("dropped_replies")
@@ -257,6 +260,19 @@ class Serving:
         if congested:
             log.warning("the broker takes no answers for now; they wait")
 
+    @property
+    def has_work(self) -> bool:
+        return self._jobs.are_quick and len(self._jobs) > 0
+
+    def take_work(self) -> Callable[[], None] | None:
+        while (job := self._jobs.take_quick()) is not None:
+            if self._begin_job(job, may_wait=False):
+                return partial(self._run_here, job)
+        return None
+
+    def hand_over(self, *, late: bool) -> None:
+        self._jobs.hand_over(late=late)
+
     def on_tick(self, now: float) -> float | None:
         self._let_begin(self._returned.overdue(now))
         due = [now + PATIENCE] if self._jobs.hurry() else []
@@ -278,21 +294,27 @@ class Serving:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             if isinstance(job, Job):
-                self._run(job)
+                if self._begin_job(job):
+                    self._run(job)
             elif (returned := job.take()) is not None:
                 try:
-                    self._run(returned)
+                    if self._begin_job(returned):
+                        self._run(returned)
                 finally:
                     # Behind what waits: none of those that came back is more urgent than what did not.
                     self._let_begin(job.end(returned))
 
     def _let_begin(self, count: int) -> None:
         if count:
-            self._jobs.put([self._returned] * count)
+            self._jobs.put_returned([self._returned] * count)
+
+    def _run_here(self, job: Job) -> None:
+        thread = threading.get_ident()
+        self._owners_at_work.add(thread)
+        self._run(job)
+        self._owners_at_work.discard(thread)
 
     def _run(self, job: Job) -> None:
-        if not self._begin_job(job):
-            return
         began = time.monotonic()
         try:
             self._serve(job, began)
@@ -307,8 +329,16 @@ class Serving:
             job.session.flush()
         self._jobs.ran(time.monotonic() - began)
 
-    def _begin_job(self, job: Job) -> bool:
-        with self._lock:
+    def _begin_job(self, job: Job, *, may_wait: bool = True) -> bool:
+        with self._changed:
+            # Only where the owner of the connection runs one, too, are there more threads than may run.
+            while self._running >= self._concurrency:
+                if not may_wait:
+                    self._jobs.put_back(job)
+                    return False
+                self._waiting += 1
+                self._changed.wait()
+                self._waiting -= 1
             if job.session is not self._session:
                 self._stats["abandoned"] += 1
                 return False
@@ -324,7 +354,7 @@ class Serving:
     def _end_job(self) -> None:
         with self._lock:
             self._running -= 1
-            if self._draining:
+            if self._draining or self._waiting:
                 self._changed.notify_all()
 
     def _serve(self, job: Job, now: float) -> None:

@@ -166,6 +166,14 @@ class Recorder:
     def on_congested(self, session: Session, congested: bool) -> None:
         pass
 
+    has_work = False
+
+    def take_work(self) -> None:
+        return None
+
+    def hand_over(self, *, late: bool) -> None:
+        raise AssertionError("there was no work")
+
     def on_tick(self, now: float) -> float | None:
         self._write_down(self.ticks, now)
         due = self.due

@@ -341,6 +341,23 @@ class Listener(Protocol):
         """``session.congested`` changed."""
         ...
 
+    @property
+    def has_work(self) -> bool:
+        """True when ``take_work`` has something to give, most likely."""
+        ...
+
+    def take_work(self) -> Callable[[], object] | None:
+        """
+        Give some work that the owner of the connection may do itself, as it is quick, most likely.
+
+        If it is not, another thread becomes the owner. It raises nothing.
+        """
+        ...
+
+    def hand_over(self, *, late: bool) -> None:
+        """Have other threads do that work: the owner cannot; or, ``late``, what it took last was not quick."""
+        ...
+
     def on_tick(self, now: float) -> float | None:
         """Do what is due; give the monotonic time of the next thing to do, or None."""
         ...

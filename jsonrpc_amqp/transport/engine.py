@@ -230,6 +230,19 @@ class Engine:
         if session is not None:
             self._guarded(lambda: self._read(session))
 
+    @property
+    def has_work(self) -> bool:
+        """Whether the listener has work that its owner may do."""
+        return self._listener.has_work
+
+    def take_work(self) -> Callable[[], object] | None:
+        """Take some of that."""
+        return self._listener.take_work()
+
+    def hand_over(self, *, late: bool) -> None:
+        """Leave it to others."""
+        self._guarded(lambda: self._listener.hand_over(late=late))
+
     def tick(self, now: float) -> float | None:
         """Do what is due. Gives the time of the next thing to do."""
         if self._is_woken or now >= self._due:

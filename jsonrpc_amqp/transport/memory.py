@@ -455,6 +455,8 @@ class MemorySession:
             deliveries, self._arrived = self._arrived, []
         if deliveries:
             self._owner.tick_by(self._listener.on_deliveries(self, deliveries))
+            if self._listener.has_work:
+                self._listener.hand_over(late=False)
 
     def _stop_consuming(self) -> None:
         self._broker.direct.pop(self._direct or "", None)
