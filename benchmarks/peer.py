@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from jsonrpc_amqp import Client, Server
@@ -73,28 +74,27 @@ def one_at_a_time(client: Client, calls: int) -> dict[str, Any]:
 
 
 def many_at_a_time(client: Client, calls: int, in_flight: int) -> dict[str, Any]:
-    """Keep ``in_flight`` calls on their way."""
+    """Keep ``in_flight`` calls on their way: each answer makes the next call."""
     now, times, bad = time.perf_counter_ns, [], [0]
-    room = threading.Semaphore(in_flight)
-    all_back = threading.Semaphore(0)
+    todo = iter(range(calls))
+    is_over = threading.Event()
 
-    def submit(i: int) -> None:
-        start = now()
+    def submit_next() -> None:
+        for i in todo:
+            client.submit("add", [i, 1]).add_done_callback(partial(back, i, now()))
+            return
 
-        def back(future: Future[Any]) -> None:
-            times.append(now() - start)
-            bad[0] += future.exception() is not None or future.result() != i + 1
-            room.release()
-            all_back.release()
-
-        client.submit("add", [i, 1]).add_done_callback(back)
+    def back(i: int, start: int, future: Future[Any]) -> None:
+        times.append(now() - start)
+        bad[0] += future.exception() is not None or future.result() != i + 1
+        submit_next()
+        if len(times) == calls:
+            is_over.set()
 
     began = now()
-    for i in range(calls):
-        room.acquire()
-        submit(i)
-    for _ in range(calls):
-        all_back.acquire()
+    for _ in range(in_flight):
+        submit_next()
+    is_over.wait()
     return summary(times, (now() - began) / 1e9, bad[0])
 
 

@@ -518,6 +518,7 @@ class _Session:
         self.generation = generation
         self.opened = time.monotonic()
         self.unacked = Unacked()
+        self._patience = 2 * link.heartbeat or math.inf  # of silence; see ``Engine._is_silent``
         self._recent = Recent()
         self._confirms = Confirms()
         self._held: list[tuple[Publish, Outcome | None]] | None = None
@@ -617,7 +618,7 @@ class _Session:
 
     @property
     def congested(self) -> bool:
-        if not self._is_congested():
+        if not self._blocked and self._engine._queued <= CONGESTED_BYTES:
             return False
         self._held_back = True  # whoever asked waits to be told of the end, which may have come meanwhile
         return self._is_congested()
@@ -641,10 +642,12 @@ class _Session:
         # After a pause of this process, or of the machine, the connection is dead, most likely, and nobody knows yet.
         # Once that was said it has to come true, whatever arrives meanwhile: an answer was not sent because of it.
         engine = self._engine
-        if not self._doomed and engine._session is self and engine._is_silent(self, time.monotonic()):
+        if engine._session is not self or self._doomed:
+            return True
+        if time.monotonic() - engine._last_read > self._patience:
             self._doomed = True
             engine.post(self._end_of_silence)
-        return self._doomed or engine._session is not self
+        return self._doomed
 
     def _end_of_silence(self) -> None:
         where = self.link.where
