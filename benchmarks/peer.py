@@ -5,8 +5,8 @@ One server or one client under load, steered over a line protocol, so that a har
     python benchmarks/peer.py client NAME      prints "@@READY"; answers each line "run CALLS IN_FLIGHT" on its standard
                                                input with one line "@@{json}"; ends at "quit"
 
-Every answer is checked. The environment sets BENCH_AMQP_URL, BENCH_REPLY (topic or direct), BENCH_CONCURRENCY and
-BENCH_PREFETCH.
+Every answer is checked. The environment sets BENCH_AMQP_URL, BENCH_REPLY (topic, queue or direct), BENCH_ROUTE (topic or
+queue), BENCH_CONCURRENCY and BENCH_PREFETCH.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ def many_at_a_time(client: Client, calls: int, in_flight: int) -> dict[str, Any]
 
 def call(name: str) -> None:
     """Answer the harness until it quits."""
-    reply = os.environ.get("BENCH_REPLY", "topic")
-    with Client(URL, name, reply="direct" if reply == "direct" else "topic") as client:
+    reply: Any = os.environ.get("BENCH_REPLY", "topic")
+    route: Any = os.environ.get("BENCH_ROUTE", "topic")
+    with Client(URL, name, reply=reply, route=route) as client:
         say("READY")
         for line in sys.stdin:
             words = line.split()
