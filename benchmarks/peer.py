@@ -5,8 +5,8 @@ One server or one client under load, steered over a line protocol, so that a har
     python benchmarks/peer.py client NAME      prints "@@READY"; answers each line "run CALLS IN_FLIGHT" on its standard
                                                input with one line "@@{json}"; ends at "quit"
 
-Every answer is checked. The environment sets BENCH_AMQP_URL, BENCH_REPLY (topic, queue or direct), BENCH_ROUTE (topic or
-queue), BENCH_CONCURRENCY and BENCH_PREFETCH.
+Every answer is checked. The environment sets BENCH_AMQP_URL, BENCH_REPLY (topic, queue or direct), BENCH_ROUTE (topic
+or queue), BENCH_CONCURRENCY and BENCH_PREFETCH.
 """
 
 from __future__ import annotations

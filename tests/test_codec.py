@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.transport import codec
-from jsonrpc_amqp.transport.base import Delivery, Publish, Returned
+from jsonrpc_amqp.transport.base import Delivery, Publish, Returned, Template
 from jsonrpc_amqp.transport.codec import Confirm, Decoder, Encoder, Event, Frame, FrameError, ReturnEvent
 
 # The smallest that AMQP allows, so that small bodies take several frames.
@@ -258,6 +258,54 @@ def test_py_amqp_reads_a_publish(message: Publish, timeout_ms: int) -> None:
     assert (content.body or b"") == message.body
     sent = {name: value for name, value in as_message(message).properties.items() if value is not None}
     assert content.properties == sent
+
+
+templates = st.builds(
+    Template,
+    names,
+    names.filter(lambda key: len(key.encode("utf-8", "surrogateescape")) < 120) | st.just("100%b%%"),
+    mandatory=st.booleans(),
+    reply_to=st.none() | names,
+    user_id=st.none() | names,
+    tells_timeout=st.booleans(),
+)
+
+
+@given(
+    template=templates,
+    channel=st.integers(1, 65535),
+    calls=st.lists(
+        st.tuples(
+            names.filter(lambda rest: len(rest.encode("utf-8", "surrogateescape")) < 120),
+            names,
+            st.none() | st.integers(1, 0xFFFFFFFF),
+            bodies | st.just(b"%b %s"),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_a_template_gives_the_same_bytes(
+    template: Template, channel: int, calls: list[tuple[str, str, int | None, bytes]]
+) -> None:
+    target = encoder()
+    for call in calls:
+        assert target.publish_like(channel, template, *call) == target.publish(channel, template.message(*call))
+
+
+def test_a_template_is_refused_where_its_message_is() -> None:
+    with pytest.raises(ValueError, match="routing_key: 256 bytes"):
+        encoder().publish_like(1, Template("e", "k" * 200), "r" * 56, "1", None, b"x")
+    with pytest.raises(ValueError, match="correlation_id: 256 bytes"):
+        encoder().publish_like(1, Template("e", "k"), "r", "1" * 256, None, b"x")
+
+
+def test_templates_are_kept_for_a_bounded_number_of_lengths() -> None:
+    target, template = encoder(), Template("e", "k")
+    for rest in range(200):
+        for number in range(1, 12):
+            target.publish_like(1, template, "r" * rest, "1" * number, None, b"x")
+    assert len(target._forms) <= 1000
 
 
 def test_an_empty_body_has_no_body_frame() -> None:

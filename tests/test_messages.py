@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -321,3 +322,30 @@ def test_any_answer_to_a_batch_is_read_or_malformed(body: bytes) -> None:
         return
     assert len(answers) == len(ids)
     assert all(isinstance(answer, (Ok, Error, MalformedReply)) for answer in answers)
+
+
+@given(method=st.text(min_size=1), params=st.none() | st.lists(JSON_VALUES) | st.dictionaries(st.text(), JSON_VALUES))
+def test_the_short_way_writes_what_jsonrpcclient_makes(method: str, params: Any) -> None:
+    try:
+        expected = messages.encode(messages.request_object(method, params, 7))
+    except EncodeError:
+        with pytest.raises(EncodeError):
+            messages.request(method, params, 7)
+    else:
+        assert messages.request(method, params, 7) == expected
+
+
+@given(response=RESPONSES)
+def test_the_short_way_believes_what_the_long_way_does(response: dict[str, Any]) -> None:
+    body = json.dumps(response).encode()
+    try:
+        long_way = messages.parse_response(body, 1)
+    except MalformedReply as error:
+        with pytest.raises(MalformedReply, match=f"^{re.escape(str(error))}$"):
+            messages.result_of(body, 1)
+    else:
+        if isinstance(long_way, Ok):
+            assert messages.result_of(body, 1) == long_way.result
+        else:
+            with pytest.raises(RemoteError):
+                messages.result_of(body, 1)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
@@ -237,7 +238,8 @@ class Engine:
 
     def take_work(self) -> Callable[[], object] | None:
         """Take some of that."""
-        return self._listener.take_work()
+        work = self._listener.take_work()
+        return None if work is None else partial(self._guarded, work)
 
     def hand_over(self, *, late: bool) -> None:
         """Leave it to others."""
