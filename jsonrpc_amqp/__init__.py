@@ -1,9 +1,12 @@
 """JSON-RPC 2.0 over AMQP 0-9-1 (RabbitMQ): register methods as jsonrpcserver does, call them as jsonrpcclient does."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
-from .dead import DeadLetter, DeadLetters, Requeued
-from .dispatch import Dispatcher, global_methods
 from .errors import (
     DELIVERY_LIMIT_REACHED,
     REDELIVERY_REFUSED,
@@ -32,7 +35,11 @@ from .errors import (
     TransportError,
     Unroutable,
 )
-from .server import Server
+
+if TYPE_CHECKING:
+    from .dead import DeadLetter, DeadLetters, Requeued
+    from .dispatch import Dispatcher, global_methods
+    from .server import Server
 
 __version__ = "0.1.0"
 
@@ -76,3 +83,25 @@ __all__ = [
     "current_request",
     "global_methods",
 ]
+
+# Imported when they are asked for. jsonrpcserver takes longer than all the rest together, and a program that only calls
+# has no use for it.
+_LATER = {
+    "DeadLetter": "dead",
+    "DeadLetters": "dead",
+    "Dispatcher": "dispatch",
+    "Requeued": "dead",
+    "Server": "server",
+    "global_methods": "dispatch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -130,3 +130,20 @@ def _is_module(value: object) -> bool:
 def test_version_is_the_one_that_is_packaged() -> None:
     config = (PACKAGE.parent / "setup.cfg").read_text()
     assert f"version = {jsonrpc_amqp.__version__}\n" in config
+
+
+def test_a_program_that_only_calls_does_not_import_what_servers_need() -> None:
+    program = (
+        "import sys, jsonrpc_amqp\n"
+        "jsonrpc_amqp.Client('memory://x', 'S')\n"
+        "assert 'jsonrpcserver' not in sys.modules\n"
+        "assert set(jsonrpc_amqp.__all__) <= set(dir(jsonrpc_amqp))\n"
+        "assert all(getattr(jsonrpc_amqp, name) is not None for name in jsonrpc_amqp.__all__)\n"
+        "assert 'jsonrpcserver' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_the_package_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Clients'"):
+        jsonrpc_amqp.Clients  # noqa: B018
