@@ -1,9 +1,7 @@
 """JSON-RPC 2.0 over AMQP 0-9-1 (RabbitMQ): register methods as jsonrpcserver does, call them as jsonrpcclient does."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib
+import typing
 
 from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
@@ -36,7 +34,7 @@ from .errors import (
     Unroutable,
 )
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from .dead import DeadLetter, DeadLetters, Requeued
     from .dispatch import Dispatcher, global_methods
     from .server import Server
@@ -96,10 +94,10 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
     return value
 
 
