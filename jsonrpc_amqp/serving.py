@@ -437,10 +437,10 @@ class Serving:
                 message.body, message.content_type = inbound.answer(body), inbound.content_type
             return job.session.publish(message)
         acks = None if job.is_settled or job.is_dead else delivery
+        key, ttl = route.routing_key, protocol.time_of_answer(job.deadline, now)
+        sent = job.session.publish_like(self._template(route), key, delivery.correlation_id, ttl, body, acks=acks)
         job.is_settled = job.is_settled or acks is not None
-        ttl = protocol.time_of_answer(job.deadline, now)
-        template = self._template(route)
-        return job.session.publish_like(template, route.routing_key, delivery.correlation_id, ttl, body, acks=acks)
+        return sent
 
     def _template(self, route: protocol.Route) -> Template:
         kind = route.exchange, route.mandatory
