@@ -6,6 +6,8 @@ from .dead import DeadLetter, DeadLetters, Requeued
 from .dispatch import Dispatcher, global_methods
 from .errors import (
     DELIVERY_LIMIT_REACHED,
+    NO_ANSWER,
+    NOT_DELIVERED,
     REDELIVERY_REFUSED,
     AccessRefused,
     Blocked,
@@ -21,6 +23,7 @@ from .errors import (
     MalformedReply,
     MessageTooLarge,
     MethodNotFound,
+    MissingExtra,
     NoDeadLetter,
     NotConnected,
     NotRequeued,
@@ -38,6 +41,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DELIVERY_LIMIT_REACHED",
+    "NOT_DELIVERED",
+    "NO_ANSWER",
     "REDELIVERY_REFUSED",
     "AccessRefused",
     "Batch",
@@ -59,6 +64,7 @@ __all__ = [
     "MalformedReply",
     "MessageTooLarge",
     "MethodNotFound",
+    "MissingExtra",
     "NoDeadLetter",
     "NotConnected",
     "NotRequeued",
