@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import re
 import threading
 from collections import Counter
@@ -76,8 +77,10 @@ class HttpBridge:
             raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
         self._where = protocol.printable(str(self._url.origin()))
         self._timeout = timeout
-        self._headers = {**_HEADERS, **_checked(headers or {})}
-        if self._url.user is not None and "authorization" in map(str.lower, self._headers):
+        # Their names are the same in any case of letters.
+        own = {name.title(): value for name, value in _checked(headers or {}).items()}
+        self._headers = {**_HEADERS, **own}
+        if self._url.user is not None and "Authorization" in own:
             raise ValueError("either a user in the URL or a header Authorization, not both")
         self._max_size = max_size
         self._lock = threading.Lock()
@@ -246,7 +249,8 @@ def _what_happened(exc: Exception) -> str:
     if isinstance(exc, (aiohttp.ClientSSLError, aiohttp.ClientConnectorDNSError)):
         return "cannot be reached: " + ("its TLS failed" if isinstance(exc, aiohttp.ClientSSLError) else "unknown host")
     if isinstance(exc, aiohttp.ClientConnectorError):
-        return f"cannot be reached: {exc.strerror or 'no connection'}"
+        # Its own text has the address in it.
+        return f"cannot be reached: {os.strerror(exc.errno) if exc.errno else 'no connection'}"
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "closed the connection before it had answered"
     if isinstance(exc, aiohttp.ClientPayloadError):

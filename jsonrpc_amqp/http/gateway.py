@@ -96,8 +96,8 @@ class Gateway:
     a batch over its cap; 415 not JSON by its content type; 502 lost on the bus (it may have run); 503 not connected, or
     too many requests; 504 no answer in time.
 
-    It reads nothing of a request for a service that is not allowed, and repeats nothing of any but the ids. There are no
-    CORS headers, and its content type is not for forms, so no page of another origin gets a browser to call it.
+    It reads nothing of a request for a service that is not allowed, and repeats nothing of any but the ids. There are
+    no CORS headers, and its content type is not for forms, so no page of another origin gets a browser to call it.
 
     Args:
         client: Calls the services; it is not closed here, and connects at the first use.
