@@ -253,7 +253,7 @@ def _refused(service: str, asked: bodies.Asked, exc: TransportError) -> _Refused
 
 def _is_json(request: Request) -> bool:
     """Tell whether a request says that its body is JSON, in UTF-8 as all JSON is, and not compressed."""
-    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    kind, _, parameters = ",".join(request.headers.getlist("content-type")).partition(";")
     charset = parameters.strip().lower().replace('"', "")
     return (
         kind.strip().lower() in _CONTENT_TYPES
