@@ -8,7 +8,6 @@ tinyrpc: its ``RPCClient`` calls over RabbitMQ, its ``RPCServer`` serves (its on
 from __future__ import annotations
 
 import logging
-import threading
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as NotInTime  # another than Python's own until 3.11
 from contextlib import suppress
@@ -53,13 +52,25 @@ class AmqpClientTransport(ClientTransport):  # type: ignore[misc]  # it has no t
         return self._calls.send_raw(message) or b""
 
 
-class _Message(Future[bytes]):
-    """A request that an ``RPCServer`` is to answer; its context."""
+class _Context:
+    """
+    What an ``RPCServer`` answers by. Once the last of it is gone, nobody can any more, and whoever waits is told.
 
-    def __init__(self, body: bytes, is_notification: bool) -> None:
-        super().__init__()
-        self.body = body
-        self.is_notification = is_notification
+    The library does not say when it is done with a request without an answer: a notification, or a call with an id of
+    null, which it takes for one.
+    """
+
+    def __init__(self, reply: Future[bytes]) -> None:
+        self.reply = reply
+
+    def __del__(self) -> None:
+        _end(self.reply, b"")
+
+
+def _end(reply: Future[bytes], answer: bytes) -> None:
+    # One that has ended: it was answered before, or nobody waits any more, which was logged.
+    with suppress(InvalidStateError):
+        reply.set_result(answer)
 
 
 class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no type hints
@@ -67,7 +78,7 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
     What an ``RPCServer`` receives from, on a ``Server`` of ours.
 
     An ``RPCServer`` runs one request at a time, unless its ``_spawn`` is overridden; ``concurrency`` is how many it is
-    handed. A notification is acknowledged when the thread that received it receives again.
+    handed. A call is acknowledged after its answer is written, a notification when the ``RPCServer`` is done with it.
 
     Args:
         url, service, options: As for ``Server``. It is started with the first ``receive_message``, or by ``start``.
@@ -75,8 +86,7 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
 
     def __init__(self, url: str = "amqp://", service: str = "", **options: Any) -> None:
         self._server = Server(url, service, dispatcher=self._answer, **options)
-        self._messages: SimpleQueue[_Message | None] = SimpleQueue()
-        self._receiver = threading.local()
+        self._requests: SimpleQueue[tuple[Future[bytes], bytes] | None] = SimpleQueue()
         self._started = False
 
     # -- what RPCServer calls -----------------------------------------------------------------------------
@@ -91,20 +101,17 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
         """
         if not self._started:
             self.start(timeout=None)
-        self._end_notification()
-        while (message := self._messages.get()) is not None:
+        while (request := self._requests.get()) is not None:
+            reply, body = request
             # One that was given up meanwhile is not run.
-            if message.set_running_or_notify_cancel():
-                self._receiver.notification = message if message.is_notification else None
-                return message, message.body
-        self._messages.put(None)
+            if reply.set_running_or_notify_cancel():
+                return _Context(reply), body
+        self._requests.put(None)
         raise EOFError("the transport was stopped")
 
     def send_reply(self, context: Any, reply: bytes) -> None:
         """Answer a request."""
-        # Nobody waits any more: that was logged.
-        with suppress(InvalidStateError):
-            context.set_result(reply)
+        _end(context.reply, reply)
 
     # -- what its owner calls -----------------------------------------------------------------------------
 
@@ -118,7 +125,7 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
         try:
             return self._server.stop(grace)
         finally:
-            self._messages.put(None)
+            self._requests.put(None)
 
     def __enter__(self) -> AmqpServerTransport:
         self._server.__enter__()
@@ -138,18 +145,16 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
             asked = bodies.read(body)
         except RemoteError as refusal:
             return bodies.error(bodies.UNREADABLE, refusal)
-        message = _Message(body, asked.is_notification)
-        self._messages.put(message)
+        reply: Future[bytes] = Future()
+        self._requests.put((reply, body))
         try:
-            answer = message.result(current_request().remaining)
+            answer = reply.result(current_request().remaining)
         except NotInTime:
-            message.cancel()
+            reply.cancel()
             log.warning("the RPCServer had no answer by the deadline of the caller")
-            answer = bodies.error(asked, RemoteError(INTERNAL_ERROR, "Internal error", "no answer in time"))
-        return None if asked.is_notification else answer
-
-    def _end_notification(self) -> None:
-        done: _Message | None = getattr(self._receiver, "notification", None)
-        if done is not None:
-            self._receiver.notification = None
-            self.send_reply(done, b"")
+            answer = b""
+        if asked.is_notification:
+            return None
+        return answer or bodies.error(
+            asked, RemoteError(INTERNAL_ERROR, "Internal error", "the RPCServer gave no answer")
+        )
