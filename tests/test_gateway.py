@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, Client, InvalidName, Server, current_request
+from jsonrpc_amqp.cli.bridging import _listening
 from jsonrpc_amqp.http.gateway import Gateway
 
 from .broker import HOST, Broker
@@ -418,6 +419,13 @@ def test_an_address_that_is_taken() -> None:
         done = run("gateway", "--listen", f"{HOST}:{taken.getsockname()[1]}")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "Address already in use" in done.stderr
+
+
+def test_answers_are_not_held_back() -> None:
+    with _listening(f"{HOST}:0") as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_ipv6(url: str) -> None:

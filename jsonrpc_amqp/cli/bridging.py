@@ -248,9 +248,13 @@ def _listening(listen: str) -> socket.socket:
         raise WrongUsage("--listen takes HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family)
+        sock = socket.create_server((host, int(port)), family=family)
     except OSError as error:
         raise WrongUsage(f"cannot listen at {listen}: {error.strerror}") from None
+    # Connections inherit it. asyncio sets it only where the socket names its protocol, which those of Python do not; an
+    # answer is written in two parts, and the second then waits 40 ms for the other side.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def _shown(sock: socket.socket) -> str:

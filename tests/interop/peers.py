@@ -126,6 +126,14 @@ PEERS: dict[str, Peer] = {
         "pjrpc", python("pjrpc"), _ON, "its `Dispatcher`, [as an adapter](adapters.md)",
         f"{_NULL}. Its `AsyncDispatcher` is not served",
     ),
+    "curl": Peer(
+        "curl", debian("curl"), "calls over HTTP", "`jsonrpc-amqp gateway`, [the gateway](http.md)",
+    ),
+    "pelix http": Peer(
+        "jsonrpclib-pelix", python("jsonrpclib-pelix"), "is called over HTTP",
+        "its `SimpleJSONRPCServer` behind `jsonrpc-amqp bridge`, [the bridge](http.md)",
+        "a call with an id of null: it takes that for a notification. The bridge says that there was no answer",
+    ),
     "RpcClient": Peer(
         "RabbitMQ Java, `RpcClient`", maven(PROGRAMS / "jvm", "amqp-client"), IN, "`peers/jvm`, `RpcClientPeer`",
     ),
