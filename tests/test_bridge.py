@@ -82,7 +82,9 @@ def test_every_form_of_a_call(url: str, bridged: str, reply: Any) -> None:
 
 def test_the_http_server_is_killed_and_restarted(url: str, service: str) -> None:
     port = free_port()
-    with bridge(service, f"http://127.0.0.1:{port}/", url=url), Client(url, service, timeout=10) as client:
+    # So many connections at a time fit into its backlog.
+    few = ["--concurrency", "4"]
+    with bridge(service, f"http://127.0.0.1:{port}/", *few, url=url), Client(url, service, timeout=10) as client:
         with pytest.raises(ServerError) as unreached:
             client.call("whoami")
         assert (unreached.value.code, unreached.value.data) == (NOT_DELIVERED, {"may_have_run": False})

@@ -322,7 +322,7 @@ def test_tinyrpc_server_that_is_interrupted(url: str, service: str, kind: type[R
     methods, ran = RPCDispatcher(), []
     methods.add_method(wait)
 
-    def serve_until_interrupted() -> None:
+    def serve_until_interrupted(client: Client) -> None:
         with tinyrpc_adapter.AmqpServerTransport(url, service) as transport:
             threading.Thread(target=kind(transport, JSONRPCProtocol(), methods).receive_one_message).start()
             client.notify("wait")
@@ -331,7 +331,7 @@ def test_tinyrpc_server_that_is_interrupted(url: str, service: str, kind: type[R
 
     with Client(url, service, timeout=20) as client:
         with pytest.raises(KeyboardInterrupt):
-            serve_until_interrupted()
+            serve_until_interrupted(client)
         again = RPCDispatcher()
         again.add_method(lambda: ran.append(1), "wait")
         with tinyrpc_serving(url, service, again):
