@@ -7,6 +7,8 @@ from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,
+    NO_ANSWER,
+    NOT_DELIVERED,
     REDELIVERY_REFUSED,
     AccessRefused,
     Blocked,
@@ -22,6 +24,7 @@ from .errors import (
     MalformedReply,
     MessageTooLarge,
     MethodNotFound,
+    MissingExtra,
     NoDeadLetter,
     NotConnected,
     NotRequeued,
@@ -43,6 +46,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DELIVERY_LIMIT_REACHED",
+    "NOT_DELIVERED",
+    "NO_ANSWER",
     "REDELIVERY_REFUSED",
     "AccessRefused",
     "Batch",
@@ -64,6 +69,7 @@ __all__ = [
     "MalformedReply",
     "MessageTooLarge",
     "MethodNotFound",
+    "MissingExtra",
     "NoDeadLetter",
     "NotConnected",
     "NotRequeued",

@@ -182,6 +182,29 @@ class Calls:
             raise TypeError(f"send_raw takes bytes, not {type(body).__name__}")
         return self._exchange_bytes(body, messages.classify(body), options)
 
+    def submit_raw(self, body: bytes, **options: Unpack[Options]) -> Future[bytes | None]:
+        """
+        Send bytes as they are; gives at once a future of what ``send_raw`` would give or raise.
+
+        Callbacks of the future as for ``submit``.
+
+        Raises:
+            ClientClosed, MessageTooLarge: At once.
+        """
+        if not isinstance(body, bytes):
+            raise TypeError(f"submit_raw takes bytes, not {type(body).__name__}")
+        kind = messages.classify(body)
+        call = self._make(
+            FutureCall,
+            body,
+            options,
+            qid=protocol.qid_of(kind.id),
+            unanswered=kind.is_notification,
+            parse=lambda reply: None if kind.is_notification else reply,
+        )
+        self._caller.launch(call)
+        return call.future
+
     @property
     def proxy(self) -> Proxy:
         """Methods as attributes: ``client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""

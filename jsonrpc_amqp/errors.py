@@ -24,6 +24,7 @@ Everything that can go wrong, as one tree.
     ├── NoDeadLetter            no dead letter has this key, or several have
     ├── NotRequeued             a dead letter that is not sent again: a call, whose caller is gone
     ├── InvalidName             a service or user name that cannot stand in a routing key
+    ├── MissingExtra            a library is not installed that an optional part needs
     └── EncodeError             params or a result that JSON has no form for
 """
 
@@ -41,6 +42,10 @@ SERVER_ERROR_MIN, SERVER_ERROR_MAX = -32099, -32000
 # Ours, from that range.
 REDELIVERY_REFUSED = -32001
 DELIVERY_LIMIT_REACHED = -32002
+NOT_DELIVERED = -32003
+"""A bridge, a gateway or an adapter could not hand the request on: the method did not run."""
+NO_ANSWER = -32004
+"""It handed the request on, and has no answer: the method may have run."""
 
 
 class JsonRpcAmqpError(Exception):
@@ -61,6 +66,13 @@ class NoDeadLetter(JsonRpcAmqpError, LookupError):
 
 class NotRequeued(JsonRpcAmqpError):
     """A dead letter that was named is a call, or cannot be read, so it is not sent again. Nothing was done."""
+
+
+class MissingExtra(JsonRpcAmqpError, ImportError):
+    """A part of this package needs a library that is not installed; the message says which extra brings it."""
+
+    def __init__(self, part: str, library: str, extra: str) -> None:
+        super().__init__(f"{part} needs {library}: pip install 'jsonrpc-amqp[{extra}]'", name=library)
 
 
 class RemoteError(JsonRpcAmqpError):

@@ -96,13 +96,14 @@ def classify(body: bytes) -> Kind:
     except Malformed:
         return Kind(False, None)
     if isinstance(value, list):
-        return Kind(bool(value) and all(map(_is_notification, value)), None)
-    if _is_notification(value):
+        return Kind(bool(value) and all(map(is_notification, value)), None)
+    if is_notification(value):
         return Kind(True, None)
     return Kind(False, value.get("id") if isinstance(value, dict) else None)
 
 
-def _is_notification(value: Any) -> bool:
+def is_notification(value: Any) -> bool:
+    """Tell whether a member of a batch, or a single value, is a valid notification."""
     return (
         isinstance(value, dict)
         and "id" not in value

@@ -203,6 +203,18 @@ def test_send_raw(client: Client) -> None:
     assert (client.send_raw(b"[1,2,3]") or b"").count(b"-32600") == 3
 
 
+def test_submit_raw(client: Client, notes: Notes) -> None:
+    bodies = [b'{"jsonrpc":"2.0","method":"echo","params":[%d],"id":"a.b"}' % number for number in range(100)]
+    answers = [future.result(10) for future in [client.submit_raw(body) for body in bodies]]
+    assert answers == [b'{"jsonrpc":"2.0","result":[%d],"id":"a.b"}' % number for number in range(100)]
+    written = client.submit_raw(b'{"jsonrpc": "2.0", "method": "log.write", "params": ["raw"]}')
+    assert written.result(10) is None
+    assert notes.wait_for(1) == ["raw"]
+    assert isinstance(client.submit_raw(b"{}", service="nobody.home").exception(10), Unroutable)
+    with pytest.raises(TypeError, match="bytes"):
+        client.submit_raw("{}")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("request_id", [0, -5, 2**64, 1.5, "", "a.b", "*", "#", "ü", "x" * 300, "request", None])
 def test_any_id_comes_back(client: Client, request_id: Any) -> None:
     assert client.send(jsonrpcclient.request("echo", id=request_id)) == jsonrpcclient.Ok([], request_id)

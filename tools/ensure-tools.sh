@@ -17,6 +17,7 @@ case "${INTEROP_REQUIRED:-0}" in
     need npm npm
     need go golang-go
     need amqp-publish amqp-tools
+    need curl curl
     ;;
 esac
 [ -n "$packages" ] || exit 0

@@ -1,5 +1,5 @@
 """
-The command ``jsonrpc-amqp``: serve, call, notify, dead, conformance, demo.
+The command ``jsonrpc-amqp``: serve, call, notify, dead, bridge, gateway, conformance, demo.
 
 Results go to standard output, everything else to standard error. What came over the wire is written such that it
 cannot steer a terminal.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .bridging import bridge, gateway
 from .calling import call, notify, show
 from .checking import check_conformance
 from .common import INTERRUPTED, REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR
@@ -25,5 +26,5 @@ def main() -> None:
     """JSON-RPC 2.0 over RabbitMQ: serve methods, and call them."""
 
 
-for command in (call, notify, show, check_conformance, serve, dead):
+for command in (call, notify, show, check_conformance, serve, dead, bridge, gateway):
     main.add_command(command)

@@ -97,6 +97,13 @@ url_option = click.option(
     help="The broker: amqp://user:password@host:port/vhost, amqps:// for TLS, several joined by ';' for failover. "
     "Other users of this machine can read a command line: better put a password into the environment.",
 )
+log_level_option = click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="The least that is logged, on standard error.",
+)
 exchange_option = click.option(
     "--exchange",
     metavar="NAME",
@@ -104,6 +111,11 @@ exchange_option = click.option(
     show_default=True,
     help="The topic exchange.",
 )
+
+
+def start_logging(level: str, who: str = "") -> None:
+    """Log to standard error; ``who`` is this process, where there are several."""
+    logging.basicConfig(level=level.upper(), format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s")
 
 
 @contextmanager

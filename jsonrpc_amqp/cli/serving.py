@@ -5,15 +5,70 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from .. import Server, TransportError
 from ..workers import Workers, stop_with_parent
-from .common import SERVER, TRANSPORT_ERROR, USAGE_ERROR, Failure, NoAnswer, exchange_option, url_option
+from .common import (
+    SERVER,
+    TRANSPORT_ERROR,
+    USAGE_ERROR,
+    F,
+    Failure,
+    NoAnswer,
+    exchange_option,
+    log_level_option,
+    stacked,
+    start_logging,
+    url_option,
+)
 from .targets import is_given, make_server
+
+
+def queue_options(concurrency: int = SERVER["concurrency"].default) -> Callable[[F], F]:
+    """Decorate a command that serves with what it may say of its queue, and of how it reads it."""
+    return stacked(
+        click.option(
+            "--concurrency",
+            type=click.IntRange(min=1),
+            metavar="N",
+            default=concurrency,
+            show_default=True,
+            help="Methods that run at a time, in each process.",
+        ),
+        click.option(
+            "--prefetch",
+            type=click.IntRange(min=1, max=65535),
+            metavar="N",
+            show_default="64, and at least twice the concurrency",
+            help="Most requests that a process holds.",
+        ),
+        url_option,
+        exchange_option,
+        click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue."),
+        click.option(
+            "--queue-type",
+            type=click.Choice(["classic", "quorum"]),
+            show_default="as the virtual host has it",
+            help="What the request queue is declared as.",
+        ),
+        click.option(
+            "--delivery-limit",
+            type=click.IntRange(min=1),
+            metavar="N",
+            show_default=str(SERVER["delivery_limit"].default),
+            help="How often a request may come back to a quorum queue before it is given up.",
+        ),
+        click.option(
+            "--dead-letters",
+            is_flag=True,
+            default=None,
+            help="Keep in <service>_dead what was given up; see dead.",
+        ),
+    )
 
 
 @click.command(
@@ -26,44 +81,13 @@ Exit codes:
 @click.argument("target")
 @click.option("--service", metavar="NAME", help="The service's name. Needed unless TARGET is a Server.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Run so many processes, and restart the dead.")
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=SERVER["concurrency"].default,
-    show_default=True,
-    help="Methods that run at a time, in each process.",
-)
-@click.option(
-    "--prefetch",
-    type=click.IntRange(min=1, max=65535),
-    metavar="N",
-    show_default="64, and at least twice the concurrency",
-    help="Most requests that a process holds.",
-)
-@url_option
-@exchange_option
-@click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")
-@click.option(
-    "--queue-type",
-    type=click.Choice(["classic", "quorum"]),
-    show_default="as the virtual host has it",
-    help="What the request queue is declared as.",
-)
-@click.option(
-    "--delivery-limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    show_default=str(SERVER["delivery_limit"].default),
-    help="How often a request may come back to a quorum queue before it is given up.",
-)
+@queue_options()
 @click.option(
     "--dialect",
     type=click.Choice(["recipe2011", "rabbitmq-java"]),
     help="Serve clients of another lineage as well; see docs/interop.md.",
 )
 @click.option("--recipe-method", metavar="METHOD", help="The method that the requests of --dialect recipe2011 are for.")
-@click.option("--dead-letters", is_flag=True, default=None, help="Keep in <service>_dead what was given up; see dead.")
 @click.option(
     "--redelivery",
     type=click.Choice(["run", "refuse"]),
@@ -76,13 +100,7 @@ Exit codes:
     show_default="late",
     help="Acknowledge a request after its answer, or before its method runs.",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
-    default="info",
-    show_default=True,
-    help="The least that is logged, on standard error.",
-)
+@log_level_option
 @click.option("--worker", type=(int, int), hidden=True)
 @click.pass_context
 def serve(
@@ -111,23 +129,24 @@ def serve(
     \b
     jsonrpc-amqp serve examples.example_broker --service example --workers 3
     """
-    _start_logging(log_level, None if worker is None else worker[0])
+    start_logging(log_level, "" if worker is None else f" [worker {worker[0]}, process {os.getpid()}]")
     if workers is not None:
         _check(context, target, url, options)
         sys.exit(_supervise(context, workers, url))
     server = make_server(context, target, url, options)
     if worker is None:
-        _serve(server)
+        run(server)
     else:
         _serve_as_worker(server, worker[1])
 
 
 def _serve_as_worker(server: Server, lifeline: int) -> None:
     stop_with_parent(lifeline, server.stop)
-    _serve(server)
+    run(server)
 
 
-def _serve(server: Server) -> None:
+def run(server: Server) -> None:
+    """Serve until told to end; a broker that says no ends the command."""
     try:
         server.serve_forever()
     except TransportError as error:
@@ -171,8 +190,3 @@ def _same_command(context: click.Context) -> list[str]:
 def _as_option(name: str, value: Any) -> str:
     option = f"--{name.replace('_', '-')}"
     return option if value is True else f"{option}={value}"
-
-
-def _start_logging(level: str, worker: int | None) -> None:
-    who = "" if worker is None else f" [worker {worker}, process {os.getpid()}]"
-    logging.basicConfig(level=level.upper(), format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s")

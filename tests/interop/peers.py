@@ -72,6 +72,8 @@ def debian(package: str) -> Callable[[], str]:
 
 
 IN, OUT = "calls our server", "is called by our client"
+_ON = "on our transport"
+_NULL = "a call with an id of null: it takes that for a notification. It is run, and answered with -32603"
 _SPRING_LIMIT = "a timeout, and a queue that is missing, are both null to its caller"
 _ONE_SLOT = "its transport has one slot for a message, and overwrites it with the next: one request at a time"
 
@@ -98,6 +100,39 @@ PEERS: dict[str, Peer] = {
     "tinyrpc out": Peer(
         "tinyrpc", python("tinyrpc"), OUT, "its `RabbitMQServerTransport`, `peers/python/tinyrpc_server.py`",
         f"{_ONE_SLOT}. A notification is never acknowledged by it, and runs again and again",
+    ),
+    "jsonrpclib in": Peer(
+        "jsonrpclib-pelix", python("jsonrpclib-pelix"), _ON,
+        "its `ServerProxy` and `MultiCall`, [as an adapter](adapters.md)",
+        "a proxy with headers that change belongs to one thread, as the library has it",
+    ),
+    "jsonrpclib out": Peer(
+        "jsonrpclib-pelix", python("jsonrpclib-pelix"), _ON,
+        "its `SimpleJSONRPCDispatcher`, [as an adapter](adapters.md)",
+        f'{_NULL}; so is one with an id of ""',
+    ),
+    "tinyrpc client": Peer(
+        "tinyrpc", python("tinyrpc"), _ON, "its `RPCClient`, [as an adapter](adapters.md)",
+    ),
+    "tinyrpc server": Peer(
+        "tinyrpc", python("tinyrpc"), _ON, "its `RPCServer`, [as an adapter](adapters.md)",
+        f"`current_request()` in a method, which runs on a thread of the library's; {_NULL}",
+    ),
+    "pjrpc client": Peer(
+        "pjrpc", python("pjrpc"), _ON, "its clients, sync and `async`, [as an adapter](adapters.md)",
+        "ids with a fraction: it has no such type",
+    ),
+    "pjrpc dispatcher": Peer(
+        "pjrpc", python("pjrpc"), _ON, "its `Dispatcher`, [as an adapter](adapters.md)",
+        f"{_NULL}. Its `AsyncDispatcher` is not served",
+    ),
+    "curl": Peer(
+        "curl", debian("curl"), "calls over HTTP", "`jsonrpc-amqp gateway`, [the gateway](http.md)",
+    ),
+    "pelix http": Peer(
+        "jsonrpclib-pelix", python("jsonrpclib-pelix"), "is called over HTTP",
+        "its `SimpleJSONRPCServer` behind `jsonrpc-amqp bridge`, [the bridge](http.md)",
+        "a call with an id of null: it takes that for a notification. The bridge says that there was no answer",
     ),
     "RpcClient": Peer(
         "RabbitMQ Java, `RpcClient`", maven(PROGRAMS / "jvm", "amqp-client"), IN, "`peers/jvm`, `RpcClientPeer`",

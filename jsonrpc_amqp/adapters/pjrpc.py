@@ -1,0 +1,101 @@
+"""
+pjrpc: its clients call over RabbitMQ, its ``Dispatcher`` serves (its only import).
+
+    pjrpc_client = PjrpcClient(client)
+    server = Server("amqp://", "example", dispatcher=dispatcher(pjrpc.server.Dispatcher()))
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, cast, overload
+
+from .. import bodies
+from ..client import Calls, Options
+from ..context import Request as ServedRequest
+from ..context import current_request
+from ..errors import MissingExtra
+
+try:
+    from pjrpc.client import AbstractAsyncClient, AbstractClient
+    from pjrpc.common import AbstractRequest, AbstractResponse, BatchRequest, BatchResponse, Request, Response
+    from pjrpc.server import Dispatcher
+except ImportError as exc:
+    raise MissingExtra(__name__, "pjrpc", "pjrpc") from exc
+
+__all__ = ["PjrpcAsyncClient", "PjrpcClient", "dispatcher"]
+
+
+class PjrpcClient(AbstractClient):
+    """
+    A pjrpc client on our transport, for any number of threads.
+
+    Args:
+        calls: A ``Client`` with a service, or what its ``with_options`` gives. It is not closed with this one.
+        options: As for pjrpc's own clients: ``id_gen_impl``, ``error_cls``, ``json_encoder``, ``middlewares``, ...
+    """
+
+    def __init__(self, calls: Calls, **options: Any) -> None:
+        super().__init__(**options)
+        self._calls = calls
+
+    @overload
+    def send(self, request: Request, **options: Any) -> Response | None: ...
+    @overload
+    def send(self, request: BatchRequest, **options: Any) -> BatchResponse | None: ...
+    def send(self, request: AbstractRequest, **options: Any) -> AbstractResponse | None:
+        """
+        Send a request or a batch of pjrpc's.
+
+        Args:
+            options: ``timeout``, ``headers``, ...: see ``jsonrpc_amqp.Options``.
+
+        Raises:
+            TransportError: There is no answer.
+        """
+        return self._send(request, options)
+
+    def _request(self, request_text: str, is_notification: bool, request_kwargs: Mapping[str, Any]) -> str | None:
+        return _text(self._calls.send_raw(request_text.encode(), **cast(Options, request_kwargs)))
+
+
+class PjrpcAsyncClient(AbstractAsyncClient):
+    """The same for ``async`` code; nothing in it blocks the event loop."""
+
+    def __init__(self, calls: Calls, **options: Any) -> None:
+        super().__init__(**options)
+        self._calls = calls
+
+    @overload
+    async def send(self, request: Request, **options: Any) -> Response | None: ...
+    @overload
+    async def send(self, request: BatchRequest, **options: Any) -> BatchResponse | None: ...
+    async def send(self, request: AbstractRequest, **options: Any) -> AbstractResponse | None:
+        """As ``PjrpcClient.send``."""
+        return await self._send(request, options)
+
+    async def _request(self, request_text: str, is_notification: bool, request_kwargs: Mapping[str, Any]) -> str | None:
+        future = self._calls.submit_raw(request_text.encode(), **cast(Options, request_kwargs))
+        return _text(await asyncio.wrap_future(future))
+
+
+def dispatcher(methods: Dispatcher[ServedRequest], **caps: int) -> Callable[[bytes], bytes | None]:
+    """
+    Make a ``Server``'s dispatcher of pjrpc's; its methods may ask for our ``Request`` as their context.
+
+    pjrpc takes a call with an id of null for a notification: such a call is run, and answered with -32603.
+
+    Args:
+        caps: ``max_batch``, ``max_depth``.
+    """
+
+    def dispatch(text: str) -> str | None:
+        answer = methods.dispatch(text, current_request())
+        return None if answer is None else answer[0]
+
+    return bodies.dispatcher(dispatch, **caps)
+
+
+def _text(answer: bytes | None) -> str | None:
+    return None if answer is None else answer.decode()
