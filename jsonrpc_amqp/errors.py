@@ -42,9 +42,9 @@ SERVER_ERROR_MIN, SERVER_ERROR_MAX = -32099, -32000
 # Ours, from that range.
 REDELIVERY_REFUSED = -32001
 DELIVERY_LIMIT_REACHED = -32002
-NOT_DELIVERED = -32003
+NOT_DELIVERED = -32004
 """A bridge, a gateway or an adapter could not hand the request on: the method did not run."""
-NO_ANSWER = -32004
+NO_ANSWER = -32005
 """It handed the request on, and has no answer: the method may have run."""
 
 

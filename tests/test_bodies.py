@@ -49,8 +49,8 @@ def test_what_is_refused_at_once(body: bytes, code: int) -> None:
 
 
 def test_errors_answer_each_call() -> None:
-    error = RemoteError(-32004, "why", {"a": 1})
-    told = {"code": -32004, "message": "why", "data": {"a": 1}}
+    error = RemoteError(-32005, "why", {"a": 1})
+    told = {"code": -32005, "message": "why", "data": {"a": 1}}
     assert json.loads(bodies.error(bodies.Asked((7,), False), error)) == {"jsonrpc": "2.0", "error": told, "id": 7}
     assert json.loads(bodies.error(bodies.Asked((7, "b"), True), error)) == [
         {"jsonrpc": "2.0", "error": told, "id": 7},

@@ -68,7 +68,7 @@ def bridge(to: str, timeout: float, headers: Sequence[str], log_level: str, **op
     Serve a service by asking a JSON-RPC server over HTTP.
 
     Each request body is posted unchanged, once, and its answer given back. What goes wrong becomes a JSON-RPC error:
-    -32003 where the HTTP server was not reached, -32004 where it may have run the method. A notification that was not
+    -32004 where the HTTP server was not reached, -32005 where it may have run the method. A notification that was not
     taken is logged, and becomes a dead letter (--dead-letters).
 
     A missing broker is waited for.

@@ -64,11 +64,11 @@ def test_statuses(chain: str) -> None:
     call = {"jsonrpc": "2.0", "method": "sleep", "params": [3], "id": 7}
     url = f"{chain}/curled"
     for status, code, got in (
-        (404, -32003, curl(f"{chain}/nobody.home", "-H", JSON, body=call)),
-        (404, -32003, curl(f"{chain}/not-allowed", "-H", JSON, body=call)),
+        (404, -32004, curl(f"{chain}/nobody.home", "-H", JSON, body=call)),
+        (404, -32004, curl(f"{chain}/not-allowed", "-H", JSON, body=call)),
         (405, -32600, curl(url)),
         (415, -32600, curl(url, body=call)),
-        (504, -32004, curl(url, "-H", JSON, "-H", "Prefer: wait=1", body=call)),
+        (504, -32005, curl(url, "-H", JSON, "-H", "Prefer: wait=1", body=call)),
     ):
         assert (got[0], got[1]["error"]["code"]) == (status, code)
 
