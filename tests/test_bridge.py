@@ -294,7 +294,10 @@ def test_nobody_is_there(service: str) -> None:
             error = json.loads(each(CALL) or b"")["error"]
             assert error["code"] == NOT_DELIVERED
             assert message in error["message"]
-    with RawServer(always(b"no TLS here", keep=False)) as http, HttpBridge(http.url.replace("http", "https")) as tls:
+    with (
+        RawServer(always(b"no TLS here", keep=False)) as http,
+        HttpBridge(http.url.replace("http", "https"), timeout=1) as tls,
+    ):
         error = json.loads(tls(CALL) or b"")["error"]
         assert (error["code"], error["data"]) == (NOT_DELIVERED, {"may_have_run": False})
 
