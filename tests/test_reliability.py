@@ -254,15 +254,15 @@ def test_no_request_is_acknowledged_whose_answer_was_not_sent(url: str, service:
         runs.append(current_request().redelivered)
         if len(runs) == 1:
             session = engine._session
-            publish = session.publish
+            publish = session.publish_like
 
-            def after_a_pause(message: Any) -> bool:
+            def after_a_pause(*message: Any, **more: Any) -> bool:
                 now, engine._last_read = engine._last_read, -1000.0
-                sent = publish(message)
+                sent = publish(*message, **more)
                 engine._last_read = now
                 return bool(sent)
 
-            session.publish = after_a_pause
+            session.publish_like = after_a_pause
         return 5
 
     with server, Client(url, service, timeout=10) as client:
@@ -406,7 +406,8 @@ def test_nothing_is_left_after_many_calls(broker: Broker, service: str) -> None:
                 assert list(results) == [i + 1 for i in range(5000)]
             assert client.stats()["pending"] == 0
             client.close()
-        wait_for(lambda: threading.active_count() == threads)
+        # The server's connection may have a second thread now, which stands by.
+        wait_for(lambda: threading.active_count() <= threads + 1)
         assert open_files() == files
         wait_for(lambda: names(broker, "connections") == connections)
         wait_for(lambda: names(broker, "queues") == queues)
