@@ -70,8 +70,10 @@ class Case:
         return [python, "-m", f"benchmarks.{self.program}"]
 
     def queue(self, name: str) -> str | None:
-        """Give the durable queue that a server leaves behind."""
-        return f"{name}_req" if self.kind == "ours" else None
+        """Give the durable queue that it leaves behind; None: it leaves none."""
+        if self.kind == "ours":
+            return f"{name}_req"
+        return name if "FL_NOTIFY" in self.env else None
 
 
 def _ours(suffix: str, **env: str) -> Case:

@@ -91,11 +91,6 @@ class Lab:
         with suppress(amqp.NotFound), self.channel() as channel:
             channel.queue_delete(name)
 
-    def purge_queue(self, name: str) -> None:
-        """Empty a queue."""
-        with self.channel() as channel:
-            channel.queue_purge(name)
-
 
 class Start:
     """Starts programs of one case, on one name. Made by ``Lab.running``."""

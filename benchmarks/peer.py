@@ -196,7 +196,7 @@ class Load:
     def wait(self, calls: int) -> Numbers:
         # In order, nearly: answers overtake each other by no more than a prefetch.
         bad = sum(future.result() != i + 1 for i, future in enumerate(self._flood[:calls]))
-        return {"n": calls, "bad": bad}
+        return {"bad": bad, "done": sum(future.done() for future in self._flood)}
 
     def park(self, calls: int) -> Numbers:
         before = resident_bytes()

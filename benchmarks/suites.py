@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .cases import CASES, Case
 from .lab import Lab, Meter, Order, calls_in_flight, measure
-from .processes import ROOT
+from .processes import ROOT, Failed
 
 FLOORS = ("floor_c_topic", "floor_c_direct", "floor_pyamqp_topic_tuned", "floor_pyamqp_topic", "floor_pyamqp_direct")
 OURS = ("ours", "ours_direct", "ours_queue", "ours_inline", "ours_direct_inline", "ours_queue_inline")
@@ -26,11 +26,9 @@ SERVICES = (1, 4, 16, 32)
 SERVERS = (1, 2, 4, 8)
 # Bytes of the body, and how many in flight: 1 MiB is enough for the broker at eight.
 BODIES = {1 << 10: 64, 64 << 10: 32, 1 << 20: 8}
-BACKLOG = (1_000, 10_000, 100_000)
+BACKLOG = (3_000, 10_000, 30_000, 100_000)
 PENDING = (0, 1_000, 10_000, 100_000)
 BATCH = 100
-# Answered before the counting begins.
-_BACKLOG_WARM_UP = 10
 _IMPORTS = 15
 
 SLEEP_MS = 10
@@ -147,16 +145,12 @@ def notify(lab: Lab) -> list[Experiment]:
         def taken(lab: Lab) -> Taken:
             name = lab.new_name()
             with lab.running(case, name) as start:
-                queue = case.queue(name)
-                if queue is not None:
+                if case.kind == "ours":
                     # It declares the queue, and leaves it.
                     for server in start.servers():
                         server.stop()
-                client = start.client()
-                figures = measure(lab, [client], [], lambda calls: ("notify", calls, in_flight), least=in_flight)
-                if queue is not None:
-                    lab.purge_queue(queue)
-                client.tell("quit")
+                clients = start.clients()
+                figures = measure(lab, clients, [], lambda calls: ("notify", calls, in_flight), least=in_flight)
                 yield {"in_flight": in_flight}, figures
 
         return taken
@@ -238,12 +232,14 @@ def backlog(lab: Lab) -> list[Experiment]:
             client = start.client()
             client.ask("flood", depth)
             running = start.servers()
-            first = depth // _BACKLOG_WARM_UP
-            bad = client.ask("wait", first)["bad"]
+            # The counting begins when a tenth is answered, or somewhat more: the client says how many are.
+            answered = client.ask("wait", depth // 10)["done"]
             meter, began = Meter(lab, [client], running), time.perf_counter()
-            bad += client.ask("wait", depth, timeout=600)["bad"]
-            calls = depth - first
-            return {**meter.read(calls), "rate": calls / (time.perf_counter() - began), "bad": bad, "n": calls}
+            bad = client.ask("wait", depth, timeout=600)["bad"]
+            elapsed, calls = time.perf_counter() - began, depth - answered
+            if calls < depth / 2:
+                raise Failed(f"{answered} of {depth} were answered before the counting began")
+            return {**meter.read(calls), "rate": calls / elapsed, "bad": bad, "n": calls}
 
     def take(case: Case) -> Callable[[Lab], Taken]:
         def taken(lab: Lab) -> Taken:

@@ -58,9 +58,10 @@ static void connect_to(const char *url) {
     struct amqp_connection_info to;
     amqp_default_connection_info(&to);
     if (amqp_parse_url(copy, &to)) die("reading the URL");
+    const char *vhost = to.vhost && *to.vhost ? to.vhost : "/";  // the others take it so, too
     connection = amqp_new_connection();
     if (amqp_socket_open(amqp_tcp_socket_new(connection), to.host, to.port)) die("connect");
-    if (amqp_login(connection, to.vhost, 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, to.user, to.password).reply_type !=
+    if (amqp_login(connection, vhost, 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, to.user, to.password).reply_type !=
         AMQP_RESPONSE_NORMAL)
         die("login");
     amqp_channel_open(connection, 1);

@@ -170,7 +170,7 @@ class Notifier:
         self._bad = 0
         self._connection = connect()
         self._channel = channel = self._connection.channel()
-        self._name = f"{queue}-notify"
+        self._name = queue
         channel.exchange_declare(EXCHANGE, "topic", durable=False, auto_delete=False)
         channel.queue_declare(self._name, durable=True, auto_delete=False)
         channel.queue_bind(self._name, EXCHANGE, f"{self._name}.request.#")
@@ -194,9 +194,6 @@ class Notifier:
         self._channel.queue_purge(self._name)
         return figures
 
-    def close(self) -> None:
-        self._channel.queue_delete(self._name)
-
     def _done(self, tag: int, multiple: bool) -> None:
         end = now()
         if not multiple:
@@ -218,9 +215,7 @@ class Notifier:
 def call(queue: str) -> None:
     """Do what the harness wants until it quits."""
     if os.environ.get("FL_NOTIFY") == "1":
-        notifier = Notifier(queue)
-        answer_lines({"notify": notifier.notify})
-        notifier.close()
+        answer_lines({"notify": Notifier(queue).notify})
     else:
         answer_lines({"run": Caller(queue).run})
 
