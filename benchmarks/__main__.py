@@ -12,8 +12,7 @@ from tests.broker import Broker
 
 from .cases import CASES
 from .lab import Lab, listener, note
-from .page import read
-from .page import write as write_page
+from .page import write
 from .runner import about, check, run, server_version
 from .samples import Results
 from .suites import SUITES
@@ -57,7 +56,10 @@ def show(results: Path) -> None:
 @click.argument("page", type=click.Path(path_type=Path))
 def page(results: Path, page: Path) -> None:
     """Write PAGE (docs/performance.md), and plots and raw results in the folder of its name."""
-    write_page(_read(results), page)
+    try:
+        write(_read(results), page)
+    except ImportError as exc:
+        raise click.ClickException(f"{exc}: pip install '.[bench]'") from exc
     note(f"wrote {page}, and {page.with_suffix('')}/")
 
 
@@ -79,7 +81,7 @@ def _lab(stack: ExitStack, url: str, seconds: float, only: list[str]) -> Lab:
 
 def _read(path: Path) -> Results:
     try:
-        return read(path)
+        return Results.read(path)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
 

@@ -161,34 +161,30 @@ def c_floor() -> Path:
 @cache
 def java_peer() -> list[str]:
     """
-    Build the peer in Java, with RabbitMQ's client from Maven or, without Maven, Debian's.
+    Build the peer in Java, with RabbitMQ's client from Maven.
 
     Raises:
-        Missing: There is no JDK, or no jar.
+        Missing: There is no JDK, or no Maven.
     """
     hint = "apt-get install default-jdk-headless maven"
-    if shutil.which("javac") is None:
-        raise Missing(f"no JDK: {hint}")
+    if shutil.which("javac") is None or shutil.which("mvn") is None:
+        raise Missing(f"no JDK or no Maven: {hint}")
     folder, source = WORK / "java", HERE / "peers" / "java"
-    path = f"{_java_jars(folder, source, hint)}:{folder}"
+    jars = folder / "jars"
+    if not jars.exists():
+        print(f"fetching RabbitMQ's Java client into {jars}", file=sys.stderr)
+        copy = ["mvn", "-q", "-B", "-f", str(source / "pom.xml"), "dependency:copy-dependencies"]
+        _run([*copy, f"-DoutputDirectory={jars}"], hint=hint)
+    path = f"{jars}/*:{folder}"
     if not (folder / "JavaRpc.class").exists():
         _run(["javac", "-cp", path, "-d", str(folder), str(source / "JavaRpc.java")], hint=hint)
     return ["java", "-Xmx512m", "-cp", path, "JavaRpc"]
 
 
-def _java_jars(folder: Path, source: Path, hint: str) -> str:
-    jars = folder / "jars"
-    if not jars.exists() and shutil.which("mvn") is not None:
-        print(f"fetching RabbitMQ's Java client into {jars}", file=sys.stderr)
-        copy = ["mvn", "-q", "-B", "-f", str(source / "pom.xml"), "dependency:copy-dependencies"]
-        _run([*copy, f"-DoutputDirectory={jars}"], hint=hint)
-    if jars.exists():
-        return f"{jars}/*"
-    debian = [Path("/usr/share/java") / name for name in ("amqp-client.jar", "slf4j-api.jar", "slf4j-nop.jar")]
-    if not all(jar.exists() for jar in debian):
-        raise Missing(f"no RabbitMQ client for Java: {hint}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return ":".join(map(str, debian))
+def java_version() -> str:
+    """Give the version of RabbitMQ's Java client that is measured."""
+    pom = (HERE / "peers" / "java" / "pom.xml").read_text()
+    return pom.partition("<artifactId>amqp-client</artifactId>")[2].partition("<version>")[2].partition("<")[0]
 
 
 def _run(command: list[str], hint: str = "") -> None:

@@ -234,23 +234,19 @@ def _imports(results: Results) -> Goal:
 
 def _scaling(results: Results) -> Goal:
     parts = (
-        Part(f"{SLEEP_MS} ms sleep", _of_ideal(results, "ours_sleep", SLEEP_MS, _CONCURRENCY), 0.9),
-        Part(f"{BURN_MS} ms CPU", _of_ideal(results, "ours_burn", BURN_MS, 1), 0.9),
+        _of_ideal(results, f"{SLEEP_MS} ms sleep", "ours_sleep", SLEEP_MS, _CONCURRENCY),
+        _of_ideal(results, f"{BURN_MS} ms CPU", "ours_burn", BURN_MS, 1),
     )
     return Goal(f"1 to {SERVERS[-1]} server processes: the least share of linear while cores are free", "ideal", parts)
 
 
-def _of_ideal(results: Results, case: str, milliseconds: int, at_a_time: int) -> Figure | None:
+def _of_ideal(results: Results, label: str, case: str, milliseconds: int, at_a_time: int) -> Part:
     """Give the worst share of what so many processes could do at best, over all numbers of them that fit the cores."""
-    cores = int(results.about.get("cores", 0)) or None
-    shares = []
+    shares: dict[int, Figure] = {}
     for count in results.sizes("servers", "servers"):
         rate = results.get("servers", case, "rate", servers=count)
         used = results.get("servers", case, "cores", servers=count)
-        if rate is None or used is None:
-            continue
-        ideal = count * at_a_time / (milliseconds / 1000)
-        if cores is not None and used.median > _FULL * cores:
-            continue
-        shares.append(rate.scaled(1 / ideal))
-    return min(shares, default=None)
+        if rate is not None and used is not None and used.median <= _FULL * results.about["cores"]:
+            shares[count] = rate.scaled(milliseconds / 1000 / at_a_time / count)
+    up_to = f", up to {max(shares)} processes" if shares else ""
+    return Part(f"{label}{up_to}", min(shares.values(), default=None), 0.9)

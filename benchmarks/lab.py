@@ -101,7 +101,11 @@ class Start:
         self.lab = lab
         self.name = name
         self._command = case.command()
-        self._env = {**case.env, **{key: str(value) for key, value in env.items()}, "BENCH_AMQP_URL": lab.url}
+        self._env = {
+            **case.env,
+            **{key: str(value) for key, value in env.items()},
+            "BENCH_AMQP_URL": _with_vhost(lab.url),
+        }
         self._log = log
         self._stack = stack
 
@@ -125,6 +129,12 @@ class Start:
         for program in made:
             program.wait_until_ready()
         return made
+
+
+def _with_vhost(url: str) -> str:
+    # What an URL without one means, libraries do not agree on.
+    parts = urlsplit(url)
+    return url if parts.path.strip("/") else parts._replace(path="/%2F").geturl()
 
 
 class Meter:
@@ -212,8 +222,10 @@ def note(text: str) -> None:
 
 def listener(url: str) -> int | None:
     """Give the process that listens where a URL points; None when it is not on this machine, or not ours to see."""
-    port = urlsplit(url).port or 5672
-    sockets = set()
+    parts, sockets = urlsplit(url), set()
+    if parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    port = parts.port or 5672
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

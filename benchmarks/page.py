@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from string import Template
 
-from . import plots
 from .samples import Results
 from .tables import goal_table, missed, suite_tables
+
+TITLES = {
+    "latency": "Latency, one call at a time",
+    "cpu": "CPU time of a call, 256 in flight",
+    "inflight": "Throughput against calls in flight",
+    "clients": "Client processes",
+    "services": "Services that one client calls",
+    "bodies": "Size of bodies",
+    "backlog": "Calls that wait in the queue",
+    "pending": "Other pending calls of the client",
+}
+"""Of the plots, by the names of their files."""
 
 TEMPLATE = Path(__file__).with_name("performance.md.in")
 # What the goals ask for; with less a page says that its figures are rough.
@@ -23,6 +33,8 @@ def write(results: Results, page: Path) -> None:
         results: The run.
         page: The file; plots and JSON go to the folder beside it that has its name.
     """
+    from . import plots  # which needs matplotlib
+
     folder = page.with_suffix("")
     made = plots.write(results, folder)
     results.write(folder / "results.json")
@@ -39,7 +51,7 @@ def document(results: Results, made: list[str], folder: str) -> str:
         folder: Where they are, relative to the page.
     """
     about = results.about
-    pictures = [f"### {plots.PLOTS[name][1]}\n\n![{plots.PLOTS[name][1]}]({folder}/{name}.svg)" for name in made]
+    pictures = [f"### {TITLES[name]}\n\n![{TITLES[name]}]({folder}/{name}.svg)" for name in made]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         warning=_warning(results),
         goals=goal_table(results),
@@ -65,16 +77,3 @@ def _warning(results: Results) -> str:
         f"> **A short run**: {about['rounds']} rounds of {about['seconds']:g} s. It shows that the harness works; the "
         f"goals are for {_ROUNDS} rounds of {_SECONDS:g} s.\n"
     )
-
-
-def read(path: Path) -> Results:
-    """
-    Read the raw results of a run.
-
-    Raises:
-        ValueError: It is no such file.
-    """
-    try:
-        return Results.read(path)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as exc:
-        raise ValueError(f"{path} has no results: {exc}") from exc

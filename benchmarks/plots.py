@@ -38,6 +38,7 @@ _STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+_ALL = ("client", "server", "broker")
 _THOUSANDS = FuncFormatter(lambda value, _position: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
 
@@ -46,7 +47,7 @@ def write(results: Results, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     with matplotlib.rc_context(_STYLE):
-        for name, (plot, _title) in PLOTS.items():
+        for name, plot in PLOTS.items():
             figure = plot(results)
             if figure is not None:
                 path = folder / f"{name}.svg"
@@ -85,6 +86,7 @@ def _cpu(results: Results) -> Any:
     cases = _by("main", "client_cpu_us", results, in_flight=256)
     if not cases:
         return None
+    cases = sorted(cases, key=lambda case: sum(_used(results, "main", case, {"in_flight": 256}, _ALL)))
     figure, axes = pyplot.subplots(figsize=(6.4, 0.6 + 0.26 * len(cases)))
     left = [0.0] * len(cases)
     for who, colour in (("client", "#1f5fa8"), ("server", "#2a9d8f"), ("broker", "#bbbbbb")):
@@ -102,8 +104,16 @@ def _cpu(results: Results) -> Any:
     return figure
 
 
-def _growth(suite: str, param: str, label: str, value: str = "rate", unit: str = "calls/s", factor: float = 1) -> Any:
-    """Give a plot of the throughput and of our CPU time against one parameter."""
+def _growth(
+    suite: str,
+    param: str,
+    label: str,
+    value: str = "rate",
+    unit: str = "calls/s",
+    factor: float = 1,
+    scale: str = "linear",
+) -> Callable[[Results], Any]:
+    """Give what plots the throughput and our CPU time against one parameter."""
 
     def plot(results: Results) -> Any:
         sizes = results.sizes(suite, param)
@@ -111,32 +121,26 @@ def _growth(suite: str, param: str, label: str, value: str = "rate", unit: str =
         if not sizes or not cases:
             return None
         figure, (rate, cpu) = pyplot.subplots(1, 2, figsize=(7.2, 2.6))
+        # Where none is on a logarithmic axis: a step before the rest.
+        places = {size: size or min(filter(None, sizes)) / 10 for size in sizes}
         for case in cases:
             colour, marker, name = _LINES[case]
-            known = [(size, each) for size in sizes if (each := results.get(suite, case, value, **{param: size}))]
-            where = [_visible(size) for size, _each in known]
-            rate.plot(
-                where, [each.median * factor for _size, each in known], marker + "-", color=colour, label=name, ms=4
-            )
-            rate.fill_between(
-                where,
-                [each.low * factor for _size, each in known],
-                [each.high * factor for _size, each in known],
-                color=colour,
-                alpha=0.15,
-                linewidth=0,
-            )
-            costs = [(size, _cost(results, suite, case, param, size)) for size in sizes]
-            costs = [(size, each) for size, each in costs if each]
-            cpu.plot(
-                [_visible(size) for size, _ in costs], [each for _, each in costs], marker + "-", color=colour, ms=4
-            )
+            known = {size: each for size in sizes if (each := results.get(suite, case, value, **{param: size}))}
+            where = [places[size] for size in known]
+            line = {"color": colour, "marker": marker, "markersize": 4}
+            rate.plot(where, [each.median * factor for each in known.values()], label=name, **line)
+            ends = ([getattr(each, end) * factor for each in known.values()] for end in ("low", "high"))
+            rate.fill_between(where, *ends, color=colour, alpha=0.15, linewidth=0)
+            costs = {size: sum(_used(results, suite, case, {param: size}, _ALL[:2])) for size in known}
+            cpu.plot(where, list(costs.values()), **line)
         for axes in (rate, cpu):
             axes.set_xscale("log")
-            axes.set_xticks([_visible(size) for size in sizes], [_size(param, size) for size in sizes])
-            axes.minorticks_off()
+            axes.set_xticks(list(places.values()), [_size(param, size) for size in sizes])
             axes.set_xlabel(label)
-            axes.set_ylim(bottom=0)
+            axes.set_yscale(scale)
+            axes.minorticks_off()
+            if scale == "linear":
+                axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(_THOUSANDS)
         rate.set_ylabel(unit)
         cpu.set_ylabel("client + server CPU µs a call")
@@ -147,13 +151,9 @@ def _growth(suite: str, param: str, label: str, value: str = "rate", unit: str =
     return plot
 
 
-def _cost(results: Results, suite: str, case: str, param: str, size: int) -> float:
-    used = [results.get(suite, case, f"{who}_cpu_us", **{param: size}) for who in ("client", "server")]
-    return sum(each.median for each in used if each)
-
-
-def _visible(size: int) -> float:
-    return size or 0.5  # where none is on a logarithmic axis
+def _used(results: Results, suite: str, case: str, params: dict[str, int], who: Sequence[str]) -> list[float]:
+    found = [results.get(suite, case, f"{each}_cpu_us", **params) for each in who]
+    return [each.median for each in found if each]
 
 
 def _size(param: str, size: int) -> str:
@@ -169,17 +169,14 @@ def _by(suite: str, value: str, results: Results, **params: int) -> Sequence[str
     return sorted(known, key=known.__getitem__)
 
 
-PLOTS: dict[str, tuple[Callable[[Results], Any], str]] = {
-    "latency": (_latency, "Latency, one call at a time"),
-    "cpu": (_cpu, "CPU time of a call, 256 in flight"),
-    "inflight": (_growth("inflight", "in_flight", "calls in flight"), "Throughput against calls in flight"),
-    "clients": (_growth("clients", "clients", "client processes, 8 in flight each"), "Clients"),
-    "services": (_growth("services", "services", "services, 64 in flight"), "Services"),
-    "bodies": (
-        _growth("bodies", "bytes", "body", "bytes_rate", "MB/s each way", 1e-6),
-        "Size of bodies",
-    ),
-    "backlog": (_growth("backlog", "depth", "calls that wait in the queue"), "Depth of the queue"),
-    "pending": (_growth("pending", "pending", "other pending calls of the client"), "Pending calls"),
+PLOTS: dict[str, Callable[[Results], Any]] = {
+    "latency": _latency,
+    "cpu": _cpu,
+    "inflight": _growth("inflight", "in_flight", "calls in flight"),
+    "clients": _growth("clients", "clients", "client processes, 8 in flight each"),
+    "services": _growth("services", "services", "services, 64 in flight"),
+    "bodies": _growth("bodies", "bytes", "body", "bytes_rate", "MB/s each way", 1e-6, "log"),
+    "backlog": _growth("backlog", "depth", "calls that wait in the queue"),
+    "pending": _growth("pending", "pending", "other pending calls of the client"),
 }
-"""File name: what draws it, and its title on the page."""
+"""File name: what draws it."""

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .cases import CASES, REQUIREMENTS, Missing
+from .cases import CASES, REQUIREMENTS, Missing, java_version
 from .lab import Lab, note
 from .processes import ROOT
 from .samples import Results, Sample
@@ -63,7 +63,7 @@ def _take(lab: Lab, suite: str, experiment: Experiment, number: int) -> Iterator
         note(f"round {number} {suite} {case}: {exc}")
         yield Sample(suite, case, number, error=f"{_MISSING}{exc}")
     except Exception as exc:  # the others are measured all the same, and the table says what is missing and why
-        after = f"after {params}: " if params else ""
+        after = f"after {' '.join(f'{name}={value}' for name, value in params.items())}: " if params else ""
         note(f"round {number} {suite} {case}: {exc!r} after {time.monotonic() - began:.0f} s")
         yield Sample(suite, case, number, error=f"{after}{exc}")
 
@@ -87,7 +87,7 @@ def about(lab: Lab, *, rounds: int, broker: str) -> dict[str, Any]:
         "machine": f"{_cpu_model()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB, {platform.system()} "
         f"{platform.release()}",
         "versions": {"RabbitMQ": broker, platform.python_implementation(): platform.python_version(), **_libraries()},
-        "peers": sorted(each for pins in REQUIREMENTS.values() for each in pins),
+        "peers": [*sorted(each for pins in REQUIREMENTS.values() for each in pins), f"amqp-client=={java_version()}"],
     }
 
 

@@ -117,9 +117,17 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Read what ``write`` wrote."""
-        data = json.loads(path.read_text())
-        return cls(data["about"], (Sample(**each) for each in data["samples"]))
+        """
+        Read what ``write`` wrote.
+
+        Raises:
+            ValueError: It is no such file.
+        """
+        try:
+            data = json.loads(path.read_text())
+            return cls(data["about"], (Sample(**each) for each in data["samples"]))
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as exc:
+            raise ValueError(f"{path} has no results: {exc!r}") from exc
 
 
 def _short(sample: dict[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,10 @@ TABLES = (
             Column("kombu and its transport, ms", "kombu_ms", "{:.0f}", spread=True),
             Column("jsonrpc_amqp, ms", "package_ms", "{:.0f}", spread=True),
             Column("with what connecting imports, ms", "connecting_ms", "{:.0f}", spread=True),
+            *(
+                Column(f"{head}, CPU ms", f"{name}_cpu_ms", "{:.0f}")
+                for head, name in (("kombu", "kombu"), ("jsonrpc_amqp", "package"), ("with all", "connecting"))
+            ),
         ),
     ),
 )

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import cases, lab, micro, runner, suites, tables
 from benchmarks.goals import Part, goals
-from benchmarks.page import read
+from benchmarks.page import document
 from benchmarks.samples import Figure, Results, Sample
 
 from .broker import Broker
@@ -31,7 +31,7 @@ def results(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     runner.run(where, ["main", "notify"], rounds=2, results=made, out=tmp_path / "results.json")
     left = [row["name"] for row in broker.list("queues", "name") if row["name"].startswith("bench-")]
     assert not left
-    return read(tmp_path / "results.json")
+    return Results.read(tmp_path / "results.json")
 
 
 def test_run_gives_figures_goals_and_tables(results: Results) -> None:
@@ -55,6 +55,10 @@ def test_run_gives_figures_goals_and_tables(results: Results) -> None:
     shown = tables.suite_tables(results)
     assert "### 16 in flight" in shown
     assert "### Notifications, confirmed" in shown
+    page = document(results, ["latency"], "performance")
+    assert "**A short run**: 2 rounds of 0.1 s" in page
+    assert goal_rows[2] in page
+    assert "performance/latency.svg" in page
 
 
 def test_program_that_cannot_run_is_named(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

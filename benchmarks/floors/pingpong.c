@@ -58,10 +58,9 @@ static void connect_to(const char *url) {
     struct amqp_connection_info to;
     amqp_default_connection_info(&to);
     if (amqp_parse_url(copy, &to)) die("reading the URL");
-    const char *vhost = to.vhost && *to.vhost ? to.vhost : "/";  // the others take it so, too
     connection = amqp_new_connection();
     if (amqp_socket_open(amqp_tcp_socket_new(connection), to.host, to.port)) die("connect");
-    if (amqp_login(connection, vhost, 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, to.user, to.password).reply_type !=
+    if (amqp_login(connection, to.vhost, 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, to.user, to.password).reply_type !=
         AMQP_RESPONSE_NORMAL)
         die("login");
     amqp_channel_open(connection, 1);
@@ -203,7 +202,7 @@ int main(int count, char **arguments) {
     }
     queue = arguments[2];
     topic = !reply || strcmp(reply, "direct");
-    connect_to(url ? url : "amqp://guest:guest@127.0.0.1:5672/%2f");
+    connect_to(url ? url : "amqp://guest:guest@127.0.0.1:5672/%2F");
     declare();
     if (!strcmp(arguments[1], "server")) serve();
     prepare_replies();

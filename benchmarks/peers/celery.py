@@ -10,7 +10,7 @@ from celery.signals import worker_ready
 from benchmarks.lines import PREFETCH, URL, answer_lines, in_order, one_at_a_time, role, say
 
 what, queue = role()
-app = Celery("bench", broker=URL.rstrip("/") + "//", backend="rpc://")
+app = Celery("bench", broker=URL, backend="rpc://")
 app.conf.update(
     task_default_queue=queue,
     task_default_delivery_mode=1,

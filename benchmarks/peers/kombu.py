@@ -79,7 +79,7 @@ class Caller:
 
 def main():
     what, name = role()
-    connection = Connection(URL.rstrip("/") + "//")
+    connection = Connection(URL)
     queue = Queue(name, durable=False, auto_delete=True)
     if what == "server":
         Worker(connection, queue).run()

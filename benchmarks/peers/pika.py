@@ -62,7 +62,7 @@ class Caller:
 
 def main():
     what, queue = role()
-    connection = pika.BlockingConnection(pika.URLParameters(URL.rstrip("/") + "/%2F"))
+    connection = pika.BlockingConnection(pika.URLParameters(URL))
     channel = connection.channel()
     if what == "server":
         serve(channel, queue)

@@ -18,7 +18,7 @@ from benchmarks.lines import URL, answer_lines, one_at_a_time, role, say
 
 def main():
     what, queue = role()
-    connection = pika.BlockingConnection(pika.URLParameters(URL.rstrip("/") + "/%2F"))
+    connection = pika.BlockingConnection(pika.URLParameters(URL))
     if what == "server":
         methods = RPCDispatcher()
         methods.add_method(lambda a, b: a + b, "add")

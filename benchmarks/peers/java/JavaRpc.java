@@ -23,7 +23,7 @@ public class JavaRpc {
 
     public static void main(String[] arguments) throws Exception {
         ConnectionFactory factory = new ConnectionFactory();
-        factory.setUri(System.getenv("BENCH_AMQP_URL").replaceAll("/$", "/%2F"));
+        factory.setUri(System.getenv("BENCH_AMQP_URL"));
         Connection connection = factory.newConnection();
         Channel channel = connection.createChannel();
         String queue = arguments[1];
