@@ -245,8 +245,9 @@ def _of_ideal(results: Results, label: str, case: str, milliseconds: int, at_a_t
     shares: dict[int, Figure] = {}
     for count in results.sizes("servers", "servers"):
         rate = results.get("servers", case, "rate", servers=count)
-        used = results.get("servers", case, "cores", servers=count)
-        if rate is not None and used is not None and used.median <= _FULL * results.about["cores"]:
+        used = [results.get("servers", case, name, servers=count) for name in ("cores", "other_cores")]
+        busy = sum(each.median for each in used if each)
+        if rate is not None and busy <= _FULL * results.about["cores"]:
             shares[count] = rate.scaled(milliseconds / 1000 / at_a_time / count)
     up_to = f", up to {max(shares)} processes" if shares else ""
     return Part(f"{label}{up_to}", min(shares.values(), default=None), 0.9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import amqp
 
 from .cases import CASES, WORK, Case
-from .processes import Program, cpu_seconds
+from .processes import Program, cpu_seconds, machine_cpu_seconds
 
 Order = Callable[[int], tuple[object, ...]]
 """Gives the words that tell a client to make so many calls."""
@@ -144,13 +145,23 @@ class Meter:
         self._lab = lab
         self._clients = clients
         self._servers = servers
+        self._began = time.perf_counter()
+        self._machine = machine_cpu_seconds()
         self._before = self._now()
 
     def read(self, calls: int) -> dict[str, float]:
-        """Give the CPU microseconds for each of so many calls."""
+        """
+        Give the CPU microseconds for each of so many calls.
+
+        Also ``cores``, how many these programs kept busy, and ``other_cores``, how many something else did.
+        """
+        used = {who: after - self._before[who] for who, after in self._now().items()}
+        elapsed = time.perf_counter() - self._began
+        ours = sum(used.values())
         return {
-            f"{who}_cpu_us": (after - before) * 1e6 / calls
-            for (who, before), after in zip(self._before.items(), self._now().values(), strict=True)
+            **{f"{who}_cpu_us": seconds * 1e6 / calls for who, seconds in used.items()},
+            "cores": ours / elapsed,
+            "other_cores": max(0.0, machine_cpu_seconds() - self._machine - ours) / elapsed,
         }
 
     def _now(self) -> dict[str, float]:
@@ -193,7 +204,7 @@ def measure(
     calls = _enough(calls, figures, lab.seconds, least)
     meter = Meter(lab, clients, servers)
     figures = _all(clients, order(calls), 120 + 4 * lab.seconds)
-    return {**figures, **meter.read(int(figures["n"])), "rate": figures["n"] / figures["elapsed"], "load": _load()}
+    return {**figures, **meter.read(int(figures["n"])), "rate": figures["n"] / figures["elapsed"]}
 
 
 def _enough(calls: int, figures: Mapping[str, float], seconds: float, least: int) -> int:
@@ -209,10 +220,6 @@ def _all(clients: Sequence[Program], words: tuple[object, ...], timeout: float) 
     # Of several clients the slowest counts.
     rest = {name: max(each[name] for each in answers) for name in answers[0] if name not in together}
     return {**together, **rest}
-
-
-def _load() -> float:
-    return os.getloadavg()[0]
 
 
 def note(text: str) -> None:

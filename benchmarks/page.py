@@ -54,6 +54,7 @@ def document(results: Results, made: list[str], folder: str) -> str:
     pictures = [f"### {TITLES[name]}\n\n![{TITLES[name]}]({folder}/{name}.svg)" for name in made]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         warning=_warning(results),
+        others=_others(results),
         goals=goal_table(results),
         missed=missed(results),
         plots="\n\n".join(pictures),
@@ -69,11 +70,16 @@ def document(results: Results, made: list[str], folder: str) -> str:
     )
 
 
+def _others(results: Results) -> str:
+    of = results.other_cores
+    return "an unknown number of" if of is None else f"{of.median:.1f} (at most {of.high:.1f})"
+
+
 def _warning(results: Results) -> str:
     about = results.about
     if about["rounds"] >= _ROUNDS and about["seconds"] >= _SECONDS:
         return ""
     return (
-        f"> **A short run**: {about['rounds']} rounds of {about['seconds']:g} s. It shows that the harness works; the "
-        f"goals are for {_ROUNDS} rounds of {_SECONDS:g} s.\n"
+        f"> **A short run**: {about['rounds']} round(s) of {about['seconds']:g} s. It shows that the harness works; "
+        f"the goals are for {_ROUNDS} rounds of {_SECONDS:g} s.\n"
     )

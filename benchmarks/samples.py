@@ -89,6 +89,11 @@ class Results:
         """
         return figure(ours[each] / theirs[each] for each in ours.keys() & theirs.keys() if theirs[each])
 
+    @property
+    def other_cores(self) -> Figure | None:
+        """How many cores something else kept busy meanwhile."""
+        return figure(each.values["other_cores"] for each in self.samples if "other_cores" in each.values)
+
     def cases(self, suite: str) -> list[str]:
         """Give the cases of a suite, in the order of the first round."""
         return list(dict.fromkeys(sample.case for sample in self.samples if sample.suite == suite))

@@ -95,7 +95,7 @@ def servers(lab: Lab) -> list[Experiment]:
                     running, clients = start.servers(count), start.clients()
                     busy = count * in_flight
                     figures = measure(lab, clients, running, calls_in_flight(busy), least=busy)
-                    yield {"servers": count, "in_flight": busy}, {**figures, "cores": _cores(figures)}
+                    yield {"servers": count, "in_flight": busy}, figures
 
         return Experiment(f"{case.name}_{name}", take)
 
@@ -106,11 +106,6 @@ def servers(lab: Lab) -> list[Experiment]:
         *(scaling(case, "sleep", "BENCH_SLEEP_MS", SLEEP_MS, 24) for case in scaled),
         *(scaling(case, "burn", "BENCH_BURN_MS", BURN_MS, 16) for case in scaled),
     ]
-
-
-def _cores(figures: Mapping[str, float]) -> float:
-    used = sum(figures.get(f"{who}_cpu_us", 0.0) for who in ("client", "server", "broker"))
-    return used * figures["rate"] / 1e6
 
 
 def batch(lab: Lab) -> list[Experiment]:

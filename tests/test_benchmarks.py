@@ -56,7 +56,7 @@ def test_run_gives_figures_goals_and_tables(results: Results) -> None:
     assert "### 16 in flight" in shown
     assert "### Notifications, confirmed" in shown
     page = document(results, ["latency"], "performance")
-    assert "**A short run**: 2 rounds of 0.1 s" in page
+    assert "**A short run**: 2 round(s) of 0.1 s" in page
     assert goal_rows[2] in page
     assert "performance/latency.svg" in page
 
