@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint fresh clean tools
+.PHONY: help demo test lint bench bench-check fresh clean tools
 
 # The first that is new enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: .venv/package ## Run the demonstration; it needs no broker
 	.venv/bin/jsonrpc-amqp demo
@@ -22,11 +22,22 @@ test: .venv/tox tools ## Run everything that CI runs; installs RabbitMQ with apt
 lint: .venv/tox ## Check style and types
 	.venv/bin/tox run -e lint,types
 
+# 3 rounds of 3 s for each figure take about 45 minutes; QUICK=1, one round of 1 s, takes 8 and leaves docs/ alone.
+BENCH = $(if $(QUICK),--rounds 1 --seconds 1,--rounds 3 --seconds 3)
+BENCH_PAGE = $(if $(QUICK),.bench/quick/performance.md,docs/performance.md)
+
+bench: .venv/bench tools ## Measure all, beside floors and other libraries, into docs/performance.md; 45 minutes, QUICK=1 8
+	.venv/bin/python -m benchmarks run $(BENCH) --out .bench/results.json
+	.venv/bin/python -m benchmarks page .bench/results.json $(BENCH_PAGE)
+
+bench-check: .venv/package ## Compare what the steps of a call cost with benchmarks/baseline.json; half a minute
+	.venv/bin/python -m benchmarks.micro --check
+
 fresh: ## Try this commit on bare Debian 12 and 13 systems (as root)
 	tools/fresh.sh
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .tox .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .bench .tox .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	rm -rf examples/*/target examples/*/node_modules tests/interop/peers/*/target tests/interop/peers/*/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -40,6 +51,10 @@ tools:
 
 .venv/package: .venv/python setup.cfg pyproject.toml
 	$(PIP) install --editable .
+	@touch $@
+
+.venv/bench: .venv/python setup.cfg pyproject.toml
+	$(PIP) install --editable '.[bench]'
 	@touch $@
 
 .venv/tox: .venv/python

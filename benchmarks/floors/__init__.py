@@ -1,0 +1,1 @@
+"""What the broker and bare AMQP clients allow, without JSON-RPC."""

@@ -1,0 +1,253 @@
+"""What is aimed at, and whether it was reached: a row for each goal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .cases import CASES
+from .samples import Figure, Results, figure
+from .suites import BATCH, BODIES, BURN_MS, PENDING, SERVERS, SLEEP_MS
+
+Verdict = Literal["stretch", "reached", "missed", "not measured"]
+
+# Of the cores, from here on they count as full: client and broker need them, too.
+_FULL = 0.9
+# Handlers that a server runs at a time.
+_CONCURRENCY = 8
+
+WHY_MISSED: Mapping[str, str] = {}
+"""For the page: why a goal was missed, by its measure. Written by hand after a full run."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """
+    One figure of a goal.
+
+    Attributes:
+        label: Whom or what it is about; empty where there is but one.
+        figure: What was measured; None: it was not.
+        goal: The bound.
+        stretch: The better one; None: there is none.
+        at_least: Whether more is better.
+        form: How the figure is written.
+    """
+
+    label: str
+    figure: Figure | None
+    goal: float
+    stretch: float | None = None
+    at_least: bool = True
+    form: str = "{:.2f}"
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.figure is None:
+            return "not measured"
+        if self.stretch is not None and self._meets(self.stretch):
+            return "stretch"
+        return "reached" if self._meets(self.goal) else "missed"
+
+    def bound(self, value: float | None) -> str:
+        """Write a bound."""
+        return "" if value is None else f"{'≥' if self.at_least else '≤'} {self.form.format(value)}"
+
+    def measured(self) -> str:
+        """Write what was measured, with its spread over rounds."""
+        if self.figure is None:
+            return "not measured"
+        middle, low, high = (self.form.format(each) for each in self.figure[:3])
+        return middle if self.figure.rounds == 1 else f"{middle} ({low}..{high})"
+
+    def _meets(self, bound: float) -> bool:
+        assert self.figure is not None
+        return self.figure.median >= bound if self.at_least else self.figure.median <= bound
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One row of the table."""
+
+    measure: str
+    against: str
+    parts: tuple[Part, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of its parts; what was not measured does not count beside what was."""
+        order: tuple[Verdict, ...] = ("missed", "reached", "stretch")
+        seen = {part.verdict for part in self.parts}
+        return next((each for each in order if each in seen), "not measured")
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """What is missing of it, where the rest was measured."""
+        return [part.label for part in self.parts if part.figure is None] if self.verdict != "not measured" else []
+
+
+def goals(results: Results) -> list[Goal]:
+    """Give all goals with what was measured."""
+    return [
+        *_throughput(results),
+        _peers(results),
+        _cpu(results),
+        *_latency(results),
+        _three_servers(results),
+        _batch(results),
+        _notifications(results),
+        _bodies(results),
+        _memory(results),
+        _imports(results),
+        _scaling(results),
+    ]
+
+
+def _main(
+    results: Results, one: str, other: str, value: str = "rate", in_flight: int = 256, suite: str = "main"
+) -> Figure | None:
+    """Compare two cases of a suite."""
+    ours = results.by_round(suite, one, value, in_flight=in_flight)
+    return results.ratio(ours, results.by_round(suite, other, value, in_flight=in_flight))
+
+
+def _throughput(results: Results) -> Iterable[Goal]:
+    floor = "C floor, topic"
+    for name, case, goal, stretch in (
+        ("256 in flight, topic reply", "ours", 0.60, 0.75),
+        ("256 in flight, direct reply, request on the topic exchange", "ours_direct", 0.75, 0.90),
+        ('256 in flight, `route="queue"` with direct reply', "ours_queue", 1.0, 1.2),
+    ):
+        ratio = _main(results, case, "floor_c_topic")
+        yield Goal(f"{name}: calls/s", floor, (Part("", ratio, goal, stretch, form="{:.2f}x"),))
+
+
+def _peers(results: Results) -> Goal:
+    wanted = (
+        ("pjrpc", "pjrpc", 16.0, 20.0),
+        ("aio-pika JsonRPC", "aiopika_jsonrpc", 5.5, 7.0),
+        ("pika", "pika", 2.0, 2.5),
+        ("Java JSON-RPC", "java_jsonrpc", 2.3, 3.0),
+    )
+    parts = (
+        Part(label, _main(results, "ours", case), goal, stretch, form="{:.1f}x")
+        for label, case, goal, stretch in wanted
+    )
+    return Goal("256 in flight, topic: calls/s", "other libraries", tuple(parts))
+
+
+def _cpu(results: Results) -> Goal:
+    ours, theirs = (
+        _added(
+            results.by_round("main", case, "client_cpu_us", in_flight=256),
+            results.by_round("main", case, "server_cpu_us", in_flight=256),
+        )
+        for case in ("ours", "floor_pyamqp_topic_tuned")
+    )
+    part = Part("", results.ratio(ours, theirs), 0.85, 0.6, at_least=False, form="{:.2f}x")
+    return Goal("CPU per call at 256, client + server, worker threads", "bare py-amqp, tuned", (part,))
+
+
+def _added(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
+    return {number: one[number] + other[number] for number in one.keys() & other.keys()}
+
+
+def _latency(results: Results) -> Iterable[Goal]:
+    peers = [case.name for case in CASES.values() if case.kind == "peer" and case.program != "java"]
+    p50 = {case: results.by_round("main", case, "p50_us", in_flight=1) for case in ("ours", *peers)}
+    medians = {case: each.median for case in peers if (each := figure(p50[case].values())) is not None}
+    fastest = min(medians, key=medians.__getitem__, default="")
+    against_peers = results.ratio(p50["ours"], p50[fastest]) if fastest else None
+    bare = _main(results, "ours", "floor_pyamqp_topic_tuned", "p50_us", 1)
+    yield Goal(
+        "one at a time: p50",
+        "the fastest Python peer; bare py-amqp, tuned",
+        (
+            Part(fastest or "Python peers", against_peers, 1.0, at_least=False, form="{:.2f}x"),
+            Part("bare", bare, 1.05, 1.0, at_least=False, form="{:.2f}x"),
+        ),
+    )
+    p99 = _main(results, "ours", "floor_c_topic", "p99_us", 1)
+    yield Goal("one at a time: p99", "C floor, topic", (Part("", p99, 2.5, 1.5, at_least=False, form="{:.2f}x"),))
+
+
+def _three_servers(results: Results) -> Goal:
+    ours, floor = (
+        results.by_round("servers", case, "rate", servers=3, in_flight=32) for case in ("ours", "floor_c_topic")
+    )
+    part = Part("", results.ratio(ours, floor), 0.45, 0.6, form="{:.2f}x")
+    return Goal("three servers, 32 in flight: calls/s", "C floor, topic, three servers", (part,))
+
+
+def _batch(results: Results) -> Goal:
+    # Both with as many messages on their way as does them good.
+    single = results.by_round("batch", "ours", "rate", batch=1, in_flight=256)
+    batches = results.by_round("batch", "ours", "rate", batch=BATCH, in_flight=4 * BATCH)
+    part = Part("", results.ratio(batches, single), 4, 6, form="{:.1f}x")
+    return Goal(f"batches of {BATCH} calls, four at a time: calls/s", "our own single calls, 256 in flight", (part,))
+
+
+def _notifications(results: Results) -> Goal:
+    ratio = _main(results, "ours", "floor_pyamqp_notify_tuned", suite="notify")
+    part = Part("", ratio, 0.7, 0.9, form="{:.2f}x")
+    return Goal("notifications, confirmed, pipelined: 1/s", "bare py-amqp, tuned, with confirms", (part,))
+
+
+def _bodies(results: Results) -> Goal:
+    parts = []
+    for size in BODIES:
+        ours, floor = (results.by_round("bodies", case, "bytes_rate", bytes=size) for case in ("ours", "floor_c_topic"))
+        parts.append(Part(f"{size >> 10} KiB", results.ratio(ours, floor), 0.5, 0.8, form="{:.2f}x"))
+    return Goal("bodies: bytes/s", "C floor, topic, with the same bodies", tuple(parts))
+
+
+def _memory(results: Results) -> Goal:
+    most = max(results.sizes("pending", "pending"), default=PENDING[-1])
+    call = results.get("pending", "ours", "call_bytes", pending=most)
+    clients = [results.get("memory", "ours", name) for name in ("first_bytes", "more_bytes")]
+    return Goal(
+        f"memory per pending call ({most:,} of them); per idle client",
+        "over import",
+        (
+            _kib("a pending call", call, 2),
+            _kib("the first idle client", clients[0], 2048),
+            _kib("each further one", clients[1], 2048),
+        ),
+    )
+
+
+def _kib(label: str, of: Figure | None, bound: float) -> Part:
+    figure = None if of is None else of.scaled(1 / 1024)
+    return Part(label, figure, bound, at_least=False, form="{:.1f} KiB" if bound < 100 else "{:.0f} KiB")
+
+
+def _imports(results: Results) -> Goal:
+    kombu = results.by_round("imports", "ours", "kombu_ms")
+    parts = []
+    for label, name in (("the package", "package_ms"), ("with what connecting imports", "connecting_ms")):
+        ours = results.by_round("imports", "ours", name)
+        more = figure(ours[number] - kombu[number] for number in ours.keys() & kombu.keys())
+        parts.append(Part(label, more, 60, at_least=False, form="{:+.0f} ms"))
+    return Goal("import time", "kombu's own import", tuple(parts))
+
+
+def _scaling(results: Results) -> Goal:
+    parts = (
+        _of_ideal(results, f"{SLEEP_MS} ms sleep", "ours_sleep", SLEEP_MS, _CONCURRENCY),
+        _of_ideal(results, f"{BURN_MS} ms CPU", "ours_burn", BURN_MS, 1),
+    )
+    return Goal(f"1 to {SERVERS[-1]} server processes: the least share of linear while cores are free", "ideal", parts)
+
+
+def _of_ideal(results: Results, label: str, case: str, milliseconds: int, at_a_time: int) -> Part:
+    """Give the worst share of what so many processes could do at best, over all numbers of them that fit the cores."""
+    shares: dict[int, Figure] = {}
+    for count in results.sizes("servers", "servers"):
+        rate = results.get("servers", case, "rate", servers=count)
+        used = [results.get("servers", case, name, servers=count) for name in ("cores", "other_cores")]
+        busy = sum(each.median for each in used if each)
+        if rate is not None and busy <= _FULL * results.about["cores"]:
+            shares[count] = rate.scaled(milliseconds / 1000 / at_a_time / count)
+    up_to = f", up to {max(shares)} processes" if shares else ""
+    return Part(f"{label}{up_to}", min(shares.values(), default=None), 0.9)

@@ -1,0 +1,313 @@
+"""
+What the steps of a call cost within the process, in time and in instructions, beside what they cost before.
+
+    python -m benchmarks.micro              measure, and show the baseline beside it
+    python -m benchmarks.micro --check      fail where something is worse than the baseline by more than is tolerated
+    python -m benchmarks.micro --write      make this the baseline of this version of Python
+
+Each figure is a multiple of a yardstick that is measured along with it: a fixed piece of Python, so that machines can
+be compared. Time is the best of many short slices taken in turn, which a busy machine disturbs little. Instructions are
+counted by valgrind, where it is installed; they are the same every time, so a smaller change is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from itertools import cycle, repeat
+from pathlib import Path
+from struct import Struct
+from typing import Any, NamedTuple
+
+import amqp.serialization
+import msgspec
+
+from .processes import ROOT
+
+BASELINE = Path(__file__).with_name("baseline.json")
+YARDSTICK = "yardstick"
+
+# Of the baseline. Time: what remains of noise when the best of many is taken, and what compilers differ in.
+# Instructions: what builds of one version of Python differ in.
+TIME_TOLERANCE = 0.30
+INSTRUCTION_TOLERANCE = 0.05
+
+_SLICE = 0.004  # seconds: shorter than what the kernel gives a process at a time
+_SLICES = 100
+_OTHERS = 10_000
+_WARM_UP = 200  # until the interpreter has specialised what it runs
+_COUNTED = 1100  # enough for what is done once in a thousand calls
+
+Step = Callable[[], object]
+
+
+# -- what is measured -----------------------------------------------------------------------------------------
+
+
+def steps() -> dict[str, Step]:
+    """Give all steps. What they use of the package is named here and nowhere else."""
+    from jsonrpc_amqp import messages, protocol
+    from jsonrpc_amqp.dispatch import Dispatcher
+    from jsonrpc_amqp.pending import Pending, WaitingCall
+    from jsonrpc_amqp.transport.base import Delivery
+    from jsonrpc_amqp.transport.codec import Decoder, Encoder
+
+    def awaited(first: int, count: int) -> list[WaitingCall]:
+        calls = []
+        for number in range(first, first + count):
+            call = WaitingCall("example", b"", qid="1", deadline=now + 30 + number / 1000, timeout=30.0)
+            call.number = str(number)
+            calls.append(call)
+        return calls
+
+    def add_and_pop(pending: Pending) -> Step:
+        # One after the other: it counts on numbers not to come back soon.
+        fresh = cycle(awaited(_OTHERS, 4096))
+
+        def step() -> object:
+            call = next(fresh)
+            pending.add(call)
+            return pending.pop(call.number)
+
+        return step
+
+    now = 1000.0
+    encoder = Encoder(frame_max=131072, encode_table=lambda table: amqp.serialization.dumps("F", (dict(table),)))
+    decoder = Decoder(max_body=1 << 20, frame_max=131072, decode_table=lambda data: {})
+    dispatcher = Dispatcher({"add": lambda a, b: a + b})
+    address = protocol.Address("jsonrpc", "example", protocol.client_word("guest", "0123456789ab"), user="guest")
+    request = messages.request("add", [3, 4], 17)
+    answer = dispatcher(request)
+    assert answer is not None
+
+    def describe_call() -> Any:
+        return protocol.call(address, request, number="17", qid="17", deadline=now + 30, now=now)
+
+    called = describe_call()
+    request_frames = _delivered(encoder.publish(1, called), called.exchange, called.routing_key)
+    [delivery] = decoder.feed(request_frames)
+    assert isinstance(delivery, Delivery)
+    route = protocol.reply_route(delivery, service="example", exchange="jsonrpc")
+    assert route is not None
+
+    def describe_answer() -> Any:
+        return protocol.answer(delivery, answer, route=route, now=now, deadline=now + 30)
+
+    answered = describe_answer()
+    answer_frames = _delivered(encoder.publish(1, answered), answered.exchange, answered.routing_key)
+    assert messages.result_of(answer, 17) == 7
+
+    crowd = Pending()
+    for call in awaited(0, _OTHERS):
+        crowd.add(call)
+    return {
+        YARDSTICK: _yardstick,
+        "write a request": lambda: messages.request("add", [3, 4], 17),
+        "describe its publish": describe_call,
+        "encode its publish": lambda: encoder.publish(1, called),
+        "decode its delivery": lambda: decoder.feed(request_frames),
+        "dispatch it": lambda: dispatcher(request),
+        "describe the answer": describe_answer,
+        "encode the answer": lambda: encoder.publish(1, answered),
+        "decode its delivery to the client": lambda: decoder.feed(answer_frames),
+        "read the answer": lambda: messages.result_of(answer, 17),
+        "await it: add, pop": add_and_pop(Pending()),
+        f"the same among {_OTHERS:,}": add_and_pop(crowd),
+    }
+
+
+_encode, _decode = msgspec.json.encode, msgspec.json.decode
+
+
+def _yardstick() -> object:
+    # Of what a call is made of: small objects, calls, dictionaries, text, JSON. Never to be changed.
+    made: dict[str, object] = {}
+    for i in range(20):
+        made[f"key{i}"] = (i, str(i), [i])
+    return _decode(_encode(made))
+
+
+_method = Struct(">BHIHH").pack
+
+
+def _delivered(publish: bytes, exchange: str, key: str) -> bytes:
+    """Give the frames of a publish as a consumer gets them: with ``basic.deliver`` in front."""
+    size = int.from_bytes(publish[3:7], "big")
+    arguments = b"".join(
+        (_short("tag"), (1).to_bytes(8, "big"), b"\0", _short(exchange), _short(key)),
+    )
+    return _method(1, 1, 4 + len(arguments), 60, 60) + arguments + b"\xce" + publish[size + 8 :]
+
+
+def _short(text: str) -> bytes:
+    return bytes([len(text)]) + text.encode()
+
+
+# -- how ------------------------------------------------------------------------------------------------------
+
+
+def seconds(of: Mapping[str, Step]) -> dict[str, float]:
+    """Give the seconds that each step takes, at best."""
+    counts = {name: _count_for(step) for name, step in of.items()}
+    best = dict.fromkeys(of, float("inf"))
+    gc.disable()
+    for _ in range(_SLICES):
+        for name, step in of.items():
+            best[name] = min(best[name], _run(step, counts[name]) / counts[name])
+    gc.enable()
+    return best
+
+
+def _count_for(step: Step) -> int:
+    count = 1
+    while (taken := _run(step, count)) < _SLICE / 4:
+        count *= 2
+    return max(1, round(count * _SLICE / taken))
+
+
+def _run(step: Step, count: int) -> float:
+    start = time.perf_counter()
+    for _ in repeat(None, count):
+        step()
+    return time.perf_counter() - start
+
+
+def instructions() -> dict[str, float]:
+    """
+    Give the instructions that each step takes.
+
+    Raises:
+        OSError: They cannot be counted here; the error says why.
+    """
+    if shutil.which("valgrind") is None:
+        raise OSError("valgrind is not installed: apt-get install valgrind")
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [
+                *("valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={folder}/out"),
+                f"--dump-before={_MARK.__name__}",
+                *(sys.executable, "-m", "benchmarks.micro", "--traced"),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise OSError(f"valgrind failed: {done.stderr.strip().splitlines()[-1:]}")
+        names = json.loads(done.stdout)
+        # Each dump counts from the one before: first what led to a step, then the step.
+        counts = [_counted(Path(folder, f"out.{2 * i + 2}")) for i in range(len(names))]
+    return {name: count / _COUNTED for name, count in zip(names, counts, strict=True)}
+
+
+# A function of the C library that nothing else calls.
+_MARK = os.getppid
+
+
+def traced() -> None:
+    """Run each step between two marks. Runs under valgrind."""
+    measured = steps()
+    gc.collect()
+    gc.disable()
+    for step in measured.values():
+        _run(step, _WARM_UP)
+        _MARK()
+        _run(step, _COUNTED)
+        _MARK()
+    print(json.dumps(list(measured)))
+
+
+def _counted(dump: Path) -> int:
+    [line] = [line for line in dump.read_text().splitlines() if line.startswith("summary:")]
+    return int(line.split()[1])
+
+
+# -- against the baseline -------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """Time or instructions."""
+
+    name: str
+    unit: str
+    factor: float
+    tolerance: float
+    figures: dict[str, float]
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """Give multiples of the yardstick."""
+        return {name: value / self.figures[YARDSTICK] for name, value in self.figures.items()}
+
+
+def worse(kind: Kind, baseline: Mapping[str, float]) -> Iterable[str]:
+    """Give a line for each step that is worse than the baseline by more than is tolerated, or has none."""
+    for name, ratio in kind.ratios.items():
+        if name not in baseline:
+            yield f"{name}: {kind.name} has no baseline"
+        elif ratio > baseline[name] * (1 + kind.tolerance):
+            more = ratio / baseline[name] - 1
+            yield f"{name}: {more:+.0%} {kind.name}, where {kind.tolerance:+.0%} is tolerated"
+
+
+def show(kind: Kind, baseline: Mapping[str, float]) -> None:
+    """Print one table."""
+    print(f"\n{kind.name + ', ' + kind.unit:36}{'':>10}{'of yardstick':>14}{'baseline':>10}{'':>8}")
+    for name, ratio in kind.ratios.items():
+        before = baseline.get(name)
+        change = "" if before is None else f"{before:>10.3f}{ratio / before - 1:>+8.0%}"
+        print(f"{name:36}{kind.figures[name] * kind.factor:>10,.2f}{ratio:>14.3f}{change}")
+
+
+def main() -> int:
+    """Give the exit status: 1 where something is worse, 2 where there is nothing to compare with."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.micro", description="In-process costs.")
+    parser.add_argument("--check", action="store_true", help="fail where something is worse than the baseline")
+    parser.add_argument("--write", action="store_true", help="make this the baseline")
+    parser.add_argument("--traced", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.traced:
+        traced()
+        return 0
+    kinds = [Kind("time", "µs", 1e6, TIME_TOLERANCE, seconds(steps()))]
+    try:
+        kinds.append(Kind("instructions", "thousands", 1e-3, INSTRUCTION_TOLERANCE, instructions()))
+    except OSError as exc:
+        print(f"Instructions are not counted: {exc}")
+    version = ".".join(platform.python_version_tuple()[:2])
+    known = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    baseline = known.get(version, {})
+    for kind in kinds:
+        show(kind, baseline.get(kind.name, {}))
+    if options.write:
+        ratios = {kind.name: {name: round(ratio, 4) for name, ratio in kind.ratios.items()} for kind in kinds}
+        known[version] = {**baseline, "python": sys.version, **ratios}
+        BASELINE.write_text(json.dumps(known, indent=2) + "\n")
+        print(f"\nwrote {BASELINE}")
+        return 0
+    return _verdict(kinds, baseline, version) if options.check else 0
+
+
+def _verdict(kinds: list[Kind], baseline: Mapping[str, Any], version: str) -> int:
+    if not baseline:
+        print(f"\nThere is no baseline for Python {version}: make one with `python -m benchmarks.micro --write`.")
+        return 2
+    if baseline["python"] != sys.version:
+        print(f"\nThe baseline was made with another build, whose figures may differ: {baseline['python']}")
+    found = [line for kind in kinds for line in worse(kind, baseline.get(kind.name, {}))]
+    print("", *(found or ["Nothing is worse than the baseline by more than is tolerated."]), sep="\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

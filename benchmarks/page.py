@@ -1,0 +1,85 @@
+"""Writes docs/performance.md from a run and the prose in performance.md.in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+from .samples import Results
+from .tables import goal_table, missed, suite_tables
+
+TITLES = {
+    "latency": "Latency, one call at a time",
+    "cpu": "CPU time of a call, 256 in flight",
+    "inflight": "Throughput against calls in flight",
+    "clients": "Client processes",
+    "services": "Services that one client calls",
+    "bodies": "Size of bodies",
+    "backlog": "Calls that wait in the queue",
+    "pending": "Other pending calls of the client",
+}
+"""Of the plots, by the names of their files."""
+
+TEMPLATE = Path(__file__).with_name("performance.md.in")
+# What the goals ask for; with less a page says that its figures are rough.
+_ROUNDS, _SECONDS = 3, 3.0
+
+
+def write(results: Results, page: Path) -> None:
+    """
+    Write the page, its plots and the raw results.
+
+    Args:
+        results: The run.
+        page: The file; plots and JSON go to the folder beside it that has its name.
+    """
+    from . import plots  # which needs matplotlib
+
+    folder = page.with_suffix("")
+    made = plots.write(results, folder)
+    results.write(folder / "results.json")
+    page.write_text(document(results, [path.stem for path in made], folder.name), encoding="utf-8")
+
+
+def document(results: Results, made: list[str], folder: str) -> str:
+    """
+    Give the text of the page.
+
+    Args:
+        results: The run.
+        made: The names of the plots that there are.
+        folder: Where they are, relative to the page.
+    """
+    about = results.about
+    pictures = [f"### {TITLES[name]}\n\n![{TITLES[name]}]({folder}/{name}.svg)" for name in made]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        warning=_warning(results),
+        others=_others(results),
+        goals=goal_table(results),
+        missed=missed(results),
+        plots="\n\n".join(pictures),
+        tables=suite_tables(results),
+        raw=f"{folder}/results.json",
+        commit=f"{about['commit']}{' with changes' if about['changed'] else ''}",
+        date=about["date"],
+        machine=about["machine"],
+        versions=", ".join(f"{name} {version}" for name, version in about["versions"].items()),
+        peers=", ".join(about["peers"]),
+        rounds=about["rounds"],
+        seconds=f"{about['seconds']:g}",
+    )
+
+
+def _others(results: Results) -> str:
+    of = results.other_cores
+    return "an unknown number of" if of is None else f"{of.median:.1f} (at most {of.high:.1f})"
+
+
+def _warning(results: Results) -> str:
+    about = results.about
+    if about["rounds"] >= _ROUNDS and about["seconds"] >= _SECONDS:
+        return ""
+    return (
+        f"> **A short run**: {about['rounds']} round(s) of {about['seconds']:g} s. It shows that the harness works; "
+        f"the goals are for {_ROUNDS} rounds of {_SECONDS:g} s.\n"
+    )

@@ -1,0 +1,141 @@
+"""What was measured: one sample for each case, size and round; medians, ratios, spread; as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One measurement.
+
+    Attributes:
+        suite: Its suite.
+        case: Who was measured.
+        round: In which round.
+        params: What was varied: ``in_flight``, ``servers``, ``bytes`` ...
+        values: What was counted: ``rate`` (calls/s), ``p50_us``, ``client_cpu_us`` (for each call) ...
+        error: Why there are no values; None: there are.
+    """
+
+    suite: str
+    case: str
+    round: int
+    params: dict[str, int] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+class Figure(NamedTuple):
+    """A median over rounds, and its spread."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int = 1
+
+    def scaled(self, factor: float) -> Figure:
+        """Give the figure in another unit."""
+        return Figure(self.median * factor, self.low * factor, self.high * factor, self.rounds)
+
+
+def figure(values: Iterable[float]) -> Figure | None:
+    """Give the figure of one value for each round; None where there is none."""
+    known = sorted(values)
+    return Figure(median(known), known[0], known[-1], len(known)) if known else None
+
+
+class Results:
+    """
+    All samples of a run.
+
+    Args:
+        about: The commit, the machine, the versions, the options of the run.
+        samples: In the order in which they were taken.
+    """
+
+    def __init__(self, about: dict[str, Any], samples: Iterable[Sample] = ()) -> None:
+        self.about = about
+        self.samples = list(samples)
+
+    def by_round(self, suite: str, case: str, value: str, **params: int) -> dict[int, float]:
+        """Give one value of a case for each round. Runs with wrong answers count as none."""
+        return {
+            sample.round: sample.values[value]
+            for sample in self.samples
+            if (sample.suite, sample.case) == (suite, case)
+            and params.items() <= sample.params.items()
+            and value in sample.values
+            and not sample.values.get("bad")
+        }
+
+    def get(self, suite: str, case: str, value: str, **params: int) -> Figure | None:
+        """Give one value of a case over all rounds."""
+        return figure(self.by_round(suite, case, value, **params).values())
+
+    def ratio(self, ours: dict[int, float], theirs: dict[int, float]) -> Figure | None:
+        """
+        Compare two cases round by round; the median of the ratios is less disturbed than the ratio of the medians.
+
+        Args:
+            ours: By round, as ``by_round`` gives it.
+            theirs: Likewise; what it is compared with.
+        """
+        return figure(ours[each] / theirs[each] for each in ours.keys() & theirs.keys() if theirs[each])
+
+    @property
+    def other_cores(self) -> Figure | None:
+        """How many cores something else kept busy meanwhile."""
+        return figure(each.values["other_cores"] for each in self.samples if "other_cores" in each.values)
+
+    def cases(self, suite: str) -> list[str]:
+        """Give the cases of a suite, in the order of the first round."""
+        return list(dict.fromkeys(sample.case for sample in self.samples if sample.suite == suite))
+
+    def sizes(self, suite: str, param: str) -> list[int]:
+        """Give the values that a parameter took."""
+        return sorted({each.params[param] for each in self.samples if each.suite == suite and param in each.params})
+
+    def failures(self) -> list[str]:
+        """Give a line for each case that could not be measured, or answered wrongly."""
+        lines: dict[str, None] = {}
+        for sample in self.samples:
+            of = ", ".join(f"{name} {value}" for name, value in sample.params.items())
+            where = f"{sample.suite}: {sample.case}{f' ({of})' if of else ''}"
+            if sample.error is not None:
+                lines[f"{where}: {sample.error}"] = None
+            elif sample.values.get("bad"):
+                lines[f"{where}: {sample.values['bad']:.0f} wrong or missing answers"] = None
+        return list(lines)
+
+    def write(self, path: Path) -> None:
+        """Write all of it, a line for each sample."""
+        lines = ",\n".join(json.dumps(_short(asdict(sample))) for sample in self.samples)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{{"about": {json.dumps(self.about, indent=1)},\n"samples": [\n{lines}\n]}}\n')
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """
+        Read what ``write`` wrote.
+
+        Raises:
+            ValueError: It is no such file.
+        """
+        try:
+            data = json.loads(path.read_text())
+            return cls(data["about"], (Sample(**each) for each in data["samples"]))
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as exc:
+            raise ValueError(f"{path} has no results: {exc!r}") from exc
+
+
+def _short(sample: dict[str, Any]) -> dict[str, Any]:
+    # Six digits: more than any of it is good for.
+    values = {name: float(f"{value:.6g}") for name, value in sample["values"].items() if value is not None}
+    return {**{name: value for name, value in sample.items() if value is not None}, "values": values}
