@@ -58,7 +58,7 @@ def steps() -> dict[str, Step]:
     from jsonrpc_amqp import messages, protocol
     from jsonrpc_amqp.dispatch import Dispatcher
     from jsonrpc_amqp.pending import Pending, WaitingCall
-    from jsonrpc_amqp.transport.base import Delivery
+    from jsonrpc_amqp.transport.base import Delivery, Template
     from jsonrpc_amqp.transport.codec import Decoder, Encoder
 
     def awaited(first: int, count: int) -> list[WaitingCall]:
@@ -99,10 +99,19 @@ def steps() -> dict[str, Step]:
     route = protocol.reply_route(delivery, service="example", exchange="jsonrpc")
     assert route is not None
 
-    def describe_answer() -> Any:
-        return protocol.answer(delivery, answer, route=route, now=now, deadline=now + 30)
+    def find_route() -> object:
+        return protocol.reply_route(delivery, service="example", exchange="jsonrpc")
 
-    answered = describe_answer()
+    def encode_call() -> object:
+        ttl = protocol.time_to_live(address, now + 30, now)
+        return encoder.publish_like(1, address.template, "17", "17", ttl, request)
+
+    def encode_answer() -> object:
+        ttl = protocol.time_of_answer(now + 30, now)
+        return encoder.publish_like(1, answers, route.routing_key, "17", ttl, answer)
+
+    answers = Template(route.exchange, mandatory=route.mandatory)
+    answered = protocol.answer(delivery, answer, route=route, now=now, deadline=now + 30)
     answer_frames = _delivered(encoder.publish(1, answered), answered.exchange, answered.routing_key)
     assert messages.result_of(answer, 17) == 7
 
@@ -112,14 +121,14 @@ def steps() -> dict[str, Step]:
     return {
         YARDSTICK: _yardstick,
         "write a request": lambda: messages.request("add", [3, 4], 17),
-        "describe its publish": describe_call,
-        "encode its publish": lambda: encoder.publish(1, called),
+        "encode its publish": encode_call,
         "decode its delivery": lambda: decoder.feed(request_frames),
         "dispatch it": lambda: dispatcher(request),
-        "describe the answer": describe_answer,
-        "encode the answer": lambda: encoder.publish(1, answered),
+        "find the way back": find_route,
+        "encode the answer": encode_answer,
         "decode its delivery to the client": lambda: decoder.feed(answer_frames),
         "read the answer": lambda: messages.result_of(answer, 17),
+        "describe and encode any publish": lambda: encoder.publish(1, describe_call()),
         "await it: add, pop": add_and_pop(Pending()),
         f"the same among {_OTHERS:,}": add_and_pop(crowd),
     }

@@ -14,8 +14,8 @@ A client knows, besides "run CALLS IN_FLIGHT":
     park CALLS                      make calls to the service NAME-parked, which have no end; what they take in memory
 
 The environment sets, for both, BENCH_AMQP_URL and BENCH_SERVICES (NAME, NAME-1 ...: a server for each, called in turn);
-for a server BENCH_CONCURRENCY, BENCH_PREFETCH, BENCH_SLEEP_MS and BENCH_BURN_MS (what ``add`` waits, or computes); for a client BENCH_REPLY (topic, direct, queue) and
-BENCH_ROUTE (topic, queue).
+for a server BENCH_CONCURRENCY, BENCH_PREFETCH, BENCH_SLEEP_MS and BENCH_BURN_MS (what ``add`` waits, or computes); for
+a client BENCH_REPLY (topic, direct, queue) and BENCH_ROUTE (topic, queue).
 """
 
 from __future__ import annotations
