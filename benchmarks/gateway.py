@@ -3,7 +3,7 @@ What a gateway costs: a plain call over RabbitMQ, the same call through a gatewa
 
     python benchmarks/gateway.py [AMQP_URL]
 
-It starts all it needs but the broker, and prints for each the median of one at a time, the calls per second with 256 in
+It starts all it needs but the broker, and gives for each the median of one at a time, the calls per second with 256 in
 flight, and the CPU time per call that gateway and bridge took. Every answer is checked. The load is a program in Python
 as well, and keeps a core busy with 256 in flight: the CPU times tell more than the rates.
 """
@@ -123,17 +123,14 @@ def http_median(port: int, path: str) -> float:
     return median(call)
 
 
-def row(what: str, p50: float, rate: float, costs: str = "") -> None:
-    print(f"| {what} | {p50:.0f} us | {rate:.0f} calls/s | {costs} |", flush=True)
-
-
-def main(url: str = "amqp://") -> None:
-    """Measure and print."""
+def measure(url: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """Measure the ways in turn; gives for each its name and its figures."""
     command = ["-m", "jsonrpc_amqp"]
     with ExitStack() as stack:
         stack.enter_context(started("serving", "-c", SERVER, url))
         client = stack.enter_context(Client(url, "bench.plain"))
-        row("a plain call", median(lambda number: client.call("add", [number, 1])), plain_rate(client))
+        p50 = median(lambda number: client.call("add", [number, 1]))
+        yield "a plain call", {"p50_us": p50, "rate": plain_rate(client)}
         _server, at = stack.enter_context(started(f"http://{HOST}:", "-c", HTTP_SERVER))
         to = f"http://{HOST}:{at.split()[0].rstrip('/')}/"
         bridge_command = [*command, "bridge", "--service", "bench.bridged", "--to", to, "--url", url]
@@ -142,12 +139,21 @@ def main(url: str = "amqp://") -> None:
         gateway_command = [*command, "gateway", "--listen", f"{HOST}:0", *allow, "--url", url]
         gateway, at = stack.enter_context(started(f"http://{HOST}:", *gateway_command))
         port = int(at.partition("/")[0])
-        for what, path in (("HTTP -> gateway -> service", "/bench.plain"), ("... -> bridge -> HTTP", "/bench.bridged")):
+        for what, path in (
+            ("HTTP, gateway, service", "/bench.plain"),
+            ("HTTP, gateway, bridge, HTTP", "/bench.bridged"),
+        ):
             p50 = http_median(port, path)
             before = cpu(gateway), cpu(bridge)
             rate = http_rate(port, path)
             spent = [1e6 * (cpu(each) - began) / AT_ONCE for each, began in zip((gateway, bridge), before, strict=True)]
-            row(what, p50, rate, f"gateway {spent[0]:.0f} us, bridge {spent[1]:.0f} us")
+            yield what, {"p50_us": p50, "rate": rate, "gateway_cpu_us": spent[0], "bridge_cpu_us": spent[1]}
+
+
+def main(url: str = "amqp://") -> None:
+    """Measure and print."""
+    for what, figures in measure(url):
+        print(f"| {what} | {' | '.join(f'{name} {value:.0f}' for name, value in figures.items())} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
+from . import gateway
 from .cases import CASES, Case
 from .lab import Lab, Meter, Order, calls_in_flight, measure
 from .processes import ROOT, Failed
@@ -331,6 +332,16 @@ def imports(lab: Lab) -> list[Experiment]:
     return [Experiment("ours", take)] if lab.wants("ours") else []
 
 
+def http(lab: Lab) -> list[Experiment]:
+    """A plain call, the same through a gateway, and through gateway, bridge and an HTTP server."""
+
+    def take(lab: Lab) -> Taken:
+        for hops, (_what, figures) in enumerate(gateway.measure(lab.url)):
+            yield {"hops": hops}, figures
+
+    return [Experiment("ours", take)] if lab.wants("ours") else []
+
+
 SUITES: Mapping[str, Suite] = {
     suite.__name__: suite
     for suite in (
@@ -346,5 +357,6 @@ SUITES: Mapping[str, Suite] = {
         pending,
         memory,
         imports,
+        http,
     )
 }

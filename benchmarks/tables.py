@@ -85,6 +85,17 @@ TABLES = (
         (Column("KiB, the first", "first_bytes", "{:,.0f}"), Column("KiB, each more", "more_bytes", "{:,.0f}")),
     ),
     Table(
+        "http",
+        "A call over RabbitMQ (0), through a gateway (1), and through gateway, bridge and an HTTP server (2)",
+        {"hops": "through"},
+        (
+            Column("p50 µs, one at a time", "p50_us"),
+            Column("calls/s, 256 in flight", "rate", spread=True),
+            Column("gateway CPU", "gateway_cpu_us"),
+            Column("bridge CPU", "bridge_cpu_us"),
+        ),
+    ),
+    Table(
         "imports",
         "Imports",
         {},
