@@ -346,3 +346,50 @@ cycle.append(cycle)
 def test_what_has_no_form_is_not_written(value: Any) -> None:
     with pytest.raises(EncodeError):
         dumps(value)
+
+
+LONG_TEXT = "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": LONG_TEXT, "b": math.nan},
+        [LONG_TEXT, [[[-math.inf]]]],
+        [LONG_TEXT, *range(200), {"last": math.inf}],
+        (LONG_TEXT, math.nan),
+        {"a": LONG_TEXT, "b": [None, math.nan]},
+    ],
+)
+def test_no_nan_hides_beside_a_long_text(value: Any) -> None:
+    with pytest.raises(EncodeError, match="NaN"):
+        dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value", [[LONG_TEXT, None, 1, True, {"x": None}], {"a": LONG_TEXT, "b": [1.5, None]}, [LONG_TEXT] * 100]
+)
+def test_long_texts_without_nan_are_written(value: Any) -> None:
+    assert json.loads(dumps(value)) == value
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+def test_the_depth_of_long_texts(where: str) -> None:
+    for depth in (100, 101):
+        nest: Any = None
+        for _ in range(depth - 1):
+            nest = [nest] if depth % 2 else {"[": nest}
+        value = [nest, LONG_TEXT] if where == "behind" else [LONG_TEXT, nest]
+        text = json.dumps(value).encode()
+        if depth == 100:
+            assert loads(text) == value == json.loads(dumps(value))
+        else:
+            with pytest.raises(Malformed, match="nested deeper"):
+                loads(text)
+            with pytest.raises(EncodeError, match="nested deeper"):
+                dumps(value)
+
+
+def test_brackets_in_a_long_string_are_no_depth() -> None:
+    value = ["[{" * 10_000]
+    assert loads(dumps(value)) == value

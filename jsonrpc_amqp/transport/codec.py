@@ -171,7 +171,7 @@ class Encoder:
         body, size = message.body, 14 + len(properties)
         if size > self._max_payload:
             raise ValueError(f"headers: {size} bytes of properties, where one frame takes {self._max_payload}")
-        parts = [
+        parts: list[bytes | memoryview] = [
             _pack_publish(_METHOD, channel, 7 + len(arguments), _BASIC, _PUBLISH, 0),
             arguments,
             b"\1\xce" if message.mandatory else b"\0\xce",
@@ -182,8 +182,9 @@ class Encoder:
         if 0 < len(body) <= self._max_payload:
             parts += (_pack_frame(_BODY, channel, len(body)), body, b"\xce")
         else:
+            whole = memoryview(body)  # whose slices are no copies
             for start in range(0, len(body), self._max_payload):
-                piece = body[start : start + self._max_payload]
+                piece = whole[start : start + self._max_payload]
                 parts += (_pack_frame(_BODY, channel, len(piece)), piece, b"\xce")
         return b"".join(parts)
 

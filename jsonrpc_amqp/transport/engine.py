@@ -178,7 +178,7 @@ class Engine:
             if session is None or self._unsent is not None:
                 return
             session.put_acks()
-            data = b"".join(self._outbox)
+            data = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
             self._outbox.clear()
         self._send(session, memoryview(data))
 
