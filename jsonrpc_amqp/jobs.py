@@ -24,8 +24,6 @@ _COST_OF_SLOW = 32
 _MOST_CREDIT = 2 * _QUICK_RUNS
 # What comes after a longer pause is worth a thread: the one that stands by for the owner would wake in vain.
 _RARE_SECONDS = 0.02
-# After this time without an end of what runs, another thread is woken all the same.
-PATIENCE = 0.001
 
 
 @dataclass(slots=True, eq=False)
@@ -104,7 +102,6 @@ class Jobs:
         self._threads = threads
         self._waiting: deque[Job | Returned | None] = deque()
         self._beds: list[threading.Lock] = []  # of those who sleep; the last to go to sleep is the first to be woken
-        self._oldest: Job | Returned | None = None
         self._credit = 0
         self._last_put = 0.0
         self.are_quick = False
@@ -113,14 +110,13 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, jobs: Sequence[Job | Returned | None], now: float) -> bool:
-        """Add some. True: ``hurry`` is to be called after ``PATIENCE``."""
+    def put(self, jobs: Sequence[Job], now: float) -> None:
+        """Add some."""
         self.are_quick = self._credit >= _QUICK_RUNS and now - self._last_put < _RARE_SECONDS
         self._last_put = now
         self._waiting.extend(jobs)
         if not self.are_quick:
             self._wake(len(jobs))
-        return self.are_quick
 
     def put_returned(self, marks: Sequence[Returned]) -> None:
         """Add some of those, which are never quick: one of the requests may be what ends a server."""
@@ -139,19 +135,16 @@ class Jobs:
         return None
 
     def put_back(self, job: Job | Returned | None) -> None:
-        """Put back what was taken too early, for a thread that is woken for it."""
-        self.are_quick = False
+        """Put back what was taken too early, and leave it and the rest to the threads."""
         self._waiting.appendleft(job)
-        self._wake(1)
+        self.hand_over(late=False)
 
     def hand_over(self, *, late: bool) -> None:
         """Wake threads for what waits; ``late``: because something that was to be quick is not."""
         self.are_quick = False
         if late:
             self._credit = 0
-            self._wake(len(self._waiting))
-        elif len(self._beds) == self._threads:
-            self._wake(1)
+        self._wake(len(self._waiting))
 
     def get(self) -> Job | Returned | None:
         """Take the oldest; waits until there is one."""
@@ -179,18 +172,6 @@ class Jobs:
             self._credit = max(0, self._credit - _COST_OF_SLOW)
         elif self._credit < _MOST_CREDIT:
             self._credit += 1
-
-    def hurry(self) -> bool:
-        """Wake more threads if nothing was taken since the last time. True: to be called again after ``PATIENCE``."""
-        try:
-            oldest = self._waiting[0]
-        except IndexError:
-            self._oldest = None
-            return False
-        if oldest is self._oldest:
-            self._wake(len(self._waiting))
-        self._oldest = oldest
-        return True
 
     def take_all(self) -> list[Job]:
         """Give all that waits."""

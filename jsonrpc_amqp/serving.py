@@ -19,7 +19,7 @@ from . import context, protocol
 from .dialects import MalformedEnvelope, ServerDialect
 from .dispatch import internal_error, too_large
 from .errors import MessageTooLarge, NotConnected, TransportError
-from .jobs import PATIENCE, Job, Jobs, Returned
+from .jobs import Job, Jobs, Returned
 from .transport.base import Delivery, Plan, Publish, Session, Template, Transport
 from .transport.base import Returned as ReturnedMessage
 
@@ -224,7 +224,7 @@ class Serving:
         if not quiet:
             log.warning("%s; what was not acknowledged is delivered again", error)
 
-    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> float | None:
+    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
         received = time.monotonic()
         with self._lock:
             self._stats["received"] += len(deliveries)
@@ -236,7 +236,7 @@ class Serving:
                 continue
             job.returns = delivery.delivery_count
             self._let_begin(self._returned.add(job))
-        return received + PATIENCE if self._jobs.put(jobs, received) else None
+        self._jobs.put(jobs, received)
 
     def on_returned(self, session: Session, returned: ReturnedMessage) -> None:
         self._count("dropped_replies")
@@ -275,14 +275,13 @@ class Serving:
 
     def on_tick(self, now: float) -> float | None:
         self._let_begin(self._returned.overdue(now))
-        due = [now + PATIENCE] if self._jobs.hurry() else []
         session = self._session
-        if session is not None and not self._draining:
-            if now >= self._renew_at:
-                self._renew_at = now + _RENEW_SECONDS
-                session.renew()
-            due.append(self._renew_at)
-        return min(due, default=None)
+        if session is None or self._draining:
+            return None
+        if now >= self._renew_at:
+            self._renew_at = now + _RENEW_SECONDS
+            session.renew()
+        return self._renew_at
 
     # -- the handlers' threads ----------------------------------------------------------------------------
 

@@ -317,8 +317,8 @@ class Listener(Protocol):
         """The connection is gone; outcomes of its confirmed publishes have been told."""
         ...
 
-    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> float | None:
-        """Messages arrived, in order, as many as one read brought. Gives when ``on_tick`` is to be called, or None."""
+    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
+        """Messages arrived, in order; as many as one read brought."""
         ...
 
     def on_returned(self, session: Session, returned: Returned) -> None:

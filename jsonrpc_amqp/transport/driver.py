@@ -108,13 +108,12 @@ class IOThread:
     def _drive(self) -> None:
         """Drive until the end, or until another thread does."""
         self.ident = threading.get_ident()
-        is_busy = False
         while True:
             due = self._driven.tick(time.monotonic())
             if self._driven.finished:
                 break
             self._watch()
-            for fd, events in self._poll.poll(0 if is_busy else _milliseconds(due)):
+            for fd, events in self._poll.poll(0 if self._driven.has_work else _milliseconds(due)):
                 if fd == self._bell.fileno():
                     self._silence()
                 elif fd == self._watched[0]:
@@ -122,14 +121,11 @@ class IOThread:
                         self._driven.on_writable()
                     if events & ~select.POLLOUT:
                         self._driven.on_readable()
-            is_busy = self._driven.has_work
-            if not is_busy:
-                continue
-            if not self._is_guarded and not self._call_guard():
-                is_busy = False
-                self._driven.hand_over(late=False)
-            elif not self._work():
-                return
+            if self._driven.has_work:
+                if not self._is_guarded and not self._call_guard():
+                    self._driven.hand_over(late=False)
+                elif not self._work():
+                    return
         self._over.set()
         self._guard_is_awake.set()
         self.abandon()

@@ -331,9 +331,7 @@ class Engine:
             self._tell_deliveries(session, deliveries)
 
     def _tell_deliveries(self, session: _Session, deliveries: list[Delivery]) -> None:
-        due = self._listener.on_deliveries(session, deliveries)
-        if due is not None and due < self._due:
-            self._due = due
+        self._listener.on_deliveries(session, deliveries)
         if len(deliveries) > 1:
             self._burst_until = self._last_read + BURST_SECONDS
 

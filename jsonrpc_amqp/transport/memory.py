@@ -454,7 +454,7 @@ class MemorySession:
         with self._broker.lock:
             deliveries, self._arrived = self._arrived, []
         if deliveries:
-            self._owner.tick_by(self._listener.on_deliveries(self, deliveries))
+            self._listener.on_deliveries(self, deliveries)
             if self._listener.has_work:
                 self._listener.hand_over(late=False)
 
@@ -530,10 +530,6 @@ class _Owner(Thread):
     def tick(self) -> None:
         self._due = None
         self._due = self.listener.on_tick(monotonic())
-
-    def tick_by(self, due: float | None) -> None:
-        if due is not None:
-            self._due = due if self._due is None else min(self._due, due)
 
     def run(self) -> None:
         while (event := self._next_event()) is not None:
