@@ -249,5 +249,5 @@ def _of_ideal(results: Results, label: str, case: str, milliseconds: int, at_a_t
         busy = sum(each.median for each in used if each)
         if rate is not None and busy <= _FULL * results.about["cores"]:
             shares[count] = rate.scaled(milliseconds / 1000 / at_a_time / count)
-    up_to = f", up to {max(shares)} processes" if shares else ""
-    return Part(f"{label}{up_to}", min(shares.values(), default=None), 0.9)
+    what = f"up to {max(shares)} processes" if shares else "no measurement with free cores"
+    return Part(f"{label}, {what}", min(shares.values(), default=None), 0.9)
