@@ -39,6 +39,8 @@ SHORTEST_BACK_OFF = 0.1
 STABLE = 5.0
 # Under the 128 KiB from which malloc asks the kernel for each buffer.
 READ_SIZE = 1 << 16
+# After a read that was filled: then it is bodies that arrive, and each read costs more than asking for the room.
+LARGE_READ = 1 << 19
 # Amid a burst the owner looks so often whether there is something to write, and goes on with that for so long.
 FLUSH_SECONDS = 0.001
 BURST_SECONDS = 0.02
@@ -102,6 +104,7 @@ class Engine:
         self._last_read = self._last_write = 0.0
         self._burst_until = 0.0
         self._is_watching = False
+        self._read_size = READ_SIZE
         self._feeding: int | None = None  # the thread that does
         self._due = 0.0  # when there is more to do than to read and to write
         self._is_woken = False
@@ -285,7 +288,8 @@ class Engine:
                 with self._wire:
                     data = self._read_tls(link)
             else:
-                data = link.read(READ_SIZE)
+                data = link.read(self._read_size)
+                self._read_size = LARGE_READ if data is not None and len(data) >= READ_SIZE else READ_SIZE
         except OSError as exc:
             raise self._ended(session, exc) from exc
         if data is None:
