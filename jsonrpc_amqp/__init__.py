@@ -6,6 +6,7 @@ from .dead import DeadLetter, DeadLetters, Requeued
 from .dispatch import Dispatcher, global_methods
 from .errors import (
     DELIVERY_LIMIT_REACHED,
+    NOT_AUTHORISED,
     REDELIVERY_REFUSED,
     AccessRefused,
     Blocked,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DELIVERY_LIMIT_REACHED",
+    "NOT_AUTHORISED",
     "REDELIVERY_REFUSED",
     "AccessRefused",
     "Batch",
