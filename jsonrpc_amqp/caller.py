@@ -33,6 +33,7 @@ from .errors import (
     NotConnected,
     TransportError,
 )
+from .identity import Answers
 from .pending import PLAIN, Call, Pending
 from .transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from .transport.tags import unroutable
@@ -40,7 +41,17 @@ from .transport.tags import unroutable
 log = logging.getLogger("jsonrpc_amqp.client")
 
 _COUNTERS = dict.fromkeys(
-    ("connections", "failed_attempts", "connections_lost", "timeouts", "retries", "dropped_replies", "pending"), 0
+    (
+        "connections",
+        "failed_attempts",
+        "connections_lost",
+        "timeouts",
+        "retries",
+        "dropped_replies",
+        "rejected_replies",
+        "pending",
+    ),
+    0,
 )
 # What was learned of a queue is good for this long when many calls end together.
 _FACTS_SECONDS = 0.25
@@ -81,6 +92,7 @@ class Caller:
         declare: Declare the exchange, or only check that it is there.
         user: The AMQP user, for keys and ``user_id``; None where it is not known.
         dialect: Translates what leaves and what comes.
+        server_users: Who may answer; None: anybody.
     """
 
     def __init__(
@@ -95,6 +107,7 @@ class Caller:
         declare: bool,
         user: str | None,
         dialect: ClientDialect | None,
+        server_users: frozenset[str] | None = None,
     ) -> None:
         self._transport = transport
         self._by_queue = by_queue
@@ -105,6 +118,8 @@ class Caller:
         self._declare = declare
         self._user = user
         self._dialect = dialect
+        self._answers = Answers(exchange if reply == "topic" else "", server_users)
+        self._last_flaw: str | None = None
         self._all_plain = dialect is None and not confirm
         protocol.client_word(user, "")  # refused here rather than at the first call
         self._pid: int | None = None
@@ -421,12 +436,18 @@ class Caller:
             for delivery in deliveries:
                 delivery.correlation_id = self._dialect.number(delivery)
         with self._lock:
+            flaws = [(delivery, flaw) for delivery in deliveries if (flaw := self._flaw(delivery)) is not None]
+            if flaws:
+                rejected = {id(delivery) for delivery, _flaw in flaws}
+                deliveries = [delivery for delivery in deliveries if id(delivery) not in rejected]
             paired = [(self._pending.pop(delivery.correlation_id), delivery) for delivery in deliveries]
         for call, delivery in paired:
             if call is None:
                 self._drop(delivery)
             elif not call.has_callbacks:
                 self._answer(call, delivery)
+        for delivery, flaw in flaws:
+            self._reject(delivery, flaw)
         # Those whose callbacks may take their time come last.
         for call, delivery in paired:
             if call is not None and call.has_callbacks:
@@ -540,6 +561,29 @@ class Caller:
         else:
             call.answer(answer)
 
+    def _flaw(self, delivery: Delivery) -> str | None:
+        """Say why a message is not the answer to the call whose number it has. With the lock held."""
+        call = self._pending.get(delivery.correlation_id)
+        if call is None:
+            return None  # nobody's answer
+        if call.extra.unanswered or not call.sent:
+            return "nothing was asked under this number"
+        if self._reply_to is None:
+            address = self._addresses[call.service]
+            assert isinstance(address, protocol.Address)
+            qid = call.qid if self._dialect is None else call.number
+            return self._answers.flaw(delivery, address.answer_key + qid)
+        return self._answers.flaw(delivery, self._reply_to)
+
+    def _reject(self, delivery: Delivery, flaw: str) -> None:
+        self._last_flaw = flaw
+        self.stats["rejected_replies"] += 1
+        log.warning(
+            "rejected an answer (correlation_id %s): %s; its call goes on waiting",
+            protocol.printable(delivery.correlation_id or ""),
+            flaw,
+        )
+
     def _drop(self, delivery: Delivery) -> None:
         self.stats["dropped_replies"] += 1
         log.info(
@@ -603,6 +647,8 @@ class Caller:
         if call.extra.unanswered:
             return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
         hint = "" if self._dialect is None else ". Is it a server that speaks this dialect?"
+        if self._last_flaw is not None:
+            hint += f". {self.stats['rejected_replies']} answers were rejected so far; of the last: {self._last_flaw}"
         return CallTimeout(f"no answer from {service!r}{within}: {self._why(service)}{hint}")
 
     def _why(self, service: str) -> str:

@@ -23,6 +23,7 @@ from . import context, messages, protocol
 from .caller import Caller
 from .dialects.recipe2011 import RecipeClient
 from .errors import CallTimeout, MalformedReply, MessageTooLarge
+from .identity import Users, users_of
 from .pending import PLAIN, Call, Extra, FutureCall, Retry, WaitingCall
 from .transport import connect_transport
 from .transport.base import Transport
@@ -330,6 +331,8 @@ class Client(Calls):
         dialect: "recipe2011" calls a server of that recipe (see docs/interop.md). Its requests carry one parameter,
             and no method's name.
         user: The AMQP user, where the URL does not tell (certificates).
+        server_user: The AMQP user of the servers, or several: answers of others are rejected, and their calls go on
+            waiting. The broker vouches for it. Servers of ours send it where they know it.
         tls: py-amqp's TLS options: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
         heartbeat: Seconds between heartbeats that are offered to the broker; 0 for none.
         connect_timeout: Seconds for one attempt to connect.
@@ -357,6 +360,7 @@ class Client(Calls):
         declare: bool = True,
         dialect: Literal["recipe2011"] | None = None,
         user: str | None = None,
+        server_user: Users | None = None,
         tls: Mapping[str, Any] | None = None,
         heartbeat: float = 10.0,
         connect_timeout: float = 5.0,
@@ -405,6 +409,7 @@ class Client(Calls):
             declare=declare,
             user=user or transport.user,
             dialect=RecipeClient() if dialect else None,
+            server_users=None if server_user is None else users_of(server_user),
         )
         defaults: Options = {"timeout": timeout}
         if service is None:
@@ -449,7 +454,8 @@ class Client(Calls):
         Give the counters since the start.
 
         ``pending`` calls now, ``timeouts``, ``retries`` (attempts after the first), ``dropped_replies`` (nobody
-        awaited them any more), ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
+        awaited them any more), ``rejected_replies`` (they have the number of a call, and do not come from where its
+        answer does), ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
         """
         return self._caller.counts()
 
