@@ -37,6 +37,7 @@ PURE = {
     "errors",
     "context",
     "protocol",
+    "identity",
     "dispatch",
     "messages",
     "jsontext",
