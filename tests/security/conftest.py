@@ -10,6 +10,16 @@ import pytest
 from .node import Node, running
 
 
+# The node starts, and ten commands run on it, before the first test that needs it.
+SLOW = 240
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "node" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SLOW))
+
+
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with running(tmp_path_factory.mktemp("node")) as node:
@@ -20,3 +30,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def seen() -> defaultdict[str, dict[str, str]]:
     """How each attack ended, by its key and the column of the page."""
     return defaultdict(dict)
+
+
+@pytest.fixture(scope="session")
+def tls_rows() -> dict[str, tuple[str, str]]:
+    """What was tried with TLS, by its key, and how it ended."""
+    return {}

@@ -45,7 +45,7 @@ class Files(NamedTuple):
     key_of_client: Path
 
 
-def issue(folder: Path) -> Files:
+def issue(folder: Path) -> tuple[trustme.CA, Files]:
     """Make them in a folder."""
     folder.chmod(0o755)
     files = Files(*(folder / name for name in ("ca.pem", "cert.pem", "key.pem", "client.pem", "client-key.pem")))
@@ -63,25 +63,26 @@ def issue(folder: Path) -> Files:
     ):
         issued.cert_chain_pems[0].write_to_path(str(certificate))
         issued.private_key_pem.write_to_path(str(key))
-    return files
+    return authority, files
 
 
 class Node:
     """The node, and how its users connect."""
 
-    def __init__(self, broker: Broker, tls_port: int, files: Files) -> None:
+    def __init__(self, broker: Broker, tls_port: int, authority: trustme.CA, files: Files) -> None:
         self.broker = broker
-        self._tls_port = tls_port
-        self._files = files
+        self.tls_port = tls_port
+        self.authority = authority
+        self.files = files
 
     def url(self, user: str, vhost: str = OPEN) -> str:
         """Give the URL with which a user connects: with a certificate, or with a password."""
         path = quote(vhost, safe="") if vhost != OPEN else ""
         if user != CERTIFIED:
             return f"amqp://{quote(user)}:{PASSWORD}@127.0.0.1:{self.broker.port}/{path}"
-        files = self._files
+        files = self.files
         return (
-            f"amqps://localhost:{self._tls_port}/{path}?auth_mechanism=external&cacertfile={files.authority}"
+            f"amqps://localhost:{self.tls_port}/{path}?auth_mechanism=external&cacertfile={files.authority}"
             f"&certfile={files.of_client}&keyfile={files.key_of_client}"
         )
 
@@ -107,7 +108,7 @@ class Node:
 @contextmanager
 def running(folder: Path) -> Iterator[Node]:
     """Boot the node, and give each of its users what it may do."""
-    files = issue(folder)
+    authority, files = issue(folder)
     [port] = free_ports(1)
     config = {
         "listeners.ssl.1": f"127.0.0.1:{port}",
@@ -115,12 +116,13 @@ def running(folder: Path) -> Iterator[Node]:
         "ssl_options.certfile": str(files.certificate),
         "ssl_options.keyfile": str(files.key),
         "ssl_options.verify": "verify_peer",
+        "ssl_options.fail_if_no_peer_cert": "true",
         "auth_mechanisms.1": "PLAIN",
         "auth_mechanisms.2": "EXTERNAL",
         "ssl_cert_login_from": "distinguished_name",
     }
     with Broker(extra_config=config, plugins=["rabbitmq_auth_mechanism_ssl"]) as broker:
-        node = Node(broker, port, files)
+        node = Node(broker, port, authority, files)
         _add_users(broker)
         for vhost in (TOPIC, DIRECT):
             # The administrator makes exchange, queue and binding.
