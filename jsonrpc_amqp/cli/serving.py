@@ -158,7 +158,8 @@ def _check(context: click.Context, target: str, url: str, options: Mapping[str, 
 def _supervise(context: click.Context, count: int, url: str) -> int:
     command = [sys.executable, "-m", "jsonrpc_amqp", *_same_command(context)]
     # Not on a command line: it may hold a password.
-    env = {**os.environ, "AMQP_URL": url} if is_given(context, "url") else None
+    given = is_given(context, "url") or is_given(context, "url_file")
+    env = {**os.environ, "AMQP_URL": url} if given else None
     return Workers(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
 
 
