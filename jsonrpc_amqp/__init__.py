@@ -33,6 +33,7 @@ from .errors import (
     TransportError,
     Unroutable,
 )
+from .logs import guard as _guard
 from .server import Server
 
 __version__ = "0.1.0"
@@ -78,3 +79,5 @@ __all__ = [
     "current_request",
     "global_methods",
 ]
+
+_guard()

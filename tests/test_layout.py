@@ -40,6 +40,7 @@ PURE = {
     "protocol",
     "identity",
     "permissions",
+    "logs",
     "dispatch",
     "messages",
     "jsontext",

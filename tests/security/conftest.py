@@ -9,7 +9,6 @@ import pytest
 
 from .node import Node, running
 
-
 # The node starts, and ten commands run on it, before the first test that needs it.
 SLOW = 240
 
