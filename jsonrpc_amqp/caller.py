@@ -31,6 +31,7 @@ from .errors import (
     JsonRpcAmqpError,
     MalformedReply,
     NotConnected,
+    TooManyPending,
     TransportError,
 )
 from .identity import Answers
@@ -93,6 +94,7 @@ class Caller:
         user: The AMQP user, for keys and ``user_id``; None where it is not known.
         dialect: Translates what leaves and what comes.
         server_users: Who may answer; None: anybody.
+        max_pending: Most calls that wait for their end at a time.
     """
 
     def __init__(
@@ -107,7 +109,8 @@ class Caller:
         declare: bool,
         user: str | None,
         dialect: ClientDialect | None,
-        server_users: frozenset[str] | None = None,
+        server_users: frozenset[str] | None,
+        max_pending: int,
     ) -> None:
         self._transport = transport
         self._by_queue = by_queue
@@ -128,6 +131,7 @@ class Caller:
         self._ids = itertools.count(1)
         self._correlations = itertools.count(1)
         self._pending = Pending()
+        self._max_pending = max_pending
         self._parked: list[Call] = []
         self._retries: list[tuple[float, str]] = []  # when, number: a heap
         self._next_tick = 0.0
@@ -171,7 +175,7 @@ class Caller:
         Take a call in; it ends by its deadline, whatever happens.
 
         Raises:
-            ClientClosed, EncodeError: At once; the call is not taken in.
+            ClientClosed, EncodeError, TooManyPending: At once; the call is not taken in.
         """
         if self._dialect is not None:
             self._dialect.check(call.body)
@@ -180,6 +184,11 @@ class Caller:
             self._check_process()
         with self._lock:
             self._check_open()
+            if len(self._pending) >= self._max_pending:
+                raise TooManyPending(
+                    f"{self._max_pending} calls and notifications wait for their end, as many as this client may have "
+                    f"(max_pending); nothing was sent to {call.service!r}. Wait for some, or have fewer at a time"
+                )
             call.number = str(next(self._correlations))
             wake = self._pending.add(call) < self._next_tick
             session = self._session

@@ -35,6 +35,8 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 DEFAULT_TIMEOUT = 30.0
 # A message that a broker with default limits (16 MiB since RabbitMQ 4.0) takes.
 MAX_SIZE = 16 << 20
+# A kilobyte each, and what they carry: enough for every load that is meant, and no end of memory for one that is not.
+MAX_PENDING = 100_000
 # The connection's owner ends calls at their deadline; a caller whose owner is stuck ends by itself this much later.
 _SLACK = 0.05
 # And so much later if somebody else is about to tell its end, and does not.
@@ -126,7 +128,7 @@ class Calls:
         Callbacks of the future run on the thread that owns the connection: they must not block, nor call and wait.
 
         Raises:
-            ClientClosed, MessageTooLarge, EncodeError: At once.
+            ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once.
         """
         number = self._caller.number()
         parse = partial(messages.result_of, expected_id=number)
@@ -339,6 +341,7 @@ class Client(Calls):
         reconnect: False makes a failed attempt final for the calls that wait for it.
         connection_name: Shown by RabbitMQ's management.
         max_size: Most bytes of a request and of an answer.
+        max_pending: Most calls and notifications that wait for their end at a time; one more is ``TooManyPending``.
         transport: Use this one and not what the URL names.
 
     Raises:
@@ -367,9 +370,12 @@ class Client(Calls):
         reconnect: bool = True,
         connection_name: str | None = None,
         max_size: int = MAX_SIZE,
+        max_pending: int = MAX_PENDING,
         transport: Transport | None = None,
     ) -> None:
         _check_timeout(timeout)
+        if max_pending < 1:
+            raise ValueError("max_pending is at least 1")
         route = route or ("topic" if queue is None else "queue")
         if route not in ("topic", "queue"):
             raise ValueError(f"route is 'topic' or 'queue', not {route!r}")
@@ -410,6 +416,7 @@ class Client(Calls):
             user=user or transport.user,
             dialect=RecipeClient() if dialect else None,
             server_users=None if server_user is None else users_of(server_user),
+            max_pending=max_pending,
         )
         defaults: Options = {"timeout": timeout}
         if service is None:
