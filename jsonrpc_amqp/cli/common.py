@@ -148,6 +148,17 @@ url_option = stacked(
         help='A file that has the URL of the broker on its one line; "-" is standard input.',
     ),
 )
+declare_option = click.option(
+    "--declare/--no-declare",
+    default=None,
+    show_default="declare",
+    help="Declare what is missing, or only check that it is there: for users without the right to configure.",
+)
+user_option = click.option(
+    "--user",
+    metavar="NAME",
+    help="The AMQP user, where the URL does not tell (certificates), such as 'CN=alice,O=ACME'.",
+)
 exchange_option = click.option(
     "--exchange",
     metavar="NAME",

@@ -12,7 +12,17 @@ import click
 
 from .. import Server, TransportError
 from ..workers import Workers, stop_with_parent
-from .common import SERVER, TRANSPORT_ERROR, USAGE_ERROR, Failure, NoAnswer, exchange_option, url_option
+from .common import (
+    SERVER,
+    TRANSPORT_ERROR,
+    USAGE_ERROR,
+    Failure,
+    NoAnswer,
+    declare_option,
+    exchange_option,
+    url_option,
+    user_option,
+)
 from .targets import is_given, make_server
 
 
@@ -43,6 +53,14 @@ Exit codes:
 )
 @url_option
 @exchange_option
+@declare_option
+@user_option
+@click.option(
+    "--verify-user",
+    is_flag=True,
+    default=None,
+    help="Serve only requests whose sender the broker vouches for; see docs/security.md.",
+)
 @click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")
 @click.option(
     "--queue-type",
@@ -170,8 +188,10 @@ def _same_command(context: click.Context) -> list[str]:
 
 
 def _as_option(name: str, value: Any) -> str:
-    option = f"--{name.replace('_', '-')}"
-    return option if value is True else f"{option}={value}"
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option}={value}"
 
 
 def _start_logging(level: str, worker: int | None) -> None:

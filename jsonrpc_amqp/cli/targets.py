@@ -29,6 +29,9 @@ _OF_A_SERVER = (
     "ack",
     "dialect",
     "recipe_method",
+    "declare",
+    "user",
+    "verify_user",
 )
 
 log = logging.getLogger("jsonrpc_amqp.cli")

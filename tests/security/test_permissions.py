@@ -11,7 +11,8 @@ import pytest
 from jsonrpc_amqp import InvalidName
 from jsonrpc_amqp.permissions import permissions
 
-from ..command import run
+from ..command import run, serving
+from .node import CERTIFIED, CLIENTS, SERVER, SERVICE, TOPIC, Node
 
 TOKEN = "0123456789ab"
 
@@ -93,3 +94,22 @@ def test_the_command_prints_lines_for_a_shell() -> None:
     assert done.returncode == 0
     assert done.stdout.splitlines() == permissions("calc", server_user="srv", client_user="it's")
     assert "{username}" not in done.stdout
+
+
+@pytest.mark.parametrize("user", CLIENTS)
+def test_the_commands_under_these_permissions(node: Node, user: str) -> None:
+    """``serve`` with workers, ``call`` and ``notify``, all of them without the right to declare."""
+    options = ["--service", SERVICE, "--no-declare", "--verify-user", "--workers", "2"]
+    named = ["--user", CERTIFIED] if user == CERTIFIED else []
+    with serving("tests.abuse.served:methods", *options, url=node.url(SERVER, TOPIC), processes=2) as server:
+        call = ["--service", SERVICE, "--no-declare", *named]
+        done = run("call", "add", "[1, 2]", *call, "--server-user", SERVER, url=node.url(user, TOPIC))
+        assert (done.stdout, done.stderr) == ("3\n", "")
+        assert run("notify", "add", "[1, 2]", *call, url=node.url(user, TOPIC)).returncode == 0
+        done = run("call", "add", "[1, 2]", *call, "--timeout", "1", "--server-user", "x", url=node.url(user, TOPIC))
+        assert done.returncode == 3
+        assert "of the last: it is from user 'srv', who is not the server" in done.stderr
+        done = run("call", "add", "[1, 2]", "--service", SERVICE, url=node.url(user, TOPIC))
+        assert done.returncode == 3
+        assert "ACCESS_REFUSED" in done.stderr
+        assert server.terminate() == 0
