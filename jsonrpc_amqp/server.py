@@ -86,7 +86,7 @@ class Server:
             fits decides; what fits none is refused; "*" is any user that the broker vouches for. What is refused is
             answered with -32003.
         user: The AMQP user, where the URL does not tell (certificates). It is sent with answers, for clients with
-            ``server_user``.
+            ``server_user``; "" sends none, for brokers that know the user of the URL by another name.
         reply_to_allowed: Narrows which queues a ``reply_to`` may name: a regular expression for the whole name, or a
             callable.
         max_size, max_batch, max_depth: Caps on a message in bytes (both ways), on members of a batch, on nesting.
@@ -179,7 +179,7 @@ class Server:
             max_size=max_size,
             allowed=protocol.reply_to_filter(reply_to_allowed),
             dialect=self._dialect,
-            user=user or transport.user,
+            user=transport.user if user is None else user or None,
             verify=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
             refuse_sender=own.refuse_sender,
         )

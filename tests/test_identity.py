@@ -378,6 +378,16 @@ def test_answers_carry_the_user_that_is_given(service: str) -> None:
         assert client.call("whoami") is None
 
 
+def test_answers_need_not_carry_a_user(service: str) -> None:
+    where = f"memory://{service}"
+    with (
+        Server(where, service, user="", methods={"whoami": whoami}),
+        Client(where, service, server_user="guest", timeout=0.3) as client,
+        pytest.raises(CallTimeout, match="a sender without a user_id"),
+    ):
+        client.call("whoami")
+
+
 def test_refusals_are_logged_without_escapes(service: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     with (
