@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,15 @@ from .node import Node, running
 
 # The node starts, and ten commands run on it, before the first test that needs it.
 SLOW = 240
+PAGE = Path(__file__).with_name("test_page.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(SLOW))
+    # It is about all others, those of tests/abuse too.
+    items.sort(key=lambda item: item.path == PAGE)
 
 
 @pytest.fixture(scope="session")
