@@ -19,7 +19,7 @@ from jsonrpc_amqp import Server
 from ..broker import Broker
 from ..command import ROOT
 from . import patched
-from .corpus import ANSWERS, Case, Message
+from .corpus import ANSWERS, CAP, Case, Message
 from .health import FREED, Patient
 from .served import methods
 
@@ -142,7 +142,10 @@ def test_client(evil: EvilServer, victim: Victim, patient: Patient, name: str) -
     ends = []
     patient.examine(name, lambda: ends.append(victim.told("evil")))
     [(ended, stats)] = ends
-    assert ended in ENDS
+    # None of these is an answer, whatever they are called; the largest may come too late.
+    no_answer = name.startswith(("body:", "bomb,", "content type"))
+    late = {"CallTimeout"} if len(ANSWERS[name][0].body) >= CAP else set()
+    assert ended in ({"MalformedReply"} | late if no_answer else ENDS)
     assert stats["connections"] == 1, "it has lost its connection"
 
 
