@@ -8,6 +8,7 @@ from .context import Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,
     NO_ANSWER,
+    NOT_AUTHORISED,
     NOT_DELIVERED,
     REDELIVERY_REFUSED,
     AccessRefused,
@@ -32,10 +33,12 @@ from .errors import (
     ParseError,
     RemoteError,
     ServerError,
+    TooManyPending,
     TopologyMismatch,
     TransportError,
     Unroutable,
 )
+from .logs import guard as _guard
 
 if typing.TYPE_CHECKING:
     from .dead import DeadLetter, DeadLetters, Requeued
@@ -46,6 +49,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DELIVERY_LIMIT_REACHED",
+    "NOT_AUTHORISED",
     "NOT_DELIVERED",
     "NO_ANSWER",
     "REDELIVERY_REFUSED",
@@ -81,6 +85,7 @@ __all__ = [
     "Requeued",
     "Server",
     "ServerError",
+    "TooManyPending",
     "TopologyMismatch",
     "TransportError",
     "Unroutable",
@@ -109,3 +114,6 @@ def __getattr__(name: str) -> typing.Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_guard()

@@ -32,8 +32,10 @@ from .errors import (
     JsonRpcAmqpError,
     MalformedReply,
     NotConnected,
+    TooManyPending,
     TransportError,
 )
+from .identity import Answers
 from .pending import PLAIN, Call, Pending
 from .transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from .transport.tags import unroutable
@@ -41,7 +43,17 @@ from .transport.tags import unroutable
 log = logging.getLogger("jsonrpc_amqp.client")
 
 _COUNTERS = dict.fromkeys(
-    ("connections", "failed_attempts", "connections_lost", "timeouts", "retries", "dropped_replies", "pending"), 0
+    (
+        "connections",
+        "failed_attempts",
+        "connections_lost",
+        "timeouts",
+        "retries",
+        "dropped_replies",
+        "rejected_replies",
+        "pending",
+    ),
+    0,
 )
 # What was learned of a queue is good for this long when many calls end together.
 _FACTS_SECONDS = 0.25
@@ -86,6 +98,8 @@ class Caller:
         declare: Declare the exchange, or only check that it is there.
         user: The AMQP user, for keys and ``user_id``; None where it is not known.
         dialect: Translates what leaves and what comes.
+        server_users: Who may answer; None: anybody.
+        max_pending: Most calls that wait for their end at a time.
     """
 
     def __init__(
@@ -100,6 +114,8 @@ class Caller:
         declare: bool,
         user: str | None,
         dialect: ClientDialect | None,
+        server_users: frozenset[str] | None,
+        max_pending: int,
     ) -> None:
         self._transport = transport
         self._by_queue = by_queue
@@ -110,6 +126,8 @@ class Caller:
         self._declare = declare
         self._user = user
         self._dialect = dialect
+        self._answers = Answers(exchange if reply == "topic" else "", server_users)
+        self._last_flaw: str | None = None
         self._all_plain = dialect is None and not confirm
         protocol.client_word(user, "")  # refused here rather than at the first call
         self._pid: int | None = None
@@ -118,6 +136,7 @@ class Caller:
         self._ids = itertools.count(1)
         self._correlations = itertools.count(1)
         self._pending = Pending()
+        self._max_pending = max_pending
         self._parked: list[Call] = []
         self._retries: list[tuple[float, str]] = []  # when, number: a heap
         self._next_tick = 0.0
@@ -162,7 +181,7 @@ class Caller:
         Take a call in; it ends by its deadline, whatever happens.
 
         Raises:
-            ClientClosed, EncodeError: At once; the call is not taken in.
+            ClientClosed, EncodeError, TooManyPending: At once; the call is not taken in.
         """
         if self._dialect is not None:
             self._dialect.check(call.body)
@@ -173,6 +192,11 @@ class Caller:
         with self._lock:
             if self._closed:
                 self._check_open()
+            if len(self._pending) >= self._max_pending:
+                raise TooManyPending(
+                    f"{self._max_pending} calls and notifications wait for their end, as many as this client may have "
+                    f"(max_pending); nothing was sent to {call.service!r}. Wait for some, or have fewer at a time"
+                )
             call.number = str(next(self._correlations))
             wake = self._pending.add(call) < self._next_tick
             session, ready = self._session, self._ready.get(call.service)
@@ -437,12 +461,18 @@ class Caller:
             for delivery in deliveries:
                 delivery.correlation_id = self._dialect.number(delivery)
         with self._lock:
+            flaws = [(delivery, flaw) for delivery in deliveries if (flaw := self._flaw(delivery)) is not None]
+            if flaws:
+                rejected = {id(delivery) for delivery, _flaw in flaws}
+                deliveries = [delivery for delivery in deliveries if id(delivery) not in rejected]
             paired = [(self._pending.pop(delivery.correlation_id), delivery) for delivery in deliveries]
         for call, delivery in paired:
             if call is None:
                 self._drop(delivery)
             elif not call.has_callbacks:
                 self._answer(call, delivery)
+        for delivery, flaw in flaws:
+            self._reject(delivery, flaw)
         # Those whose callbacks may take their time come last.
         for call, delivery in paired:
             if call is not None and call.has_callbacks:
@@ -556,6 +586,29 @@ class Caller:
         else:
             call.answer(answer)
 
+    def _flaw(self, delivery: Delivery) -> str | None:
+        """Say why a message is not the answer to the call whose number it has. With the lock held."""
+        call = self._pending.get(delivery.correlation_id)
+        if call is None:
+            return None  # nobody's answer
+        if call.extra.unanswered or not call.sent:
+            return "nothing was asked under this number"
+        if self._reply_to is None:
+            address = self._addresses[call.service]
+            assert isinstance(address, protocol.Address)
+            qid = call.qid if self._dialect is None else call.number
+            return self._answers.flaw(delivery, address.answer_key + qid)
+        return self._answers.flaw(delivery, self._reply_to)
+
+    def _reject(self, delivery: Delivery, flaw: str) -> None:
+        self._last_flaw = flaw
+        self.stats["rejected_replies"] += 1
+        log.warning(
+            "rejected an answer (correlation_id %s): %s; its call goes on waiting",
+            protocol.printable(delivery.correlation_id or ""),
+            flaw,
+        )
+
     def _drop(self, delivery: Delivery) -> None:
         self.stats["dropped_replies"] += 1
         log.info(
@@ -619,6 +672,8 @@ class Caller:
         if call.extra.unanswered:
             return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
         hint = "" if self._dialect is None else ". Is it a server that speaks this dialect?"
+        if self._last_flaw is not None:
+            hint += f". {self.stats['rejected_replies']} answers were rejected so far; of the last: {self._last_flaw}"
         return CallTimeout(f"no answer from {service!r}{within}: {self._why(service)}{hint}")
 
     def _why(self, service: str) -> str:

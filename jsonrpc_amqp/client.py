@@ -23,6 +23,7 @@ from . import context, messages, protocol
 from .caller import Caller
 from .dialects.recipe2011 import RecipeClient
 from .errors import CallTimeout, MalformedReply, MessageTooLarge
+from .identity import Users, users_of
 from .pending import PLAIN, Call, Extra, FutureCall, Retry, WaitingCall
 from .transport import connect_transport
 from .transport.base import Transport
@@ -34,6 +35,8 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 DEFAULT_TIMEOUT = 30.0
 # A message that a broker with default limits (16 MiB since RabbitMQ 4.0) takes.
 MAX_SIZE = 16 << 20
+# A kilobyte each, and what they carry: enough for every load that is meant, and no end of memory for one that is not.
+MAX_PENDING = 100_000
 # The connection's owner ends calls at their deadline; a caller whose owner is stuck ends by itself this much later.
 _SLACK = 0.05
 # And so much later if somebody else is about to tell its end, and does not.
@@ -125,7 +128,7 @@ class Calls:
         Callbacks of the future run on the thread that owns the connection: they must not block, nor call and wait.
 
         Raises:
-            ClientClosed, MessageTooLarge, EncodeError: At once.
+            ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once.
         """
         number = self._caller.number()
         parse = partial(messages.result_of, expected_id=number)
@@ -353,12 +356,15 @@ class Client(Calls):
         dialect: "recipe2011" calls a server of that recipe (see docs/interop.md). Its requests carry one parameter,
             and no method's name.
         user: The AMQP user, where the URL does not tell (certificates).
+        server_user: The AMQP user of the servers, or several: answers of others are rejected, and their calls go on
+            waiting. The broker vouches for it. Servers of ours send it where they know it.
         tls: py-amqp's TLS options: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
         heartbeat: Seconds between heartbeats that are offered to the broker; 0 for none.
         connect_timeout: Seconds for one attempt to connect.
         reconnect: False makes a failed attempt final for the calls that wait for it.
         connection_name: Shown by RabbitMQ's management.
         max_size: Most bytes of a request and of an answer.
+        max_pending: Most calls and notifications that wait for their end at a time; one more is ``TooManyPending``.
         transport: Use this one and not what the URL names.
 
     Raises:
@@ -380,15 +386,19 @@ class Client(Calls):
         declare: bool = True,
         dialect: Literal["recipe2011"] | None = None,
         user: str | None = None,
+        server_user: Users | None = None,
         tls: Mapping[str, Any] | None = None,
         heartbeat: float = 10.0,
         connect_timeout: float = 5.0,
         reconnect: bool = True,
         connection_name: str | None = None,
         max_size: int = MAX_SIZE,
+        max_pending: int = MAX_PENDING,
         transport: Transport | None = None,
     ) -> None:
         _check_timeout(timeout)
+        if max_pending < 1:
+            raise ValueError("max_pending is at least 1")
         route = route or ("topic" if queue is None else "queue")
         if route not in ("topic", "queue"):
             raise ValueError(f"route is 'topic' or 'queue', not {route!r}")
@@ -428,6 +438,8 @@ class Client(Calls):
             declare=declare,
             user=user or transport.user,
             dialect=RecipeClient() if dialect else None,
+            server_users=None if server_user is None else users_of(server_user),
+            max_pending=max_pending,
         )
         defaults: Options = {"timeout": timeout}
         if service is None:
@@ -472,7 +484,8 @@ class Client(Calls):
         Give the counters since the start.
 
         ``pending`` calls now, ``timeouts``, ``retries`` (attempts after the first), ``dropped_replies`` (nobody
-        awaited them any more), ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
+        awaited them any more), ``rejected_replies`` (they have the number of a call, and do not come from where its
+        answer does), ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
         """
         return self._caller.counts()
 

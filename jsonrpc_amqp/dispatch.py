@@ -23,6 +23,7 @@ from .errors import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
+    NOT_AUTHORISED,
     PARSE_ERROR,
     REDELIVERY_REFUSED,
     EncodeError,
@@ -58,6 +59,7 @@ _MESSAGES = {
     INTERNAL_ERROR: "Internal error",
     REDELIVERY_REFUSED: "Redelivered: it may have run before, and is not run again",
     DELIVERY_LIMIT_REACHED: "Delivery limit reached: it came back too often, and is not run again",
+    NOT_AUTHORISED: "Not authorised: it did not run",
 }
 _ID_TYPES = frozenset({str, int, float, type(None)})
 _RESERVED = "rpc."
@@ -147,6 +149,8 @@ class Dispatcher:
         ack: When the broker is told that a request is done with: "late", after its answer is written, so that it
             survives the death of this process; or "early", before the method runs, so that it is lost with it.
             A batch is acknowledged early if all of its methods say so.
+        authorize: Says whether a request may run; one that may not is answered with -32003, whether there is such a
+            method or not.
 
     Raises:
         TypeError: A method cannot be called, or is ``async def``.
@@ -163,6 +167,7 @@ class Dispatcher:
         max_depth: int = 100,
         redelivery: Redelivery = "run",
         ack: Ack = "late",
+        authorize: Callable[[Request], bool] | None = None,
         _extensions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         _check_least("max_size", max_size, _LEAST_MAX_SIZE)
@@ -173,6 +178,7 @@ class Dispatcher:
         self._max_batch = max_batch
         self._max_depth = max_depth
         self._policy = _Policy(redelivery, ack).check()
+        self._authorize = authorize
         self._policies: dict[str, _Policy] = {}
         self._has_early = ack == "early"
         self._registered: dict[str, Callable[..., Any]] = {}
@@ -180,6 +186,7 @@ class Dispatcher:
         self._extensions: Mapping[str, Callable[..., Any]] = _extensions or {}
         self._prepared: dict[str, _Method] = {}
         self._failures = 0
+        self._refusals = 0
         self._lock = Lock()
         for name, function in self._given.items():
             _check_name(name)
@@ -189,6 +196,11 @@ class Dispatcher:
     def failures(self) -> int:
         """Error objects sent so far, and notifications that ended in one nobody was sent."""
         return self._failures
+
+    @property
+    def refusals(self) -> int:
+        """Requests so far that were not authorised."""
+        return self._refusals
 
     def register(
         self,
@@ -278,8 +290,15 @@ class Dispatcher:
 
     def refuse_at_limit(self, body: bytes) -> bytes | None:
         """Answer a body that came back too often: -32002 for each request that would have run."""
+        return self._refuse_all(body, DELIVERY_LIMIT_REACHED)
+
+    def refuse_sender(self, body: bytes) -> bytes | None:
+        """Answer a body whose sender is not who they seem to be: -32003 for each request that would have run."""
+        return self._refuse_all(body, NOT_AUTHORISED)
+
+    def _refuse_all(self, body: bytes, code: int) -> bytes | None:
         decoded = self.decode(body)
-        return self.encode(decoded, map(self._at_limit, decoded.members))
+        return self.encode(decoded, (_instead(member, code) for member in decoded.members))
 
     def decode(self, body: bytes) -> Decoded:
         """Read a body and check each request in it; what is wrong becomes the error response to send."""
@@ -379,6 +398,8 @@ class Dispatcher:
 
     def _run(self, call: Call) -> Response:
         """Run the method that a request names, if it may run."""
+        if self._authorize is not None and not self._may_run(call, self._authorize):
+            return _error(call.id, NOT_AUTHORISED)
         try:
             method = self._find(call.method)
         # TypeError is ours; a mapping that was given may raise what it likes.
@@ -395,6 +416,15 @@ class Dispatcher:
             return _respond(method, call)
         finally:
             leave(token)
+
+    def _may_run(self, call: Call, authorize: Callable[[Request], bool]) -> bool:
+        request = Request(call.method, call.id, call.is_notification, _envelope())
+        if authorize(request):
+            return True
+        with self._lock:
+            self._refusals += 1
+        logger.warning("user %a may not call %a", (request.user_id or "")[:200], call.method[:200])
+        return False
 
     def _policy_of(self, call: Call) -> _Policy:
         return self._policies.get(call.method, self._policy)
@@ -415,12 +445,6 @@ class Dispatcher:
         if call.is_notification:
             envelope.dead_letter()
         return _error(call.id, REDELIVERY_REFUSED)
-
-    @staticmethod
-    def _at_limit(member: Call | Response) -> Response | None:
-        if not isinstance(member, Call):
-            return member
-        return None if member.is_notification else _error(member.id, DELIVERY_LIMIT_REACHED)
 
     def _find(self, name: str) -> _Method | None:
         """
@@ -452,6 +476,13 @@ class Dispatcher:
         if number:
             with self._lock:
                 self._failures += number
+
+
+def _instead(member: Call | Response, code: int) -> Response | None:
+    """Give what is answered instead of running a request."""
+    if not isinstance(member, Call):
+        return member
+    return None if member.is_notification else _error(member.id, code)
 
 
 def _envelope() -> Envelope:

@@ -17,6 +17,7 @@ Everything that can go wrong, as one tree.
     │   ├── Overloaded          never sent on: the queue refused the message (nack)
     │   ├── Blocked             never sent: the broker blocks publishers (memory or disk alarm)
     │   ├── MessageTooLarge     never sent: over the size cap
+    │   ├── TooManyPending      never sent: this client waits for as many calls as it may
     │   ├── ClientClosed        the client was closed, or belongs to another process
     │   ├── CallTimeout         no answer by the deadline
     │   ├── ConnectionLost      the connection went away before the answer
@@ -42,6 +43,7 @@ SERVER_ERROR_MIN, SERVER_ERROR_MAX = -32099, -32000
 # Ours, from that range.
 REDELIVERY_REFUSED = -32001
 DELIVERY_LIMIT_REACHED = -32002
+NOT_AUTHORISED = -32003
 NOT_DELIVERED = -32004
 """A bridge, a gateway or an adapter could not hand the request on: the method did not run."""
 NO_ANSWER = -32005
@@ -189,6 +191,10 @@ class Blocked(TransportError):
 
 class MessageTooLarge(TransportError):
     """The message is over the size cap. Nothing was sent."""
+
+
+class TooManyPending(TransportError):
+    """This client waits for as many calls as it may (``max_pending``). Nothing was sent, and nothing waits."""
 
 
 class ClientClosed(TransportError):

@@ -253,9 +253,9 @@ class Pending:
             self._compact()
         return probe
 
-    def get(self, number: str) -> Call | None:
+    def get(self, number: str | None) -> Call | None:
         """Give the call of a number, if there is one, and leave it."""
-        return self._calls.get(number)
+        return self._calls.get(number) if number is not None else None
 
     def pop(self, number: str | None) -> Call | None:
         """Take out the call of a number, if there is one."""

@@ -99,23 +99,31 @@ def reply_binding(service: str, client: str) -> str:
 
 def client_word(user: str | None, token: str) -> str:
     """
-    Give the word of a routing key that tells clients apart: ``<user>-<token>``.
+    Give the word of a routing key that tells clients apart: ``<user>-<token>``; a user that is not known is ``_``.
 
-    The user's name is percent-encoded, dots too, so that it is one word; a user that is not known is ``_``.
+    Raises:
+        InvalidName: See ``user_word``.
+    """
+    return f"{user_word(user or NO_QID)}-{token}"
+
+
+def user_word(user: str) -> str:
+    """
+    Give a user's name in percent-encoding, dots too, so that it is a part of one word.
 
     Raises:
         InvalidName: The encoded name has more than 64 bytes, or the name has no form in UTF-8.
     """
     try:
-        encoded = quote(user or NO_QID, safe="-_~").replace(".", "%2E")
+        encoded = quote(user, safe="-_~").replace(".", "%2E")
     except UnicodeEncodeError as exc:
-        raise InvalidName(f"the user name {printable(user or '')} has no form in UTF-8") from exc
+        raise InvalidName(f"the user name {printable(user)} has no form in UTF-8") from exc
     if len(encoded) > MAX_USER_BYTES:
         raise InvalidName(
-            f"the user name {printable(user or '')} has {len(encoded)} bytes in percent-encoding; a routing key has "
+            f"the user name {printable(user)} has {len(encoded)} bytes in percent-encoding; a routing key has "
             f"room for {MAX_USER_BYTES}: give another with user="
         )
-    return f"{encoded}-{token}"
+    return encoded
 
 
 def new_token() -> str:
@@ -145,6 +153,7 @@ class Address:
         client: See ``client_word``.
         reply_to: None for an answer over the exchange; else sent as ``reply_to``.
         user: Sent as ``user_id``, which the broker verifies; None sends none.
+        answer_key: What the routing keys of answers over the exchange begin with; a qid follows.
         template: Of its calls; what follows in their routing keys is given by ``rest_of_key``.
 
     Raises:
@@ -157,11 +166,13 @@ class Address:
     reply_to: str | None = None
     user: str | None = None
     notification_key: str = field(init=False)
+    answer_key: str = field(init=False)
     template: Template = field(init=False)
 
     def __post_init__(self) -> None:
         check_service(self.service)
         object.__setattr__(self, "notification_key", f"{self.service}.request.{self.client}")
+        object.__setattr__(self, "answer_key", f"{self.service}.response.{self.client}.")
         object.__setattr__(self, "template", _template_of_calls(self, f"{self.notification_key}."))
         longest = len(self.service) + len(".response.") + len(self.client) + 1 + MAX_QID_BYTES
         if longest > MAX_KEY_BYTES:
@@ -402,7 +413,15 @@ def _is_process_identifier(term: bytes) -> bool:
     return len(term) == 3 + name + (12 if head[1] == 88 else 9)
 
 
-def answer(delivery: Delivery, body: bytes, *, route: Route, now: float, deadline: float | None) -> Publish:
+def answer(
+    delivery: Delivery,
+    body: bytes,
+    *,
+    route: Route,
+    now: float,
+    deadline: float | None,
+    user: str | None = None,
+) -> Publish:
     """
     Describe the publish that carries an answer: transient, and dropped when nobody waits for it any more.
 
@@ -412,6 +431,7 @@ def answer(delivery: Delivery, body: bytes, *, route: Route, now: float, deadlin
         route: See ``reply_route``.
         now: The current time, in monotonic seconds.
         deadline: See ``deadline_of``.
+        user: The server's, sent as ``user_id``; None sends none.
     """
     return Publish(
         route.exchange,
@@ -420,6 +440,7 @@ def answer(delivery: Delivery, body: bytes, *, route: Route, now: float, deadlin
         mandatory=route.mandatory,
         correlation_id=delivery.correlation_id,
         expiration_ms=time_of_answer(deadline, now),
+        user_id=user,
     )
 
 

@@ -17,6 +17,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from re import Pattern
 from types import FrameType, TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -26,6 +27,7 @@ from .dialects import ServerDialect
 from .dialects.rabbitmq_java import DESCRIBE, JavaServer
 from .dialects.recipe2011 import RecipeServer
 from .dispatch import Ack, Dispatcher, Redelivery
+from .identity import Authorize, authorizer, refuse_sender
 from .serving import Serving
 from .transport import connect_transport
 from .transport.base import Plan, Transport
@@ -76,6 +78,15 @@ class Server:
         concurrency: Handlers that run at a time.
         prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``.
         expose_errors: Tell callers the text of uncaught exceptions. It may hold secrets.
+        verify_user: Serve only requests whose sender the broker vouches for: they have a ``user_id``, and came over the
+            exchange with a key that names that user, or with a bare ``S.request``. Others are dropped, or answered with
+            -32003 where that answer cannot reach somebody else.
+        authorize: Who may call what: a callable that is given the ``Request`` (``method``, ``user_id``, ...) and says
+            True, or a mapping of method names to users: ``{"admin.*": ["alice"], "*": "*"}``. The first pattern that
+            fits decides; what fits none is refused; "*" is any user that the broker vouches for. What is refused is
+            answered with -32003.
+        user: The AMQP user, where the URL does not tell (certificates). It is sent with answers, for clients with
+            ``server_user``; "" sends none, for brokers that know the user of the URL by another name.
         reply_to_allowed: Narrows which queues a ``reply_to`` may name: a regular expression for the whole name, or a
             callable.
         max_size, max_batch, max_depth: Caps on a message in bytes (both ways), on members of a batch, on nesting.
@@ -106,6 +117,9 @@ class Server:
         concurrency: int = CONCURRENCY,
         prefetch: int | None = None,
         expose_errors: bool = False,
+        verify_user: bool = False,
+        authorize: Authorize | None = None,
+        user: str | None = None,
         reply_to_allowed: str | Pattern[str] | Callable[[str], bool] | None = None,
         max_size: int = MAX_SIZE,
         max_batch: int = 1000,
@@ -121,7 +135,9 @@ class Server:
             prefetch = max(PREFETCH, 2 * concurrency)
         _check_numbers(concurrency, delivery_limit, prefetch)
         if dispatcher is not None:
-            _check_for_foreign(methods, redelivery, ack, dialect)
+            _check_for_foreign(methods, redelivery, ack, dialect, authorize)
+        if verify_user and dialect is not None:
+            raise ValueError(f"programs that speak {dialect!r} send no user_id: with verify_user none would be served")
         own = Dispatcher(
             methods,
             expose_errors=expose_errors,
@@ -130,6 +146,7 @@ class Server:
             max_depth=max_depth,
             redelivery=redelivery,
             ack=ack,
+            authorize=authorizer(authorize),
         )
         self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
         self._dialect = _dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
@@ -162,6 +179,9 @@ class Server:
             max_size=max_size,
             allowed=protocol.reply_to_filter(reply_to_allowed),
             dialect=self._dialect,
+            user=transport.user if user is None else user or None,
+            verify=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
+            refuse_sender=own.refuse_sender,
         )
 
     def __repr__(self) -> str:
@@ -286,9 +306,10 @@ class Server:
 
         ``received``, ``answered`` (answers written), ``failed`` (of them or of notifications: errors), ``expired``
         (skipped, nobody waited any more), ``redelivered``, ``malformed`` (dropped: neither JSON-RPC nor a request of
-        the dialect), ``dead_lettered`` (rejected, for the dead letters if the queue has them), ``dropped_replies``
-        (nobody could be answered),
-        ``abandoned`` (the connection they came by was lost before they began; the broker delivers them again),
+        the dialect), ``refused`` (requests whose sender is not who they seem to be, and calls and notifications that
+        were not authorised), ``dead_lettered`` (rejected, for the dead letters if the queue has them),
+        ``dropped_replies`` (nobody could be answered), ``abandoned`` (the connection they came by was lost before they
+        began; the broker delivers them again),
         ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made, ``failed_attempts`` to connect.
         """
         return self._serving.counts()
@@ -303,12 +324,14 @@ def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None
         raise ValueError("prefetch is at least 1: without a bound one process takes the whole queue")
 
 
-def _check_for_foreign(methods: object, redelivery: Redelivery, ack: Ack, dialect: object) -> None:
+def _check_for_foreign(methods: object, redelivery: Redelivery, ack: Ack, dialect: object, authorize: object) -> None:
     """Refuse what a foreign dispatcher could not be told."""
     if methods is not None:
         raise ValueError("give methods or a dispatcher, not both: a dispatcher has its own methods")
     if (redelivery, ack) != ("run", "late"):
         raise ValueError("redelivery and ack are for our own dispatcher, which knows methods; this one is given")
+    if authorize is not None:
+        raise ValueError("authorize is for our own dispatcher, which knows methods; this one is given")
     if dialect is not None:
         raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
 

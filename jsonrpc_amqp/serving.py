@@ -19,6 +19,7 @@ from . import context, protocol
 from .dialects import MalformedEnvelope, ServerDialect
 from .dispatch import internal_error, too_large
 from .errors import MessageTooLarge, NotConnected, TransportError
+from .identity import Refusal
 from .jobs import Job, Jobs, Returned
 from .transport.base import Delivery, Plan, Publish, Session, Template, Transport
 from .transport.base import Returned as ReturnedMessage
@@ -39,6 +40,7 @@ _COUNTERS = dict.fromkeys(
         "redelivered",
         "dead_lettered",
         "malformed",
+        "refused",
         "dropped_replies",
         "abandoned",
         "dropped_acks",
@@ -58,6 +60,9 @@ class Serving:
         refuse: Answers a body that reached the delivery limit of ``plan``.
         allowed: Narrows which queues a ``reply_to`` may name.
         dialect: Translates the requests that are no JSON-RPC.
+        user: The AMQP user, sent with answers; None where it is not known.
+        verify: Says why a request is not served, because of who sent it; None: nobody is asked.
+        refuse_sender: Answers the body of such a request.
     """
 
     def __init__(
@@ -72,6 +77,9 @@ class Serving:
         max_size: int,
         allowed: Callable[[str], bool] | None,
         dialect: ServerDialect | None,
+        user: str | None,
+        verify: Callable[[Delivery], Refusal | None] | None,
+        refuse_sender: Callable[[bytes], bytes | None],
     ) -> None:
         self._transport = transport
         self._dispatcher = dispatcher
@@ -82,6 +90,9 @@ class Serving:
         self._max_size = max_size
         self._allowed = allowed
         self._dialect = dialect
+        self._user = user
+        self._verify = verify
+        self._refuse_sender = refuse_sender
         self._pid: int | None = None
         self._jobs = Jobs(concurrency)
         self._returned = Returned(concurrency)
@@ -180,6 +191,7 @@ class Serving:
         with self._lock:
             counts = {**_COUNTERS, **self._transport.stats, **self._stats}
         counts["failed"] += getattr(self._dispatcher, "failures", 0)
+        counts["refused"] += getattr(self._dispatcher, "refusals", 0)
         return counts
 
     def _forget_failure(self) -> None:
@@ -371,6 +383,9 @@ class Serving:
         job.settle()
 
     def _serve_in_time(self, job: Job) -> None:
+        if self._verify is not None and (refusal := self._verify(job.delivery)) is not None:
+            self._refuse_job(job, refusal)
+            return
         if self._dialect is not None and job.delivery.body is not None:
             job.inbound = self._dialect.read(job.delivery, job.delivery.body)
         answer = self._answer_to(job)
@@ -394,6 +409,13 @@ class Serving:
             job.dead_letter()
             return self._refuse(job.body)
         return self._dispatch(job, job.body)
+
+    def _refuse_job(self, job: Job, refusal: Refusal) -> None:
+        self._count("refused")
+        log.warning("refused a request (%s): %s", _shown(job), refusal.reason)
+        answer = self._refuse_sender(job.body) if refusal.may_answer else None
+        if answer is not None:
+            self._answer(job, answer)
 
     def _is_at_limit(self, job: Job) -> bool:
         limit = self._plan.delivery_limit
@@ -431,7 +453,7 @@ class Serving:
     def _publish_answer(self, job: Job, route: protocol.Route, body: bytes) -> bool:
         delivery, inbound, now = job.delivery, job.inbound, time.monotonic()
         if inbound is not None or delivery.correlation_id is None:
-            message = protocol.answer(delivery, body, route=route, now=now, deadline=job.deadline)
+            message = protocol.answer(delivery, body, route=route, now=now, deadline=job.deadline, user=self._user)
             if inbound is not None:
                 message.body, message.content_type = inbound.answer(body), inbound.content_type
             return job.session.publish(message)
@@ -445,7 +467,7 @@ class Serving:
         kind = route.exchange, route.mandatory
         template = self._templates.get(kind)
         if template is None:
-            template = self._templates[kind] = Template(route.exchange, mandatory=route.mandatory)
+            template = self._templates[kind] = Template(route.exchange, mandatory=route.mandatory, user_id=self._user)
         return template
 
     def _route(self, delivery: Delivery) -> protocol.Route | None:

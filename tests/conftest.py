@@ -40,3 +40,9 @@ def second_broker() -> Iterator[Callable[..., Broker]]:
 def service() -> str:
     """Give a service name that no other test uses."""
     return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def abused() -> dict[str, dict[str, int]]:
+    """Bytes that each case of tests/abuse has cost, of the server and of the client."""
+    return {"server": {}, "client": {}}

@@ -29,6 +29,7 @@ from jsonrpc_amqp import (
     RemoteError,
     Server,
     ServerError,
+    TooManyPending,
     Unroutable,
     current_request,
 )
@@ -517,3 +518,19 @@ def test_junk_as_the_answer_to_a_batch_ends_its_futures(place: tuple[str, Any], 
         with pytest.raises(MalformedReply) as caught:
             client.call("x")
         assert caught.value.may_have_run
+
+
+def test_pending_calls_are_bounded(service: str) -> None:
+    go = threading.Event()
+    server = Server(f"memory://{service}", service, methods={"wait": lambda: go.wait(10)})
+    with server, Client(f"memory://{service}", service, timeout=10, max_pending=3) as client:
+        futures = [client.submit("wait") for _ in range(3)]
+        for form in (client.call, client.submit, client.notify, client.submit_notify):
+            with pytest.raises(TooManyPending, match="max_pending") as caught:
+                form("wait", retry="safe")
+            assert not caught.value.may_have_run
+        go.set()
+        assert [future.result(10) for future in futures] == [True] * 3
+        assert client.call("wait") is True
+    with pytest.raises(ValueError, match="max_pending"):
+        Client(f"memory://{service}", service, max_pending=0)

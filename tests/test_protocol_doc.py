@@ -242,7 +242,8 @@ def test_worked_example_is_what_we_publish() -> None:
     reply = Dispatcher({"add": lambda a, b: a + b})(body) or b""
     route = protocol.reply_route(delivery, service="calc", exchange="jsonrpc")
     assert route is not None
-    assert described(protocol.answer(delivery, reply, route=route, now=0.012, deadline=5.0)) == example(1)
+    told = protocol.answer(delivery, reply, route=route, now=0.012, deadline=5.0, user="calc")
+    assert described(told) == example(1)
 
     body = messages.notification("add", [1, 2])
     assert described(protocol.notification(address, body, message_id=f"{client}-8")) == example(2)
@@ -382,7 +383,7 @@ def test_good_client_has_calls_in_flight(stranger: Stranger, service: str, gate:
     assert (properties.correlation_id, response["result"]) == ("1", "waited")
     assert method.routing_key == f"{service}.response.{client}.7"
     assert properties.headers is None
-    assert properties.user_id is None
+    assert properties.user_id == "guest"
 
 
 @pytest.mark.usefixtures("server")
@@ -550,6 +551,7 @@ def test_worked_example_works(stranger: Stranger, service: str) -> None:
     given = {name: value for name, value in vars(sent).items() if value is not None}
     del answer_properties["expiration"]
     assert 0 < int(given.pop("expiration")) <= 5000
+    assert (given.pop("user_id"), answer_properties.pop("user_id")) == ("guest", "calc")
     assert given == answer_properties
 
 

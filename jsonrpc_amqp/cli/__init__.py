@@ -1,5 +1,5 @@
 """
-The command ``jsonrpc-amqp``: serve, call, notify, dead, bridge, gateway, conformance, demo.
+The command ``jsonrpc-amqp``: serve, call, notify, dead, permissions, bridge, gateway, conformance, demo.
 
 Results go to standard output, everything else to standard error. What came over the wire is written such that it
 cannot steer a terminal.
@@ -15,6 +15,7 @@ from .calling import call, notify, show
 from .checking import check_conformance
 from .common import INTERRUPTED, REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR
 from .dead_letters import dead
+from .permitting import show_permissions
 from .serving import serve
 
 __all__ = ["INTERRUPTED", "REMOTE_ERROR", "TRANSPORT_ERROR", "USAGE_ERROR", "main"]
@@ -26,5 +27,5 @@ def main() -> None:
     """JSON-RPC 2.0 over RabbitMQ: serve methods, and call them."""
 
 
-for command in (call, notify, show, check_conformance, serve, dead, bridge, gateway):
+for command in (call, notify, show, check_conformance, show_permissions, serve, dead, bridge, gateway):
     main.add_command(command)

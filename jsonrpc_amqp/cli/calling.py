@@ -17,6 +17,7 @@ from .common import (
     EXIT_CODES,
     WrongUsage,
     as_json,
+    declare_option,
     errors,
     exchange_option,
     given,
@@ -24,6 +25,7 @@ from .common import (
     seconds,
     stacked,
     url_option,
+    user_option,
 )
 
 _calling = stacked(
@@ -51,11 +53,14 @@ _calling = stacked(
     ),
     url_option,
     exchange_option,
+    declare_option,
+    user_option,
 )
 
 
 @click.command(epilog=EXIT_CODES)
 @_calling
+@click.option("--server-user", metavar="NAME", help="Believe an answer only if it comes from this AMQP user.")
 @click.option(
     "--reply",
     type=click.Choice(["topic", "queue", "direct"]),

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -88,14 +89,75 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-url_option = click.option(
-    "--url",
-    envvar="AMQP_URL",
-    default="amqp://localhost",
-    show_default=True,
-    show_envvar=True,
-    help="The broker: amqp://user:password@host:port/vhost, amqps:// for TLS, several joined by ';' for failover. "
-    "Other users of this machine can read a command line: better put a password into the environment.",
+def _read_url(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """
+    Take the URL from a file, where one is named.
+
+    Raises:
+        WrongUsage: It cannot be read, or is empty.
+    """
+    if path is None:
+        return
+    try:
+        text = (sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongUsage(f"the file with the URL cannot be read: {error}") from None
+    if not text or not text.isprintable():
+        # What is in there is not shown: it may be a secret, in the wrong file.
+        raise WrongUsage(f"the file {path} is to have one line, the URL of the broker")
+    context.meta[_URL_OF_FILE] = text
+
+
+def _choose_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
+    """Give what stands nearest: the command line before the environment."""
+    told = context.meta.get(_URL_OF_FILE)
+    if told is None:
+        return url
+    by_option = context.get_parameter_source("url_file") is _COMMAND_LINE
+    if context.get_parameter_source("url") is _COMMAND_LINE:
+        if by_option:
+            raise WrongUsage("give one of --url and --url-file")
+        return url
+    in_environment = context.get_parameter_source("url") is click.core.ParameterSource.ENVIRONMENT
+    return url if in_environment and not by_option else str(told)
+
+
+_COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
+_URL_OF_FILE = "jsonrpc_amqp.url"
+
+url_option = stacked(
+    click.option(
+        "--url",
+        envvar="AMQP_URL",
+        default="amqp://localhost",
+        show_default=True,
+        show_envvar=True,
+        callback=_choose_url,
+        help="The broker: amqp://user:password@host:port/vhost, amqps:// for TLS, several joined by ';' for failover. "
+        "Other users of this machine can read a command line: better put a password into the environment, or a file.",
+    ),
+    click.option(
+        "--url-file",
+        envvar="AMQP_URL_FILE",
+        show_envvar=True,
+        metavar="FILE",
+        # Before --url, which asks for it.
+        is_eager=True,
+        expose_value=False,
+        callback=_read_url,
+        help='A file that has the URL of the broker on its one line; "-" is standard input.',
+    ),
+)
+declare_option = click.option(
+    "--declare/--no-declare",
+    default=None,
+    show_default="declare",
+    help="Declare what is missing, or only check that it is there: for users without the right to configure.",
+)
+user_option = click.option(
+    "--user",
+    metavar="NAME",
+    help="The AMQP user, where the URL does not tell (certificates), such as 'CN=alice,O=ACME'.",
 )
 log_level_option = click.option(
     "--log-level",

@@ -19,11 +19,13 @@ from .common import (
     F,
     Failure,
     NoAnswer,
+    declare_option,
     exchange_option,
     log_level_option,
     stacked,
     start_logging,
     url_option,
+    user_option,
 )
 from .targets import is_given, make_server
 
@@ -48,6 +50,14 @@ def queue_options(concurrency: int = SERVER["concurrency"].default) -> Callable[
         ),
         url_option,
         exchange_option,
+        declare_option,
+        user_option,
+        click.option(
+            "--verify-user",
+            is_flag=True,
+            default=None,
+            help="Serve only requests whose sender the broker vouches for; see docs/security.md.",
+        ),
         click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue."),
         click.option(
             "--queue-type",
@@ -177,7 +187,8 @@ def _check(context: click.Context, target: str, url: str, options: Mapping[str, 
 def _supervise(context: click.Context, count: int, url: str) -> int:
     command = [sys.executable, "-m", "jsonrpc_amqp", *_same_command(context)]
     # Not on a command line: it may hold a password.
-    env = {**os.environ, "AMQP_URL": url} if is_given(context, "url") else None
+    given = is_given(context, "url") or is_given(context, "url_file")
+    env = {**os.environ, "AMQP_URL": url} if given else None
     return Workers(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
 
 
@@ -188,5 +199,7 @@ def _same_command(context: click.Context) -> list[str]:
 
 
 def _as_option(name: str, value: Any) -> str:
-    option = f"--{name.replace('_', '-')}"
-    return option if value is True else f"{option}={value}"
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option}={value}"

@@ -29,6 +29,9 @@ _OF_A_SERVER = (
     "ack",
     "dialect",
     "recipe_method",
+    "declare",
+    "user",
+    "verify_user",
 )
 
 log = logging.getLogger("jsonrpc_amqp.cli")
@@ -61,10 +64,10 @@ def make_server(context: click.Context, target: str, url: str, options: Mapping[
 
 
 def _check_agreement(context: click.Context, target: str, server: Server) -> None:
-    for name in ("url", *_OF_A_SERVER):
+    for name in ("url", "url_file", *_OF_A_SERVER):
         if is_given(context, name):
             option = name.replace("_", "-")
-            raise WrongUsage(f"{target} is a Server, which has its own {name}: drop --{option}")
+            raise WrongUsage(f"{target} is a Server, which has its own {name.removesuffix('_file')}: drop --{option}")
     service = context.params["service"]
     if service not in (None, server.service):
         raise WrongUsage(f"{target} is a Server of {server.service!r}, not of {service!r}")

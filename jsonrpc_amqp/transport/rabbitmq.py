@@ -48,6 +48,23 @@ _TLS_OPTIONS = {
     "tls_minimum_version",
 }
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
+# What OpenSSL says, and what to look at; the first that fits.
+_HINTS = (
+    ("WRONG_VERSION_NUMBER", "does this port speak TLS? amqp:// is without"),
+    ("certificate required", "the broker wants a certificate of this client: certfile and keyfile"),
+    ("alert handshake failure", "does the broker want a certificate of this client? certfile and keyfile"),
+    (
+        "alert (unknown ca|bad certificate|certificate (expired|revoked|unknown)|unsupported certificate)",
+        "the broker does not accept the certificate of this client",
+    ),
+    ("(Hostname|IP address) mismatch", "its certificate is for another host"),
+    ("certificate has expired", "its certificate has to be renewed"),
+    ("CERTIFICATE_VERIFY_FAILED", "name the authority of its certificate with ca_certs, or cacertfile in the URL"),
+    # In TLS 1.3 a broker looks at it when this side is through, and may be gone before it is heard why.
+    ("EOF occurred|reset|closed|Broken pipe", "does the broker want, and accept, a certificate of this client?"),
+)
+# What becomes of somebody who speaks AMQP to a port that wants TLS.
+_CLOSED = re.compile("Connection reset|closed connection|Broken pipe")
 # Refusals that end by themselves: limits that are reached, a virtual host or a queue's node that is not up yet.
 _PASSING = ("connection limit", "is down", "inaccessible")
 # Each look at a dead letter counts as a delivery; without a limit RabbitMQ 4 drops it after twenty.
@@ -695,7 +712,7 @@ def describe(exc: Exception, url: BrokerURL) -> TransportError:
         return NotConnected(f"no connection to the broker at {url.where} now: {_say(exc)}")
     if false_user or isinstance(exc, (amqp.exceptions.AccessRefused, amqp.exceptions.NotAllowed)):
         return AccessRefused(
-            f"the broker at {url.where} refused user {url.user!r} on virtual host {url.vhost!r}: {_say(exc)}. "
+            f"the broker at {url.where} refused {_who(url)} on virtual host {url.vhost!r}: {_say(exc)}. "
             "Check user, password, virtual host and permissions"
         )
     if code == 406 and "message size" in str(exc):
@@ -704,8 +721,22 @@ def describe(exc: Exception, url: BrokerURL) -> TransportError:
         return TopologyMismatch(
             f"the broker at {url.where} refused what was asked of an exchange or queue: {_topology(exc)}"
         )
-    hint = "; does this port speak TLS?" if "WRONG_VERSION_NUMBER" in str(exc) else ""
-    return NotConnected(f"no connection to the broker at {url.where}: {_say(exc)}{hint}")
+    return NotConnected(f"no connection to the broker at {url.where}: {_say(exc)}{_hint(exc, url)}")
+
+
+def _who(url: BrokerURL) -> str:
+    if url.options.get("auth_mechanism", "").upper() == "EXTERNAL":
+        return "the user of this client's certificate"
+    return f"user {url.user!r}"
+
+
+def _hint(exc: Exception, url: BrokerURL) -> str:
+    text = str(exc)
+    if url.tls:
+        return next((f"; {hint}" for sign, hint in _HINTS if re.search(sign, text)), "")
+    if isinstance(exc, OSError) and _CLOSED.search(text):
+        return "; does this port want TLS? amqps:// is with"
+    return ""
 
 
 def _topology(exc: Exception) -> str:

@@ -1,0 +1,35 @@
+"""
+A client that is abused, in a process of its own: ``python -m tests.abuse.victim URL EVIL GOOD``.
+
+A line ``evil`` or ``good`` on standard input has it call; it writes how that ended, as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from jsonrpc_amqp import Client, JsonRpcAmqpError
+
+TIMEOUT = 0.5
+
+
+def main(url: str, evil: str, good: str) -> None:
+    logging.basicConfig(level="INFO")
+    with Client(url, timeout=10) as client:
+        for line in sys.stdin:
+            try:
+                if line.strip() == "evil":
+                    client.call("evil", service=evil, timeout=TIMEOUT)
+                else:
+                    client.call("add", [1, 2], service=good)
+                ended = "result"
+            except JsonRpcAmqpError as error:
+                ended = type(error).__name__
+                logging.getLogger("jsonrpc_amqp.client").warning("%s", error)
+            print(json.dumps([ended, client.stats()]), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

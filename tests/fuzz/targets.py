@@ -1,0 +1,309 @@
+"""
+What is fuzzed: each target takes bytes, and raises where something happens that is not documented.
+
+They are for any engine that makes up bytes; how bytes become texts and numbers is ``Reader``'s business.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+from amqp.serialization import loads as decode_fields
+
+from jsonrpc_amqp import messages, protocol
+from jsonrpc_amqp.dialects import Inbound, MalformedEnvelope
+from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
+from jsonrpc_amqp.dialects.recipe2011 import RecipeClient, RecipeServer
+from jsonrpc_amqp.dispatch import Dispatcher
+from jsonrpc_amqp.errors import EncodeError, InvalidName, MalformedReply, RemoteError
+from jsonrpc_amqp.identity import Answers, authorizer, refuse_sender
+from jsonrpc_amqp.jsontext import Malformed, dumps, loads
+from jsonrpc_amqp.logs import _escaped
+from jsonrpc_amqp.transport.base import Delivery
+from jsonrpc_amqp.transport.codec import Decoder, FrameError
+
+Target = Callable[[bytes], None]
+
+
+class Reader:
+    """Makes values of bytes, the same of the same; when they are used up, of zeros."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def take(self, count: int) -> bytes:
+        piece = self._data[self._position : self._position + count]
+        self._position += count
+        return piece.ljust(count, b"\0")
+
+    def number(self, most: int) -> int:
+        return int.from_bytes(self.take(2), "big") % (most + 1)
+
+    def text(self) -> str:
+        """Give text as it comes from the wire: UTF-8 with ``surrogateescape``, at most 255 bytes."""
+        return self.take(self.number(255)).decode("utf-8", "surrogateescape")
+
+    def maybe(self) -> str | None:
+        return self.text() if self.number(1) else None
+
+    def choice(self, *values: Any) -> Any:
+        return values[self.number(len(values) - 1)]
+
+    def rest(self) -> bytes:
+        return self._data[self._position :]
+
+    def delivery(self, body: bytes = b"") -> Delivery:
+        text = self.text()
+        key = self.choice(
+            text, f"S.request.{text}", f"S.request.{text}-0123456789ab.7", "S.request", f"S.response.{text}"
+        )
+        headers = self.choice(None, self.take(self.number(64)))
+        return Delivery(
+            1,
+            1,
+            bool(self.number(1)),
+            self.choice("jsonrpc", "", self.text()),
+            key,
+            body,
+            correlation_id=self.maybe(),
+            reply_to=self.choice(None, self.text(), f"amq.rabbitmq.reply-to.{self.text()}"),
+            user_id=self.choice(None, "", text, self.text()),
+            raw_headers=headers,
+            headers_of=lambda _raw: {},
+        )
+
+
+# -- dispatch -----------------------------------------------------------------------------------------------------
+
+_called: list[str] = []
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def method(*args: Any, **kwargs: Any) -> Any:
+        _called.append(name)
+        if name == "fail":
+            raise ValueError(args, kwargs)
+        return [*args, kwargs]
+
+    return method
+
+
+_METHODS = {name: _method(name) for name in ("add", "a.b", "fail", "subtract")}
+_METHODS["two"] = lambda a, b=1: (a, b)
+_METHODS["pos"] = lambda a, /, *, b=1: (a, b)
+_dispatcher = Dispatcher(_METHODS, max_size=1 << 16, max_batch=50)
+_bounded = Dispatcher(_METHODS, max_size=1024, max_batch=3, max_depth=5, authorize=authorizer({"a*": "*"}))
+
+
+def dispatch(data: bytes) -> None:
+    """Every body is answered with JSON-RPC 2.0, or, if it is a notification, not at all."""
+    _check_answer(_dispatcher(data), 1 << 16)
+    _check_answer(_bounded(data), 1024)
+    _check_answer(_dispatcher.refuse_at_limit(data), 1 << 16)
+    if len(data) <= 1024 and data.count(b",") < 50:
+        assert (_dispatcher(data) is None) == messages.classify(data).is_notification
+    assert set(_called) <= set(_METHODS)
+    _called.clear()
+
+
+def _check_answer(answer: bytes | None, most: int) -> None:
+    if answer is None:
+        return
+    assert len(answer) <= most
+    value = json.loads(answer.decode(), parse_constant=_no_constant)
+    assert value != []
+    for response in value if isinstance(value, list) else [value]:
+        assert response["jsonrpc"] == "2.0"
+        assert ("result" in response) != ("error" in response)
+        assert not isinstance(response["id"], (bool, list, dict))
+        if "error" in response:
+            assert type(response["error"]["code"]) is int
+            assert isinstance(response["error"]["message"], str)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise AssertionError(f"{name} was written")
+
+
+# -- messages -----------------------------------------------------------------------------------------------------
+
+
+def answers(data: bytes) -> None:
+    """Of an answer comes a result, an error of the other side, or a ``MalformedReply``."""
+    for id in (1, "1", None, 1.5, "a.b"):
+        with suppress(MalformedReply, RemoteError):
+            messages.result_of(data, id)
+    try:
+        responses = messages.parse_batch(data, [1, "1", 1, 2])
+    except MalformedReply:
+        return
+    assert len(responses) == 4
+
+
+def jsontext(data: bytes) -> None:
+    """What is read can be written, and read again as the same; what cannot be read is ``Malformed``."""
+    try:
+        value = loads(data)
+    except Malformed:
+        return
+    json.loads(data.decode(), parse_constant=_no_constant)
+    try:
+        assert repr(loads(dumps(value))) == repr(value)
+    except EncodeError as error:
+        raise AssertionError("what was read cannot be written") from error
+
+
+# -- names and keys -----------------------------------------------------------------------------------------------
+
+
+def names(data: bytes) -> None:
+    """Names are legal or ``InvalidName``; what legal ones make fits where it is to stand."""
+    read = Reader(data)
+    service, user = read.text(), read.maybe()
+    try:
+        word = protocol.client_word(user, "0123456789ab")
+        address = protocol.Address("jsonrpc", protocol.check_service(service), word, user=user)
+    except InvalidName:
+        return
+    assert not {".", "*", "#"} & set(word)
+    qid = protocol.qid_of(read.choice(read.text(), read.number(9), -read.number(9), 1.5, None, [], True))
+    assert 1 <= len(qid) <= 64
+    assert not {".", "*", "#"} & set(qid)
+    assert len(f"{address.answer_key}{qid}".encode()) <= 255
+
+
+def routes(data: bytes) -> None:
+    """An answer goes to a place that is allowed, or nowhere; who asks is known, or refused."""
+    read = Reader(data)
+    delivery = read.delivery()
+    route = protocol.reply_route(delivery, service="S", exchange="jsonrpc", request_queues=("q",))
+    if route is not None:
+        assert len(route.routing_key.encode("utf-8", "surrogateescape")) <= 255
+        if route.exchange:
+            assert route == ("jsonrpc", delivery.routing_key.replace("S.request.", "S.response.", 1), True)
+        else:
+            name = route.routing_key
+            assert name == delivery.reply_to
+            assert not name.endswith(("_req", "_dead"))
+            assert name.startswith(("amq.gen-", "amq.rabbitmq.reply-to.")) or not name.startswith("amq.")
+    refusal = refuse_sender(delivery, service="S", exchange="jsonrpc")
+    if refusal is None:
+        assert delivery.user_id
+        assert delivery.exchange == "jsonrpc"
+        if delivery.routing_key != "S.request":
+            word = delivery.routing_key.split(".")[2]
+            assert unquote(word[: -len("-0123456789ab")]) == delivery.user_id
+    else:
+        assert refusal.reason.isprintable()
+    flaw = Answers(read.choice("jsonrpc", ""), read.choice(None, frozenset(["srv"]))).flaw(delivery, read.text())
+    assert flaw is None or flaw.isprintable()
+
+
+def urls(data: bytes) -> None:
+    """No piece of a password is shown, whatever else is in a URL."""
+    read = Reader(data)
+    before, between, after = read.text(), read.text(), read.text()
+    shown = protocol.redact(f"amqp://{before}:SENTINEL{between}SENTINEL@{after}")
+    assert "SENTINEL" not in shown
+    assert protocol.printable(before).isprintable()
+    assert all(sign.isprintable() for sign in _escaped(before, keep=""))
+
+
+# -- dialects -------------------------------------------------------------------------------------------------------
+
+_recipe = RecipeServer("S", "jsonrpc", "two", _dispatcher.signature_of)
+_java = JavaServer("S", lambda: {name: _dispatcher.signature_of(name) for name in _dispatcher.names})
+_client = RecipeClient()
+
+
+def dialects(data: bytes) -> None:
+    """A request of another lineage is translated, left as it is, or a ``MalformedEnvelope``."""
+    read = Reader(data)
+    delivery = read.delivery()
+    body = read.rest()
+    _serve(_java.read(delivery, body))
+    with suppress(MalformedEnvelope):
+        _serve(_recipe.read(delivery, body))
+    _client.number(delivery)
+    request = messages.request("two", [1], 1)
+    with suppress(MalformedReply):
+        messages.parse_response(_client.answer(request, body), 1)
+
+
+def _serve(inbound: Inbound | None) -> None:
+    if inbound is None:
+        return
+    answer = _dispatcher(inbound.body)
+    if answer is not None:
+        json.loads(inbound.answer(answer))
+    assert inbound.route is None or len(inbound.route.routing_key.encode()) <= 255
+
+
+# -- frames ---------------------------------------------------------------------------------------------------------
+
+
+def frames(data: bytes) -> None:
+    """Bytes are AMQP, or a ``FrameError``; however they are cut, they say the same."""
+    whole = _fed([data])
+    read = Reader(data[-8:])
+    cut = read.number(len(data))
+    assert _fed([data[:cut], data[cut:]]) == whole
+
+
+def _fed(pieces: list[bytes]) -> list[str]:
+    decoder = Decoder(max_body=1 << 12, frame_max=1 << 12, decode_table=_decode_table)
+    events: list[str] = []
+    try:
+        for piece in pieces:
+            events += [_described(event) for event in decoder.feed(piece)]
+    except FrameError:
+        events.append("error")
+    # What came before an error may have been told or not, as it was cut.
+    return events[-1:] if events[-1:] == ["error"] else events
+
+
+def _described(event: Any) -> str:
+    if isinstance(event, Delivery):
+        return repr(
+            [getattr(event, name) for name in ("tag", "routing_key", "body", "user_id", "timeout_ms", "headers")]
+        )
+    return repr(event)
+
+
+def _decode_table(raw: bytes) -> dict[str, Any]:
+    return dict(decode_fields("F", raw, 0)[0][0])
+
+
+TARGETS: dict[str, Target] = {
+    each.__name__: each for each in (dispatch, answers, jsontext, names, routes, urls, dialects, frames)
+}
+
+
+def seeds(target: str) -> list[bytes]:
+    """Give bytes to begin with."""
+    bodies = [
+        b'{"jsonrpc": "2.0", "method": "two", "params": [1, 2], "id": 1}',
+        b'{"jsonrpc": "2.0", "method": "pos", "params": {"a": "\\u00fc", "b": null}, "id": "q538"}',
+        b'[{"jsonrpc": "2.0", "method": "a.b"}, {"jsonrpc": "2.0", "method": "fail", "params": {"x": 1e5}, "id": 0}]',
+        b'{"jsonrpc": "2.0", "result": [1.5, true, {"a": -0.0}], "id": 1}',
+        b'{"jsonrpc": "2.0", "error": {"code": -32000, "message": "m", "data": {}}, "id": null}',
+        b'{"method": "two", "id": null, "params": [1], "version": "1.1"}',
+        b'{"q": [1, {"a": 2}], "qid": "q518"}',
+        b'{"error": {"code": 1, "message": "m"}}',
+    ]
+    if target == "frames":
+        deliver = b"\0\x3c\0\x3c\1t" + struct.pack(">QB", 1, 0) + b"\7jsonrpc\3S.x"
+        header = struct.pack(">HHQH", 60, 0, 2, 0x8000 | 0x2000 | 0x10) + b"\1t\0\0\0\4\1aIx\1u"
+        parts = ((1, deliver), (2, header), (3, b"{}"))
+        return [b"".join(struct.pack(">BHI", kind, 1, len(part)) + part + b"\xce" for kind, part in parts)]
+    if target in ("names", "routes", "urls"):
+        return [b"\0\5alice\0\1\0\3a.b\0\1\0\2S.\0\0", b"\0\1" * 40, bytes(range(200))]
+    if target == "dialects":
+        return [b"\0\5alice" + b"\0" * 16 + body for body in bodies] + bodies
+    return bodies

@@ -1,0 +1,43 @@
+"""The targets, for a moment: their seeds, what was found, the corpus of what nobody should send, and some bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from ..abuse.corpus import BODIES
+from .targets import TARGETS, seeds
+from .with_hypothesis import inputs
+
+# A file for each thing that was found: TARGET-WHAT.
+FOUND = sorted(Path(__file__).with_name("found").glob("*-*"))
+SMALL = [body for body in BODIES.values() if len(body) < 200_000]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_known(name: str) -> None:
+    found = [path.read_bytes() for path in FOUND if path.name.startswith(f"{name}-")]
+    for data in [*seeds(name), *SMALL, *found]:
+        TARGETS[name](data)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_some(name: str) -> None:
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(inputs(seeds(name)))
+    def once(data: bytes) -> None:
+        TARGETS[name](data)
+
+    once()
+
+
+def test_a_target_that_is_wrong_is_found() -> None:
+    """A fuzzer that finds nothing proves nothing, unless it can."""
+
+    def once(data: bytes) -> None:
+        assert b"two" not in data
+
+    with pytest.raises(AssertionError):
+        settings(max_examples=1000, deadline=None, database=None)(given(inputs(seeds("dispatch")))(once))()

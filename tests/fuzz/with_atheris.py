@@ -1,0 +1,31 @@
+"""One target with atheris: ``python -m tests.fuzz.with_atheris TARGET SECONDS CORPUS PREFIX``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["jsonrpc_amqp"]):
+    from .targets import TARGETS
+
+
+def main(name: str, seconds: str, corpus: str, prefix: str) -> None:
+    logging.disable()  # a line for each failure would be all that it does
+    options = [
+        corpus,
+        f"-max_total_time={max(1, round(float(seconds)))}",
+        f"-artifact_prefix={prefix}",
+        "-max_len=4096",
+        "-timeout=10",
+        "-rss_limit_mb=1024",
+        "-print_final_stats=1",
+        "-verbosity=0",
+    ]
+    atheris.Setup([sys.argv[0], *options], TARGETS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

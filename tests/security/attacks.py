@@ -1,0 +1,505 @@
+"""
+The attacks: what Eve does, whom it is to harm, and how it ends.
+
+Eve knows more than she should: the routing keys of the victim with its token, the name of its reply queue, and the
+number of its call, unless an attack says that she needs none of it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+from unittest import mock
+
+import pika
+from pika.exceptions import ChannelClosedByBroker
+
+from jsonrpc_amqp import Client, Server, protocol
+
+from ..tools import wait_for
+from .node import EVE, EXCHANGE, OPEN, SERVER, SERVICE, Node
+
+FORGED, TRUE = "forged", "true"
+SECRET = "what nobody else should read"
+TOKEN = "eve000000000"
+
+SUCCEEDS = "**succeeds**"
+BROKER = "refused by the broker"
+CLIENT_REJECTS = "rejected by the client"
+SERVER_REFUSES = "refused by the server"
+ANSWER_REFUSED = "the answer is refused by the broker"
+
+PATIENCE = 5.0
+
+
+# -- the scene ------------------------------------------------------------------------------------------------
+
+
+class Gate:
+    """A method that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def __call__(self) -> str:
+        self.entered.release()
+        assert self.go.wait(PATIENCE)
+        return TRUE
+
+
+@contextmanager
+def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "topic") -> Iterator[Scene]:
+    """Set the scene."""
+    gate = Gate()
+    methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text}
+    server = Server(node.url(SERVER, vhost), SERVICE, methods=methods, declare=vhost == OPEN, verify_user=checked)
+    victim = node.client(user, vhost, reply=reply, server_user=SERVER if checked else None)
+    if not checked:
+        victim._caller._answers = cast(Any, Trusting())
+    with server, victim:
+        yield Scene(node, vhost, checked, server, victim, gate)
+
+
+class Trusting:
+    """How a client looks at answers that pairs them by ``correlation_id`` and looks at nothing else."""
+
+    def flaw(self, _delivery: object, _key: str) -> None:
+        return None
+
+
+@dataclass
+class Scene:
+    """
+    A server and a victim, and Eve beside them.
+
+    Attributes:
+        vhost: Where they are.
+        checked: The server has ``verify_user``, the victim ``server_user``. False: both believe everything.
+    """
+
+    node: Node
+    vhost: str
+    checked: bool
+    server: Server
+    victim: Client
+    gate: Gate
+
+    @property
+    def client_word(self) -> str:
+        """The word of the victim in routing keys."""
+        caller = self.victim._caller
+        return protocol.client_word(caller._user, caller._token)
+
+    @property
+    def reply_queue(self) -> str:
+        """The name of the victim's reply queue."""
+        session: Any = self.victim._caller._session
+        return str(session.reply_queue)
+
+    @property
+    def number(self) -> str:
+        """The number of the call that the victim waits for, which is its id as well."""
+        [number] = self.victim._caller._pending._calls
+        return number
+
+    @property
+    def answer_key(self) -> str:
+        """Where the answer to that call comes."""
+        [call] = self.victim._caller._pending._calls.values()
+        return f"{SERVICE}.response.{self.client_word}.{call.qid}"
+
+    def answer(self, result: str = FORGED) -> bytes:
+        """Give an answer to that call."""
+        [call] = self.victim._caller._pending._calls.values()
+        return json.dumps({"jsonrpc": "2.0", "result": result, "id": int(call.qid)}).encode()
+
+    def request(self, method: str, *params: str) -> bytes:
+        """Give a request with the id of that call."""
+        [call] = self.victim._caller._pending._calls.values()
+        return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": int(call.qid)}).encode()
+
+    @contextmanager
+    def eve(self) -> Iterator[Eve]:
+        """Let Eve in for a while."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.node.url(EVE, self.vhost).replace("/?", "/%2F?")))
+        eve = Eve(self, connection)
+        try:
+            yield eve
+        finally:
+            eve.leave()
+
+
+class Eve:
+    """She publishes, declares and binds what she may; each is done when it returns."""
+
+    def __init__(self, scene: Scene, connection: Any) -> None:
+        self.scene = scene
+        self.connection = connection
+        self.exchanges: list[str] = []
+        self.channel = connection.channel()
+        self.channel.confirm_delivery()
+        self.own_key = f"{SERVICE}.request.eve-{TOKEN}.1"
+
+    def publish(self, exchange: str, key: str, body: bytes, **properties: Any) -> None:
+        properties = {"correlation_id": self.scene.number, **properties}
+        self.channel.basic_publish(exchange, key, body, pika.BasicProperties(**properties))
+
+    def queue(self, **arguments: Any) -> str:
+        """Declare a queue that RabbitMQ names, as clients may."""
+        declared = self.channel.queue_declare("", exclusive=True, arguments=arguments or None)
+        return str(declared.method.queue)
+
+    def exchange(self, **arguments: Any) -> str:
+        """Declare an exchange of her own."""
+        name = f"eves-{secrets.token_hex(4)}"
+        self.channel.exchange_declare(name, "topic", arguments=arguments or None)
+        self.exchanges.append(name)
+        return name
+
+    def leave(self) -> None:
+        """Take along what does not go by itself."""
+        if self.connection.is_open:
+            channel = self.connection.channel()
+            for name in self.exchanges:
+                channel.exchange_delete(name)
+            self.connection.close()
+
+    def reads(self, queue: str) -> bool:
+        """Tell whether the secret comes to a queue of hers."""
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up:
+            _method, _properties, body = self.channel.basic_get(queue, auto_ack=True)
+            if body is not None and SECRET.encode() in body:
+                return True
+            time.sleep(0.01)
+        return False
+
+
+# -- forging ----------------------------------------------------------------------------------------------------
+
+
+def plain(eve: Eve) -> None:
+    eve.publish(EXCHANGE, eve.scene.answer_key, eve.scene.answer())
+
+
+def copied(header: str) -> Callable[[Eve], None]:
+    def attack(eve: Eve) -> None:
+        eve.publish(EXCHANGE, eve.own_key, eve.scene.answer(), headers={header: [eve.scene.answer_key]})
+
+    return attack
+
+
+def dead_letter(eve: Eve) -> None:
+    """Into a queue of hers, which gives it up at once, to the victim. CC brings it there where nothing else does."""
+    arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": eve.scene.answer_key}
+    queue = eve.queue(**arguments, **{"x-message-ttl": 0})
+    if eve.scene.vhost == OPEN:
+        eve.publish("", queue, eve.scene.answer())
+    else:
+        own = f"{SERVICE}.response.eve-{TOKEN}"
+        eve.channel.queue_bind(queue, EXCHANGE, f"{own}.#")
+        eve.publish(EXCHANGE, eve.own_key, eve.scene.answer(), headers={"CC": [f"{own}.1"]})
+
+
+def true_dead_letter(eve: Eve) -> None:
+    """The server's own answer, to her: it says what she wants, and falls out of her queue into the victim's."""
+    arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": eve.scene.answer_key}
+    queue = eve.queue(**arguments, **{"x-message-ttl": 0})
+    eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.response.eve-{TOKEN}.#")
+    eve.publish(EXCHANGE, eve.own_key, eve.scene.request("echo", FORGED), user_id=EVE)
+
+
+def alternate_exchange(eve: Eve) -> None:
+    eve.publish(eve.exchange(**{"alternate-exchange": EXCHANGE}), eve.scene.answer_key, eve.scene.answer())
+
+
+def bound_exchange(eve: Eve) -> None:
+    exchange = eve.exchange()
+    eve.channel.exchange_bind(EXCHANGE, exchange, "#")
+    eve.publish(exchange, eve.scene.answer_key, eve.scene.answer())
+
+
+def to_reply_queue(eve: Eve) -> None:
+    eve.publish("", eve.scene.reply_queue, eve.scene.answer())
+
+
+def by_reply_to(eve: Eve) -> None:
+    eve.publish(EXCHANGE, eve.own_key, eve.scene.request("echo", FORGED), user_id=EVE, reply_to=eve.scene.reply_queue)
+
+
+def in_the_name_of_another(eve: Eve) -> None:
+    key = eve.scene.answer_key.replace(".response.", ".request.")
+    eve.publish(EXCHANGE, key, eve.scene.request("echo", FORGED), user_id=EVE)
+
+
+def forge(scene: Scene, attack: Callable[[Eve], None]) -> str:
+    """The victim waits for an answer, and Eve is quicker. Gives how it ends."""
+    before = _rejected(scene)
+    scene.gate.go.clear()
+    future = scene.victim.submit("slow")
+    assert scene.gate.entered.acquire(timeout=PATIENCE)
+    try:
+        with scene.eve() as eve:
+            if _is_refused(lambda: attack(eve)):
+                return BROKER
+            wait_for(lambda: future.done() or _rejected(scene) != before, PATIENCE, told=lambda: str(_rejected(scene)))
+    finally:
+        scene.gate.go.set()
+        result = future.result(PATIENCE)
+    if result == FORGED:
+        return SUCCEEDS
+    assert result == TRUE
+    return _difference(before, _rejected(scene))
+
+
+def _is_refused(step: Callable[[], object]) -> bool:
+    """Do it. True: the broker said that she may not."""
+    try:
+        step()
+    except ChannelClosedByBroker as refusal:
+        if refusal.reply_code != 403:
+            raise
+        return True
+    return False
+
+
+def _rejected(scene: Scene) -> tuple[int, int, int]:
+    server = scene.server.stats()
+    return scene.victim.stats()["rejected_replies"], server["refused"], server["dropped_replies"]
+
+
+def _difference(before: tuple[int, int, int], after: tuple[int, int, int]) -> str:
+    names = (CLIENT_REJECTS, SERVER_REFUSES, ANSWER_REFUSED)
+    return next(name for name, was, now in zip(names, before, after, strict=True) if now > was)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------
+
+
+def all_answers(eve: Eve) -> str:
+    queue = eve.queue()
+    eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.response.#")
+    return queue
+
+
+def his_answers(eve: Eve) -> str:
+    queue = eve.queue()
+    eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.response.{eve.scene.client_word}.#")
+    return queue
+
+
+def by_an_exchange(eve: Eve) -> str:
+    exchange, queue = eve.exchange(), eve.queue()
+    eve.channel.exchange_bind(exchange, EXCHANGE, "#")
+    eve.channel.queue_bind(queue, exchange, "#")
+    return queue
+
+
+def copies_of_requests(eve: Eve) -> str:
+    queue = eve.queue()
+    eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.request.#")
+    return queue
+
+
+def read(scene: Scene, attack: Callable[[Eve], str]) -> str:
+    """Eve listens, and the victim says something. Gives how it ends."""
+    queues: list[str] = []
+    with scene.eve() as eve:
+        if _is_refused(lambda: queues.append(attack(eve))):
+            return BROKER
+        assert scene.victim.call("echo", [SECRET]) == SECRET
+        assert eve.reads(queues[0]), "she was let in, and reads nothing"
+        return SUCCEEDS
+
+
+def take_requests(eve: Eve) -> str:
+    """Consume the queue of the requests. What she has goes back when she goes."""
+    taken: list[bytes] = []
+    eve.channel.basic_qos(prefetch_count=1)
+    eve.channel.basic_consume(f"{SERVICE}_req", lambda _channel, _method, _properties, body: taken.append(body))
+    futures = [eve.scene.victim.submit("echo", [SECRET]) for _ in range(4)]
+    wait_for(lambda: eve.connection.process_data_events(0.01) or taken, PATIENCE)
+    eve.connection.close()
+    assert [future.result(PATIENCE) for future in futures] == [SECRET] * 4
+    assert SECRET.encode() in taken[0]
+    return SUCCEEDS
+
+
+def answer_in_his_place(eve: Eve) -> str:
+    """Take a request, and answer it."""
+    scene, taken = eve.scene, []
+    before = _rejected(scene)
+    eve.channel.basic_consume(f"{SERVICE}_req", lambda *args: taken.append(args))
+    futures = []
+    while not taken:
+        futures.append(scene.victim.submit("echo", [TRUE]))
+        eve.connection.process_data_events(0.1)
+    _channel, method, properties, body = taken[0]
+    answer = json.dumps({"jsonrpc": "2.0", "result": FORGED, "id": json.loads(body)["id"]}).encode()
+    key = method.routing_key.replace(".request.", ".response.")
+    eve.publish(EXCHANGE, key, answer, correlation_id=properties.correlation_id)
+    wait_for(lambda: any(_is(each, FORGED) for each in futures) or _rejected(scene) != before, PATIENCE)
+    eve.connection.close()
+    results = {future.result(PATIENCE) for future in futures}
+    return SUCCEEDS if FORGED in results else _difference(before, _rejected(scene))
+
+
+def _is(future: Any, result: str) -> bool:
+    return bool(future.done() and future.result() == result)
+
+
+def take(scene: Scene, attack: Callable[[Eve], str]) -> str:
+    """Eve reads the service's own queue. Gives how it ends."""
+    ends: list[str] = []
+    # The victim waits for several calls.
+    with mock.patch.object(Scene, "number", "0"), scene.eve() as eve:
+        return BROKER if _is_refused(lambda: ends.append(attack(eve))) else ends[0]
+
+
+# -- direct reply-to ----------------------------------------------------------------------------------------------
+
+
+def name_of_direct(scene: Scene) -> str:
+    """Learn the name that RabbitMQ gives the victim's direct reply-to, as the server does."""
+    names: list[str] = []
+    serving = scene.server._serving
+    route = serving._route
+
+    def look(delivery: Any) -> Any:
+        names.append(delivery.reply_to)
+        return route(delivery)
+
+    with mock.patch.object(serving, "_route", look):
+        scene.victim.call("echo", [TRUE])
+    return names[0]
+
+
+def to_direct(eve: Eve, name: str) -> None:
+    eve.publish("", name, eve.scene.answer())
+
+
+def by_direct_reply_to(eve: Eve, name: str) -> None:
+    eve.publish(EXCHANGE, eve.own_key, eve.scene.request("echo", FORGED), user_id=EVE, reply_to=name)
+
+
+def forge_direct(scene: Scene, attack: Callable[[Eve, str], None]) -> str:
+    name = name_of_direct(scene)
+    return forge(scene, lambda eve: attack(eve, name))
+
+
+# -- all of them ------------------------------------------------------------------------------------------------
+
+
+class Attack(NamedTuple):
+    """
+    One row of the table in docs/security.md.
+
+    Attributes:
+        what: For people.
+        knows: What Eve has to know.
+        run: Plays it; gives how it ended.
+        by_permissions: How it ends where users have no more than the printed permissions, and both ends believe all.
+        by_checks: How it ends with ``verify_user`` and ``server_user`` where everybody may do everything.
+        by_both: How it ends with both.
+        direct: The victim has its answers by direct reply-to.
+    """
+
+    what: str
+    knows: str
+    run: Callable[[Scene], str]
+    by_permissions: str
+    by_checks: str
+    by_both: str
+    direct: bool = False
+
+
+def _forging(attack: Callable[[Eve], None]) -> Callable[[Scene], str]:
+    return lambda scene: forge(scene, attack)
+
+
+def _reading(attack: Callable[[Eve], str]) -> Callable[[Scene], str]:
+    return lambda scene: read(scene, attack)
+
+
+TOKEN_KNOWN = "the token"
+ATTACKS: dict[str, Attack] = {
+    "publish": Attack(
+        "forge an answer: publish it with the key of the answer", TOKEN_KNOWN, _forging(plain),
+        BROKER, CLIENT_REJECTS, BROKER,
+    ),
+    "cc": Attack(
+        "forge an answer: publish a request of one's own, with that key in the header `CC`", TOKEN_KNOWN,
+        _forging(copied("CC")), SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
+    ),
+    "bcc": Attack(
+        "the same with the header `BCC`", TOKEN_KNOWN, _forging(copied("BCC")),
+        SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
+    ),
+    "dead-letter": Attack(
+        "forge an answer: let it expire in a queue whose dead letters go there", TOKEN_KNOWN, _forging(dead_letter),
+        SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
+    ),
+    "true-dead-letter": Attack(
+        "have the server say something, and let that, its true answer, expire in such a queue", TOKEN_KNOWN,
+        _forging(true_dead_letter), SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
+    ),
+    "alternate-exchange": Attack(
+        "forge an answer: publish it to an exchange whose alternate exchange is `jsonrpc`", TOKEN_KNOWN,
+        _forging(alternate_exchange), BROKER, CLIENT_REJECTS, BROKER,
+    ),
+    "exchange-binding": Attack(
+        "forge an answer: publish it to an exchange that `jsonrpc` is bound to", TOKEN_KNOWN,
+        _forging(bound_exchange), BROKER, CLIENT_REJECTS, BROKER,
+    ),
+    "reply-queue": Attack(
+        "forge an answer: publish it to the reply queue by its name", "the queue's name", _forging(to_reply_queue),
+        BROKER, CLIENT_REJECTS, BROKER,
+    ),
+    "reply-to": Attack(
+        "have the server answer there: a request with that queue in `reply_to`", "the queue's name",
+        _forging(by_reply_to), ANSWER_REFUSED, CLIENT_REJECTS, ANSWER_REFUSED,
+    ),
+    "false-name": Attack(
+        "have the server answer another: a request with the victim's name in its key", TOKEN_KNOWN,
+        _forging(in_the_name_of_another), BROKER, SERVER_REFUSES, BROKER,
+    ),
+    "take-and-answer": Attack(
+        "take a request from the queue of the service, and answer it", "nothing",
+        lambda scene: take(scene, answer_in_his_place), BROKER, CLIENT_REJECTS, BROKER,
+    ),
+    "take": Attack(
+        "take requests from the queue of the service", "nothing", lambda scene: take(scene, take_requests),
+        BROKER, SUCCEEDS, BROKER,
+    ),
+    "copy-requests": Attack(
+        "read requests: bind a queue with `S.request.#`", "nothing", _reading(copies_of_requests),
+        BROKER, SUCCEEDS, BROKER,
+    ),
+    "read-all": Attack(
+        "read the answers of others: bind a queue with `S.response.#`", "nothing", _reading(all_answers),
+        BROKER, SUCCEEDS, BROKER,
+    ),
+    "read-one": Attack(
+        "read the answers of others: bind a queue with the victim's key", TOKEN_KNOWN, _reading(his_answers),
+        BROKER, SUCCEEDS, BROKER,
+    ),
+    "read-exchange": Attack(
+        "read everything: bind an exchange of one's own to `jsonrpc`", "nothing", _reading(by_an_exchange),
+        BROKER, SUCCEEDS, BROKER,
+    ),
+    "direct": Attack(
+        "forge an answer: publish it to a direct reply-to", "its name", lambda scene: forge_direct(scene, to_direct),
+        BROKER, CLIENT_REJECTS, BROKER, direct=True,
+    ),
+    "direct-reply-to": Attack(
+        "have the server answer there: a request with that name in `reply_to`", "its name",
+        lambda scene: forge_direct(scene, by_direct_reply_to), SUCCEEDS, SUCCEEDS, SUCCEEDS, direct=True,
+    ),
+}  # fmt: skip

@@ -1,0 +1,41 @@
+"""The node of these tests."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .node import Node, running
+
+# The node starts, and ten commands run on it, before the first test that needs it.
+SLOW = 240
+PAGE = Path(__file__).with_name("test_page.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "node" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SLOW))
+    # It is about all others, those of tests/abuse too.
+    items.sort(key=lambda item: item.path == PAGE)
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with running(tmp_path_factory.mktemp("node")) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def seen() -> defaultdict[str, dict[str, str]]:
+    """How each attack ended, by its key and the column of the page."""
+    return defaultdict(dict)
+
+
+@pytest.fixture(scope="session")
+def tls_rows() -> dict[str, tuple[str, str]]:
+    """What was tried with TLS, by its key, and how it ended."""
+    return {}

@@ -1,0 +1,167 @@
+"""
+A node with users that mean well, and with Eve.
+
+On virtual host "/" everybody may do everything. On "topic" and "direct" each user has what ``jsonrpc-amqp permissions``
+prints for them, and nothing else: Eve too, as a client like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import trustme
+from click.testing import CliRunner
+
+from jsonrpc_amqp import Client, Server
+from jsonrpc_amqp.cli import main
+
+from ..broker import DEBIAN_SCRIPTS, Broker, free_ports
+
+SERVICE, EXCHANGE = "calc.v2", "jsonrpc"
+SERVER = "srv"
+ALICE, DOTTED, EVE = "alice", "a.b", "eve"
+# As RabbitMQ writes the subject of Alice's certificate.
+CERTIFIED = r"CN=alice,OU=dev,O=ACME\, Inc."
+CLIENTS = (ALICE, DOTTED, CERTIFIED)
+PASSWORD = "secret"
+OPEN, TOPIC, DIRECT = "/", "topic", "direct"
+
+
+class Files(NamedTuple):
+    """Certificates and keys, and the authority of all of them."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+    of_client: Path
+    key_of_client: Path
+
+
+def issue(folder: Path) -> tuple[trustme.CA, Files]:
+    """Make them in a folder."""
+    folder.chmod(0o755)
+    files = Files(*(folder / name for name in ("ca.pem", "cert.pem", "key.pem", "client.pem", "client-key.pem")))
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(files.authority))
+    for issued, certificate, key in (
+        (authority.issue_cert("localhost"), files.certificate, files.key),
+        (
+            authority.issue_cert(
+                "a@acme.example", common_name="alice", organization_unit_name="dev", organization_name="ACME, Inc."
+            ),
+            files.of_client,
+            files.key_of_client,
+        ),
+    ):
+        issued.cert_chain_pems[0].write_to_path(str(certificate))
+        issued.private_key_pem.write_to_path(str(key))
+    return authority, files
+
+
+class Node:
+    """The node, and how its users connect."""
+
+    def __init__(self, broker: Broker, tls_port: int, authority: trustme.CA, files: Files) -> None:
+        self.broker = broker
+        self.tls_port = tls_port
+        self.authority = authority
+        self.files = files
+
+    def url(self, user: str, vhost: str = OPEN) -> str:
+        """Give the URL with which a user connects: with a certificate, or with a password."""
+        path = quote(vhost, safe="") if vhost != OPEN else ""
+        if user != CERTIFIED:
+            return f"amqp://{quote(user)}:{PASSWORD}@127.0.0.1:{self.broker.port}/{path}"
+        files = self.files
+        return (
+            f"amqps://localhost:{self.tls_port}/{path}?auth_mechanism=external&cacertfile={files.authority}"
+            f"&certfile={files.of_client}&keyfile={files.key_of_client}"
+        )
+
+    def client(self, user: str, vhost: str, **options: Any) -> Client:
+        """Make a client of the service."""
+        named: dict[str, Any] = {"user": CERTIFIED} if user == CERTIFIED else {}
+        return Client(self.url(user, vhost), SERVICE, timeout=10, declare=vhost == OPEN, **named, **options)
+
+    def shell(self, lines: str) -> None:
+        """Run lines of ``rabbitmqctl`` as an administrator does."""
+        path = f"{DEBIAN_SCRIPTS}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["sh", "-e"],
+            input=lines,
+            env={**self.broker._env, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Node]:
+    """Boot the node, and give each of its users what it may do."""
+    authority, files = issue(folder)
+    [port] = free_ports(1)
+    config = {
+        "listeners.ssl.1": f"127.0.0.1:{port}",
+        "ssl_options.cacertfile": str(files.authority),
+        "ssl_options.certfile": str(files.certificate),
+        "ssl_options.keyfile": str(files.key),
+        "ssl_options.verify": "verify_peer",
+        "ssl_options.fail_if_no_peer_cert": "true",
+        "auth_mechanisms.1": "PLAIN",
+        "auth_mechanisms.2": "EXTERNAL",
+        "ssl_cert_login_from": "distinguished_name",
+    }
+    with Broker(extra_config=config, plugins=["rabbitmq_auth_mechanism_ssl"]) as broker:
+        node = Node(broker, port, authority, files)
+        _add_users(broker)
+        for vhost in (TOPIC, DIRECT):
+            # The administrator makes exchange, queue and binding.
+            with Server(f"{broker.url}{vhost}", SERVICE):
+                pass
+        _permit(node)
+        yield node
+
+
+def _add_users(broker: Broker) -> None:
+    # In one go: each rabbitmqctl takes most of a second.
+    users = (SERVER, *CLIENTS, EVE)
+    steps = [f"rabbit_vhost:add({_binary(vhost)}, <<>>, [], {_binary('t')})" for vhost in (TOPIC, DIRECT)]
+    for user in users:
+        steps.append(f"rabbit_auth_backend_internal:add_user({_binary(user)}, {_binary(PASSWORD)}, {_binary('t')})")
+    for user, vhost in [*((user, OPEN) for user in users), ("guest", TOPIC), ("guest", DIRECT)]:
+        args = ", ".join(map(_binary, (user, vhost, ".*", ".*", ".*", "t")))
+        steps.append(f"rabbit_auth_backend_internal:set_permissions({args})")
+    broker.ctl("eval", f"{', '.join(steps)}.")
+
+
+def _binary(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'<<"{escaped}">>'
+
+
+def _permit(node: Node) -> None:
+    """Run what the command prints, each line once."""
+    printed = [lines_for(user, reply) for reply in (TOPIC, DIRECT) for user in (*CLIENTS, EVE)]
+    lines = {line for text in printed for line in text.splitlines()}
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(node.shell, lines))
+
+
+def lines_for(client: str, reply: str) -> str:
+    """Give what ``jsonrpc-amqp permissions`` prints for a client."""
+    users = ["--server-user", SERVER, "--client-user", client]
+    # Within this process, since a command of its own takes half a second each time.
+    done = CliRunner().invoke(main, ["permissions", "--service", SERVICE, *users, "--reply", reply, "--vhost", reply])
+    assert done.exit_code == 0, done.output
+    assert all(shlex.split(line)[0] == "rabbitmqctl" for line in done.stdout.splitlines())
+    return str(done.stdout)

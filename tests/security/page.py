@@ -1,0 +1,61 @@
+"""
+Writes docs/security.md: the prose is in security.md.in, the figures in figures.json, which the tests write.
+
+``SECURITY_WRITE=1 pytest tests/security tests/abuse`` notes what was seen, and writes the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from .attacks import ATTACKS
+
+TEMPLATE = Path(__file__).with_name("security.md.in")
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+COLUMNS = ("without", "permissions", "checks", "both")
+# What cases cost is not the same each time: those that cost less are not told apart.
+_LEAST = 1_000_000
+
+
+def document(figures: dict[str, Any]) -> str:
+    """Give the whole of docs/security.md."""
+    fuzz, abuse = figures["fuzz"], figures["abuse"]
+    return Template(TEMPLATE.read_text("utf-8")).substitute(
+        version=figures["version"],
+        attacks=_table(("attack", "Eve needs to know", *COLUMNS), _attacks(figures["attacks"])),
+        tls=_table(("what was tried", "how it ends"), (figures["tls"].values())),
+        requests=abuse["server"]["cases"],
+        answers=abuse["client"]["cases"],
+        server_growth=f"{abuse['server']['growth'] / 1e6:.1f}",
+        server_worst=abuse["server"]["worst"],
+        client_growth=f"{abuse['client']['growth'] / 1e6:.1f}",
+        client_worst=abuse["client"]["worst"],
+        engine=fuzz["engine"],
+        minutes=f"{fuzz['minutes']:g}",
+        executions=f"{sum(fuzz['executions'].values()):,}",
+        found=fuzz["found"],
+        fuzz=_table(("target", "executions"), ((f"`{name}`", f"{n:,}") for name, n in fuzz["executions"].items())),
+    )
+
+
+def _attacks(seen: dict[str, dict[str, str]]) -> Iterable[Sequence[str]]:
+    for key, attack in ATTACKS.items():
+        yield (attack.what, attack.knows, *(seen[key][column] for column in COLUMNS))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def abused(growth: dict[str, int]) -> dict[str, Any]:
+    """Give the figures of a corpus: how many cases, and what the worst of them cost, in bytes."""
+    worst = max(growth, key=lambda case: growth[case])
+    return {
+        "cases": len(growth),
+        "growth": growth[worst],
+        "worst": worst if growth[worst] >= _LEAST else "no case more",
+    }

@@ -1,0 +1,115 @@
+"""What ``jsonrpc-amqp permissions`` prints: literal, escaped, and one word of a shell each."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+
+from jsonrpc_amqp import InvalidName
+from jsonrpc_amqp.permissions import permissions
+
+from ..command import run, serving
+from .node import CERTIFIED, CLIENTS, SERVER, SERVICE, TOPIC, Node
+
+TOKEN = "0123456789ab"
+
+
+def patterns(**options: Any) -> dict[tuple[str, str], list[str]]:
+    """Give the patterns of each command, by the command and the user."""
+    names = {"server_user": "srv", "client_user": "alice", **options}
+    found = {}
+    for line in permissions("calc", **names):
+        program, command, _p, vhost, dashes, user, *rest = shlex.split(line)
+        assert (program, dashes, vhost) == ("rabbitmqctl", "--", names.get("vhost", "/"))
+        if command == "set_topic_permissions":
+            assert rest.pop(0) == names.get("exchange", "jsonrpc")
+        found[command, user] = rest
+    return found
+
+
+@pytest.mark.parametrize(
+    ("user", "encoded", "others"),
+    [
+        ("alice", "alice", ["alic", "alicex", "bob", "alice-bob"]),
+        ("a.b", "a%2Eb", ["axb", "a.b", "a%2Exb"]),
+        ("a+b", "a%2Bb", ["aab", "a+b"]),
+        ("$(reboot)", "%24%28reboot%29", ["reboot"]),
+        ("it's", "it%27s", ["its"]),
+        ("CN=a b,O=x", "CN%3Da%20b%2CO%3Dx", ["CN=a b,O=x"]),
+        ("-x", "-x", ["x"]),
+        ("Jürgen", "J%C3%BCrgen", ["Jurgen"]),
+    ],
+)
+def test_keys_name_the_user_and_nobody_else(user: str, encoded: str, others: list[str]) -> None:
+    found = patterns(client_user=user)
+    writes, reads = found["set_topic_permissions", user]
+    for tail in ("", ".7", "._"):
+        assert re.fullmatch(writes, f"calc.request.{encoded}-{TOKEN}{tail}")
+    assert re.fullmatch(reads, f"calc.response.{encoded}-{TOKEN}.#")
+    for other in others:
+        assert not re.search(writes, f"calc.request.{other}-{TOKEN}.7")
+        assert not re.search(reads, f"calc.response.{other}-{TOKEN}.#")
+    for key in (
+        "calc.request",
+        "calc.request.#",
+        f"calc.request.{encoded}-{'*' * 12}",
+        f"calcxrequest.{encoded}-{TOKEN}",
+    ):
+        assert not re.search(writes, key)
+    for key in ("#", "calc.response.#", f"calc.response.{encoded}-*.#", f"calc.response.{encoded}-{TOKEN}.7"):
+        assert not re.search(reads, key)
+
+
+def test_direct_clients_have_nothing_of_their_own() -> None:
+    found = patterns(reply="direct")
+    assert found["set_permissions", "alice"] == ["^$", "^jsonrpc$", "^$"]
+    assert found["set_topic_permissions", "alice"][1] == "^$"
+    assert found["set_permissions", "srv"] == ["^$", r"^(jsonrpc|amq\.default)$", r"^calc_req$"]
+    assert found["set_topic_permissions", "srv"] == ["^$", "^$"]
+
+
+def test_names_are_escaped() -> None:
+    found = patterns(exchange="r.p.c", queue="q.x", vhost="a b", reply="topic")
+    assert found["set_permissions", "srv"] == ["^$", r"^r\.p\.c$", r"^q\.x$"]
+    assert found["set_permissions", "alice"][1] == r"^(r\.p\.c|amq\.gen-.+)$"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "\u202e", "x" * 65])
+def test_names_that_cannot_be_printed_or_stand_in_a_key_are_refused(name: str) -> None:
+    with pytest.raises((InvalidName, ValueError)):
+        permissions("calc", server_user="srv", client_user=name)
+
+
+def test_one_user_cannot_be_both() -> None:
+    done = run("permissions", "--service", "calc", "--server-user", "x", "--client-user", "x")
+    assert done.returncode == 2
+    assert "kept apart" in done.stderr
+
+
+def test_the_command_prints_lines_for_a_shell() -> None:
+    done = run("permissions", "--service", "calc", "--server-user", "srv", "--client-user", "it's")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == permissions("calc", server_user="srv", client_user="it's")
+    assert "{username}" not in done.stdout
+
+
+@pytest.mark.parametrize("user", CLIENTS)
+def test_the_commands_under_these_permissions(node: Node, user: str) -> None:
+    """``serve`` with workers, ``call`` and ``notify``, all of them without the right to declare."""
+    options = ["--service", SERVICE, "--no-declare", "--verify-user", "--workers", "2"]
+    named = ["--user", CERTIFIED] if user == CERTIFIED else []
+    with serving("tests.abuse.served:methods", *options, url=node.url(SERVER, TOPIC), processes=2) as server:
+        call = ["--service", SERVICE, "--no-declare", *named]
+        done = run("call", "add", "[1, 2]", *call, "--server-user", SERVER, url=node.url(user, TOPIC))
+        assert (done.stdout, done.stderr) == ("3\n", "")
+        assert run("notify", "add", "[1, 2]", *call, url=node.url(user, TOPIC)).returncode == 0
+        done = run("call", "add", "[1, 2]", *call, "--timeout", "1", "--server-user", "x", url=node.url(user, TOPIC))
+        assert done.returncode == 3
+        assert "of the last: it is from user 'srv', who is not the server" in done.stderr
+        done = run("call", "add", "[1, 2]", "--service", SERVICE, url=node.url(user, TOPIC))
+        assert done.returncode == 3
+        assert "ACCESS_REFUSED" in done.stderr
+        assert server.terminate() == 0

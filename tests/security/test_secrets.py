@@ -1,0 +1,129 @@
+"""Where a password may come from, and where it must not turn up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jsonrpc_amqp import AccessRefused, Client, DeadLetters, Server
+
+from ..broker import Broker
+from ..command import COMMAND, ROOT, run, running
+
+PASSWORD = "sentinel-9d2e"
+
+
+@pytest.fixture(scope="module")
+def secret_url(broker: Broker) -> Iterator[str]:
+    """A URL with a password that is right."""
+    user = "keeper"
+    broker.ctl("add_user", user, PASSWORD)
+    broker.ctl("set_permissions", user, ".*", ".*", ".*")
+    yield broker.url.replace("guest:guest", f"{user}:{PASSWORD}")
+    broker.ctl("delete_user", user)
+
+
+@pytest.fixture
+def url_file(secret_url: str, tmp_path: Path) -> Path:
+    path = tmp_path / "url"
+    path.write_text(f"{secret_url}\n")
+    return path
+
+
+def started_by(pid: int) -> list[int]:
+    """Give a process and all that it has started."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [pid, *(each for child in children for each in started_by(child))]
+
+
+def test_no_process_that_is_started_shows_it(url_file: Path, service: str) -> None:
+    options = ["--service", service, "--workers", "2", "--url-file", str(url_file), "--log-level", "debug"]
+    with running("serve", "tests.served:methods", *options) as server:
+        server.wait_until_said(": serving '", 2)
+        processes = started_by(server.pid)
+        assert len(processes) == 3
+        for pid in processes:
+            assert PASSWORD.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        done = run("call", "echo", '["x"]', "--service", service, "--url-file", str(url_file))
+        assert (done.stdout, done.returncode) == ('"x"\n', 0)
+        assert server.terminate() == 0
+        assert PASSWORD not in server.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "options"),
+    [
+        ({"AMQP_URL_FILE": "FILE"}, []),
+        ({"AMQP_URL_FILE": "/no/such/file", "AMQP_URL": "amqp://u:p@127.0.0.1:1/"}, ["--url-file", "FILE"]),
+        ({"AMQP_URL": "URL"}, []),
+        ({"AMQP_URL": "URL", "AMQP_URL_FILE": "OTHER"}, []),
+        ({"AMQP_URL_FILE": "OTHER"}, ["--url", "URL"]),
+        ({}, ["--url-file", "-"]),
+    ],
+)
+def test_what_stands_nearest_counts(
+    secret_url: str, url_file: Path, tmp_path: Path, service: str, variables: dict[str, str], options: list[str]
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("amqp://u:p@127.0.0.1:1/")
+    names = {"FILE": str(url_file), "URL": secret_url, "OTHER": str(other)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("AMQP_URL", None)
+    env |= {name: names.get(value, value) for name, value in variables.items()}
+    with Server(secret_url, service):
+        command = [*COMMAND, "notify", "x", "--service", service, *(names.get(each, each) for each in options)]
+        done = subprocess.run(command, env=env, input=secret_url, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("content", [None, "", "\n", f"amqp://u:{PASSWORD}@h\nand more", f"\x1b[2J{PASSWORD}", "\xff"])
+def test_a_file_that_is_none_is_named_and_not_shown(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "url"
+    if content is not None:
+        path.write_bytes(content.encode("latin-1"))
+    done = run("call", "x", "--service", "s", "--url-file", str(path))
+    assert done.returncode == 2
+    assert str(path) in done.stderr or "decode" in done.stderr
+    assert PASSWORD not in done.stderr
+    assert done.stderr.rstrip("\n").isprintable()
+
+
+def test_one_of_both(url_file: Path) -> None:
+    done = run("call", "x", "--service", "s", "--url-file", str(url_file), "--url", "amqp://localhost")
+    assert (done.returncode, "one of --url and --url-file" in done.stderr) == (2, True)
+
+
+def test_a_server_has_its_own(url_file: Path) -> None:
+    (url_file.parent / "mine.py").write_text("import jsonrpc_amqp; server = jsonrpc_amqp.Server('memory://', 's')")
+    done = run("serve", "mine", "--url-file", str(url_file), cwd=url_file.parent)
+    assert (done.returncode, "drop --url-file" in done.stderr) == (2, True), done.stderr
+
+
+def test_reprs_stats_and_tracebacks(broker: Broker, service: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    wrong = broker.url.replace("guest:guest", f"guest:{PASSWORD}")
+    client, server, letters = Client(wrong, service), Server(wrong, service), DeadLetters(wrong, service)
+    said = [repr(client), repr(server), repr(letters), str(client.stats()), str(server.stats())]
+    uses: list[Callable[[], object]] = [client.start, server.start, letters.list]
+    for use in uses:
+        with pytest.raises(AccessRefused) as caught:
+            use()
+        said.append("".join(traceback.format_exception(caught.value)))
+    client.close()
+    server.stop()
+    said.append(caplog.text)
+    assert [each for each in said if PASSWORD in each] == []
+
+
+def test_a_traceback_of_a_program_that_does_not_catch_it(broker: Broker) -> None:
+    code = "import os, jsonrpc_amqp; jsonrpc_amqp.Client(os.environ['AMQP_URL'], 's').call('x')"
+    wrong = broker.url.replace("guest:guest", f"guest:{PASSWORD}")
+    done = run("-c", code, url=wrong, program=[sys.executable])
+    assert "AccessRefused" in done.stderr
+    assert PASSWORD not in done.stderr + done.stdout

@@ -1,0 +1,119 @@
+"""Repeated faults fill no disk, and what is logged steers no terminal."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+from importlib import import_module
+
+import pytest
+
+import jsonrpc_amqp
+from jsonrpc_amqp.logs import _MOST_KINDS, LINES_PER_SECOND, LOGGERS, Guard
+
+
+class Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def guard(clock: Clock) -> Guard:
+    return Guard(3, clock)
+
+
+@pytest.fixture
+def logger(guard: Guard) -> logging.Logger:
+    logger = logging.Logger("somebody", logging.DEBUG)
+    logger.addFilter(guard)
+    logger.addHandler(Lines())
+    return logger
+
+
+def lines(logger: logging.Logger) -> list[str]:
+    [handler] = logger.handlers
+    assert isinstance(handler, Lines)
+    return handler.lines
+
+
+def test_so_many_in_a_second(logger: logging.Logger, guard: Guard, clock: Clock) -> None:
+    for number in range(10):
+        logger.warning("fault %d", number)
+    assert lines(logger) == ["fault 0", "fault 1", "fault 2 [more like it are left out for a second]"]
+    clock.now = 1.5
+    logger.warning("fault %d", 10)
+    logger.warning("fault %d", 11)
+    assert lines(logger)[3:] == ["fault 10 [7 like it were left out]", "fault 11"]
+    assert guard.left_out == 7
+
+
+def test_other_kinds_are_not_held_up(logger: logging.Logger) -> None:
+    for number in range(10):
+        logger.warning("one %d", number)
+    logger.warning("other %d", 1)
+    logger.error("one %d", 1)
+    try:
+        raise KeyError("x")
+    except KeyError:
+        logger.warning("one %d", 2, exc_info=True)
+    assert len(lines(logger)) == 3 + 3
+
+
+def test_debug_passes(logger: logging.Logger) -> None:
+    for number in range(10):
+        logger.debug("detail %d", number)
+    assert len(lines(logger)) == 10
+
+
+def test_memory_is_bounded(logger: logging.Logger, guard: Guard, clock: Clock) -> None:
+    for number in range(5 * _MOST_KINDS):
+        clock.now += 0.0001
+        logger.warning(f"kind {number}")
+    assert len(guard._kinds) <= _MOST_KINDS
+
+
+def test_signs_that_steer_a_terminal(logger: logging.Logger) -> None:
+    logger.warning("name %s", "\x1b[2J\r\nroot: all well\u202e\x9b")
+    assert lines(logger) == ["name \\x1b[2J\\r\\nroot: all well\\u202e\\x9b"]
+    logger.warning("plain %s", "Jürgen 日本")
+    assert lines(logger)[1] == "plain Jürgen 日本"
+
+
+def test_signs_in_what_was_raised(logger: logging.Logger) -> None:
+    for text in ("\x1b]0;title\x07", "plain"):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logger.exception("it failed")
+    steering, plain = lines(logger)
+    assert "ValueError: \\x1b]0;title\\x07" in steering
+    assert plain.endswith("ValueError: plain")
+    assert all(sign.isprintable() or sign == "\n" for sign in steering)
+
+
+def test_every_logger_has_it() -> None:
+    for module in pkgutil.walk_packages(jsonrpc_amqp.__path__, "jsonrpc_amqp."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    used = {name for name in logging.root.manager.loggerDict if name.startswith(f"{jsonrpc_amqp.__name__}.")}
+    assert used <= {f"jsonrpc_amqp.{name}" for name in LOGGERS}
+    for name in LOGGERS:
+        guards = [each for each in logging.getLogger(f"jsonrpc_amqp.{name}").filters if isinstance(each, Guard)]
+        assert len(guards) == 1
+        assert guards[0]._most == LINES_PER_SECOND
