@@ -30,24 +30,34 @@ from jsonrpc_amqp.transport.codec import Decoder, FrameError
 Target = Callable[[bytes], None]
 
 
+_TELLING = (
+    "alice", "a.b", "a%2Eb", "_", "*", "#", ".", "x_req", "x_dead", "q", "amq.topic", "amq.gen-x", "request",
+    "response", "amq.rabbitmq.reply-to", "S", "S.T", "g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYyTg==.k", "CN=a,O=b", "\x1b[2J",
+)  # fmt: skip
+
+
 class Reader:
     """Makes values of bytes, the same of the same; when they are used up, of zeros."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._position = 0
+        self.position = 0
 
     def take(self, count: int) -> bytes:
-        piece = self._data[self._position : self._position + count]
-        self._position += count
+        piece = self._data[self.position : self.position + count]
+        self.position += count
         return piece.ljust(count, b"\0")
 
     def number(self, most: int) -> int:
-        return int.from_bytes(self.take(2), "big") % (most + 1)
+        return int.from_bytes(self.take(1 if most < 256 else 2), "big") % (most + 1)
 
     def text(self) -> str:
-        """Give text as it comes from the wire: UTF-8 with ``surrogateescape``, at most 255 bytes."""
-        return self.take(self.number(255)).decode("utf-8", "surrogateescape")
+        """Give text as it comes from the wire: UTF-8 with ``surrogateescape``; often such that means something."""
+        kind = self.number(5)
+        if kind == 0:
+            return "x" * self.number(300)
+        word = "" if kind == 1 else self.choice(*_TELLING)
+        return word + (self.take(self.number(12)).decode("utf-8", "surrogateescape") if kind < 4 else "")
 
     def maybe(self) -> str | None:
         return self.text() if self.number(1) else None
@@ -56,13 +66,12 @@ class Reader:
         return values[self.number(len(values) - 1)]
 
     def rest(self) -> bytes:
-        return self._data[self._position :]
+        return self._data[self.position :]
 
     def delivery(self, body: bytes = b"") -> Delivery:
         text = self.text()
-        key = self.choice(
-            text, f"S.request.{text}", f"S.request.{text}-0123456789ab.7", "S.request", f"S.response.{text}"
-        )
+        named = f"S.request.{text}-0123456789ab"
+        key = self.choice(text, f"S.request.{text}", named, f"{named}.7", "S.request", f"S.response.{text}")
         headers = self.choice(None, self.take(self.number(64)))
         return Delivery(
             1,
@@ -73,7 +82,7 @@ class Reader:
             body,
             correlation_id=self.maybe(),
             reply_to=self.choice(None, self.text(), f"amq.rabbitmq.reply-to.{self.text()}"),
-            user_id=self.choice(None, "", text, self.text()),
+            user_id=self.choice(text, self.text(), None, ""),
             raw_headers=headers,
             headers_of=lambda _raw: {},
         )
@@ -303,7 +312,10 @@ def seeds(target: str) -> list[bytes]:
         parts = ((1, deliver), (2, header), (3, b"{}"))
         return [b"".join(struct.pack(">BHI", kind, 1, len(part)) + part + b"\xce" for kind, part in parts)]
     if target in ("names", "routes", "urls"):
-        return [b"\0\5alice\0\1\0\3a.b\0\1\0\2S.\0\0", b"\0\1" * 40, bytes(range(200))]
+        return [b"\4\0" * 20, b"\4\1\3\1\0\1\0\2" * 8, bytes(range(200)), b"\0\1" * 40]
     if target == "dialects":
-        return [b"\0\5alice" + b"\0" * 16 + body for body in bodies] + bodies
+        # What is read of the delivery comes first.
+        before = Reader(b"\4")
+        before.delivery()
+        return [b"\4".ljust(before.position, b"\0") + body for body in bodies] + bodies
     return bodies
