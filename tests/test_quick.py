@@ -98,6 +98,7 @@ def test_a_method_that_blocks_all_of_a_sudden_holds_up_nobody(url: str, service:
         for _ in range(500):
             client.call("work", [False])
         assert desk.running == 1
+        desk.gate.set()
 
 
 def test_the_thread_that_was_held_up_stands_by_for_the_other_one(url: str, service: str, desk: Desk) -> None:
@@ -129,7 +130,7 @@ def test_a_server_stops_all_the_same(url: str, service: str, desk: Desk) -> None
         block_the_owner(client, desk)
         began = time.monotonic()
         assert not server.stop(grace=0.3)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 1.5
 
 
 def test_what_the_owner_runs_may_not_stop_the_server(url: str, service: str) -> None:

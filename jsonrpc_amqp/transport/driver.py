@@ -90,9 +90,12 @@ class IOThread:
         if threading.current_thread() in self._threads:
             return False
         deadline = time.monotonic() + timeout
-        for thread in list(self._threads):
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return self._over.is_set()
+        if not self._over.wait(timeout):
+            return False
+        for thread in self._threads:
+            if self._is_guarded or thread.ident == self.ident:  # the other one is held up by its work
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return True
 
     def abandon(self) -> None:
         """Close this process's copies of the descriptors after a fork, where the threads do not exist."""
