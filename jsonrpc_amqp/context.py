@@ -51,7 +51,7 @@ class NoEnvelope:
         """There is no message."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """
     The request that is being served.

@@ -58,7 +58,10 @@ class CallFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         if self._state == FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            self = None  # type: ignore[assignment]  # as in there: no way from the traceback back to the future
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return self._exception if self._state == FINISHED else super().exception(timeout)

@@ -112,11 +112,12 @@ class Jobs:
 
     def put(self, jobs: Sequence[Job], now: float) -> None:
         """Add some."""
-        self.are_quick = self._credit >= _QUICK_RUNS and now - self._last_put < _RARE_SECONDS
+        # One thread stays the only one: who asks for that may keep what belongs to a thread, as sqlite3 does.
+        self.are_quick = self._threads > 1 and self._credit >= _QUICK_RUNS and now - self._last_put < _RARE_SECONDS
         self._last_put = now
         self._waiting.extend(jobs)
         if not self.are_quick:
-            self._wake(len(jobs))
+            self._wake(len(self._waiting))  # with what was left for the owner, who takes none from now on
 
     def put_returned(self, marks: Sequence[Returned]) -> None:
         """Add some of those, which are never quick: one of the requests may be what ends a server."""

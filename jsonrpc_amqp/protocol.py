@@ -167,7 +167,7 @@ class Address:
     user: str | None = None
     notification_key: str = field(init=False)
     answer_key: str = field(init=False)
-    template: Template = field(init=False)
+    template: Template = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_service(self.service)
@@ -208,7 +208,7 @@ class QueueAddress:
     client: str
     reply_to: str | None
     user: str | None = None
-    template: Template = field(init=False)
+    template: Template = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "template", _template_of_calls(self, self.queue))

@@ -329,7 +329,8 @@ class Serving:
         began = time.monotonic()
         try:
             self._serve(job, began)
-        except Exception:
+        # BaseException: a sys.exit() in a callable that was given must not take the thread along.
+        except BaseException:
             log.exception("unexpected error while serving a request; it is acknowledged")
             self._count("failed")
             job.settle()
@@ -343,7 +344,7 @@ class Serving:
     def _begin_job(self, job: Job, *, may_wait: bool = True) -> bool:
         with self._changed:
             # Only where the owner of the connection runs one, too, are there more threads than may run.
-            while self._running >= self._concurrency:
+            while self._running >= self._concurrency and not self._draining:
                 if not may_wait:
                     self._jobs.put_back(job)
                     return False

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from jsonrpc_amqp import Client, RemoteError, Server
+from jsonrpc_amqp.jobs import Job, Jobs, Returned
 
 from .tools import wait_for
 
@@ -92,6 +93,42 @@ def test_a_slow_method_is_not(url: str, service: str) -> None:
         assert not any(is_owner(client.call("nap")) for _ in range(300))
 
 
+def test_with_one_handler_there_is_one_thread_for_all(url: str, service: str, desk: Desk) -> None:
+    server = Server(url, service, methods={"work": desk.work}, concurrency=1)
+    with server, Client(url, service, timeout=10) as client:
+        assert len({client.call("work", [False]) for _ in range(500)}) == 1
+
+
+def test_what_was_left_for_the_owner_is_not_overlooked() -> None:
+    jobs, gate = Jobs(2), threading.Event()
+    ran: list[Job | Returned | None] = []
+
+    def run() -> None:
+        while (job := jobs.get()) is not None:
+            if job is slow:
+                gate.wait(10)
+            ran.append(job)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        jobs.ran(0)
+    slow, *others = (Job("S", session=None, delivery=None, deadline=None) for _ in range(5))  # type: ignore[arg-type]
+    jobs.put([], 1.0)
+    jobs.put([slow, *others[:3]], 1.001)
+    assert jobs.are_quick
+    for _ in range(3):
+        jobs.ran(1)  # no more
+    jobs.put(others[3:], 1.002)
+    wait_for(lambda: len(ran) == 4)
+    gate.set()
+    jobs.end()
+    for thread in threads:
+        thread.join(10)
+    assert set(ran) == {slow, *others}
+
+
 def test_a_method_that_blocks_all_of_a_sudden_holds_up_nobody(url: str, service: str, desk: Desk) -> None:
     with Server(url, service, methods={"work": desk.work}), Client(url, service, timeout=10) as client:
         block_the_owner(client, desk)
@@ -112,15 +149,17 @@ def test_the_thread_that_was_held_up_stands_by_for_the_other_one(url: str, servi
 
 
 def test_no_more_run_at_a_time_than_are_to(url: str, service: str, desk: Desk) -> None:
-    with Server(url, service, methods={"work": desk.work}, concurrency=1), Client(url, service, timeout=20) as client:
+    with Server(url, service, methods={"work": desk.work}, concurrency=2), Client(url, service, timeout=20) as client:
         block_the_owner(client, desk)
+        client.submit("work", [True])
+        wait_for(lambda: desk.running == 2)
         others = [client.submit("work", [False]) for _ in range(50)]
         time.sleep(0.3)  # what must not happen has no end to wait for
         assert not any(each.done() for each in others)
         desk.gate.set()
         for each in others:
             each.result(10)
-        assert desk.most == 1
+        assert desk.most == 2
 
 
 def test_a_server_stops_all_the_same(url: str, service: str, desk: Desk) -> None:

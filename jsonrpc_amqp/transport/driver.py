@@ -129,9 +129,9 @@ class IOThread:
                     self._driven.hand_over(late=False)
                 elif not self._work():
                     return
+        self.abandon()
         self._over.set()
         self._guard_is_awake.set()
-        self.abandon()
 
     def _work(self) -> bool:
         """Do some work, as long as it is quick. False: another thread drives now."""
@@ -168,14 +168,13 @@ class IOThread:
 
     def _stand_by(self) -> None:
         while not self._over.is_set():
-            self._is_guarded = True
             if self._watch_over():
-                self._is_guarded = False
                 self._driven.hand_over(late=True)
                 self._drive()
 
     def _watch_over(self) -> bool:
         """Wait until the driver is held up by some work, and take its place. False: the end has come."""
+        self._is_guarded = True
         while not self._over.is_set():
             self._guard_is_awake.wait()
             looks, turns = 0, -1
@@ -184,9 +183,12 @@ class IOThread:
                 if self._turns != turns:
                     looks, turns = 0, self._turns
                 elif self._lease:
+                    # Before: the one that comes back stands by from then on, and says so.
+                    self._is_guarded = False
                     try:
                         self._lease.pop()
                     except IndexError:
+                        self._is_guarded = True
                         continue
                     return True
             self._guard_is_awake.clear()

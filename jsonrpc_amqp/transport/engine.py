@@ -315,6 +315,7 @@ class Engine:
         except codec.FrameError as exc:
             raise ConnectionLost(f"the broker at {session.link.where} does not speak AMQP: {exc}") from exc
         self._feeding = threading.get_ident()
+        self._is_watching = False  # what the listener does may take its time
         try:
             self._tell(session, events)
         finally:
