@@ -32,7 +32,8 @@ Target = Callable[[bytes], None]
 
 _TELLING = (
     "alice", "a.b", "a%2Eb", "_", "*", "#", ".", "x_req", "x_dead", "q", "amq.topic", "amq.gen-x", "request",
-    "response", "amq.rabbitmq.reply-to", "S", "S.T", "g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYyTg==.k", "CN=a,O=b", "\x1b[2J",
+    "response", "amq.rabbitmq.reply-to", "S", "S.T", "g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYyTg==.k", "CN=a,O=b",
+    "\x1b[2J",
 )  # fmt: skip
 
 
