@@ -49,6 +49,11 @@ class Guard(logging.Filter):
         self._kinds: dict[tuple[object, ...], _Second] = {}
         self.left_out = 0
 
+    def forget(self) -> None:
+        """Let through as if nothing had been logged yet."""
+        with self._lock:
+            self._kinds.clear()
+
     def filter(self, record: logging.LogRecord) -> bool:
         note = "" if record.levelno < logging.INFO else self._note(record)
         if note is None:
@@ -85,11 +90,14 @@ class Guard(logging.Filter):
         return second
 
 
+GUARD = Guard()
+"""The one that all loggers of this package have."""
+
+
 def guard() -> None:
-    """Set one guard for all loggers of this package."""
-    one = Guard()
+    """Set it."""
     for name in LOGGERS:
-        logging.getLogger(f"jsonrpc_amqp.{name}").addFilter(one)
+        logging.getLogger(f"jsonrpc_amqp.{name}").addFilter(GUARD)
 
 
 def _clean(record: logging.LogRecord, note: str) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
+from jsonrpc_amqp.logs import GUARD
+
 from .broker import Broker
+
+
+@pytest.fixture(autouse=True)
+def _log_anew() -> None:
+    """Let no test go without its lines because of those of the test before."""
+    GUARD.forget()
 
 
 @pytest.fixture(scope="session")

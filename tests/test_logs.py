@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 
 import jsonrpc_amqp
-from jsonrpc_amqp.logs import _MOST_KINDS, LINES_PER_SECOND, LOGGERS, Guard
+from jsonrpc_amqp.logs import _MOST_KINDS, GUARD, LINES_PER_SECOND, LOGGERS, Guard
 
 
 class Lines(logging.Handler):
@@ -115,5 +115,5 @@ def test_every_logger_has_it() -> None:
     assert used <= {f"jsonrpc_amqp.{name}" for name in LOGGERS}
     for name in LOGGERS:
         guards = [each for each in logging.getLogger(f"jsonrpc_amqp.{name}").filters if isinstance(each, Guard)]
-        assert len(guards) == 1
-        assert guards[0]._most == LINES_PER_SECOND
+        assert guards == [GUARD]
+    assert GUARD._most == LINES_PER_SECOND
