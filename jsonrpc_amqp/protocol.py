@@ -13,6 +13,7 @@ import secrets
 import string
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import ceil
 from re import Pattern
 from typing import Any, NamedTuple
@@ -389,6 +390,7 @@ def _may_reply_to(queue: str, request_queues: Collection[str]) -> bool:
     return not queue.startswith("amq.") or queue.startswith("amq.gen-")
 
 
+@lru_cache(1024)  # a client has one for all of its calls
 def _is_direct_reply_to(queue: str) -> bool:
     """
     Tell whether this is a name that RabbitMQ made: base64 of an Erlang process identifier, a dot, and a key.
