@@ -58,7 +58,7 @@ _COUNTERS = dict.fromkeys(
 # What was learned of a queue is good for this long when many calls end together.
 _FACTS_SECONDS = 0.25
 # Nobody is told when the exchange or a binding is deleted: answers just do not come. So often it is seen to, while
-# calls wait.
+# calls with a deadline wait.
 _RENEW_SECONDS = 2.0
 # Doubled each time; of this, a random part from a half up is waited, so that not all clients come back at once.
 _FIRST_RETRY = 0.1

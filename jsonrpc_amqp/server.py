@@ -1,5 +1,5 @@
 """
-The server: register methods, run them on a pool of threads, answer, acknowledge, drain.
+The server: register methods, run them on threads, answer, acknowledge, drain.
 
     server = Server("amqp://", service="example")
 

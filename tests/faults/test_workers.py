@@ -105,7 +105,7 @@ def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
     "slow-handler",
     fault="handler that takes three heartbeats",
     bound="no connection is lost; others are served meanwhile",
-    mechanism="handlers run on threads of their own",
+    mechanism="another thread drives the connection on",
     full=5,
     short=1,
     seconds=15,
