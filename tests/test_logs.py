@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import pkgutil
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -109,8 +111,12 @@ def test_signs_in_what_was_raised(logger: logging.Logger) -> None:
 
 def test_every_logger_has_it() -> None:
     for module in pkgutil.walk_packages(jsonrpc_amqp.__path__, "jsonrpc_amqp."):
-        if not module.name.endswith("__main__"):
+        # Adapters want libraries of their own; what loggers they name can be read.
+        if not module.name.endswith("__main__") and ".adapters." not in module.name:
             import_module(module.name)
+    adapters = (Path(jsonrpc_amqp.__file__).parent / "adapters").glob("*.py")
+    named = {name for path in adapters for name in re.findall(r'getLogger\("(.*?)"\)', path.read_text())}
+    assert named <= {f"jsonrpc_amqp.{name}" for name in LOGGERS}
     used = {name for name in logging.root.manager.loggerDict if name.startswith(f"{jsonrpc_amqp.__name__}.")}
     assert used <= {f"jsonrpc_amqp.{name}" for name in LOGGERS}
     for name in LOGGERS:
