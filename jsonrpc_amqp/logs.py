@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-LOGGERS = ("client", "server", "dispatch", "transport", "transport.memory", "workers", "cli")
+LOGGERS = ("bridge", "cli", "client", "dispatch", "gateway", "server", "transport", "transport.memory", "workers")
 LINES_PER_SECOND = 20
 _MOST_KINDS = 256
 
