@@ -77,6 +77,8 @@ def _others(results: Results) -> str:
 
 def _warning(results: Results) -> str:
     about = results.about
+    if "note" in about:
+        return f"> {about['note']}\n"
     if about["rounds"] >= _ROUNDS and about["seconds"] >= _SECONDS:
         return ""
     return (

@@ -32,7 +32,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 # As a program it has only its own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -234,7 +234,8 @@ def resident_bytes() -> int:
 def call(name: str) -> None:
     """Do what the harness wants until it quits."""
     reply, route = os.environ.get("BENCH_REPLY"), os.environ.get("BENCH_ROUTE")
-    with Client(URL, name, reply=cast(Any, reply or None), route=cast(Any, route or None)) as client:
+    options: dict[str, Any] = {"reply": reply or None, "route": route or None, "max_pending": 1_000_000}
+    with Client(URL, name, **options) as client:
         load = Load(client, name)
         verbs = ("run", "echo", "batch", "notify", "flood", "wait", "park")
         answer_lines({verb: getattr(load, verb) for verb in verbs})
