@@ -22,7 +22,7 @@ from .common import (
     exchange_option,
     given,
     log_level_option,
-    seconds,
+    seconds_option,
     start_logging,
     url_option,
 )
@@ -44,13 +44,9 @@ Exit codes:
 )
 @click.option("--service", required=True, metavar="NAME", help="The service to serve.")
 @click.option("--to", required=True, metavar="URL", help="The JSON-RPC server: http://host:port/ or https://host/path.")
-@click.option(
+@seconds_option(
     "--timeout",
-    type=float,
-    callback=seconds,
     default=CLIENT["timeout"].default,
-    show_default=True,
-    metavar="SECONDS",
     help="How long the HTTP server may take; less where the caller has less left.",
 )
 @click.option(
@@ -105,24 +101,10 @@ Exit codes:
     multiple=True,
     help="A service that may be called; may be repeated. Without it nothing is served.",
 )
-@click.option(
-    "--timeout",
-    type=float,
-    callback=seconds,
-    default=CLIENT["timeout"].default,
-    show_default=True,
-    metavar="SECONDS",
-    help="For a request that does not say 'Prefer: wait=SECONDS'.",
+@seconds_option(
+    "--timeout", default=CLIENT["timeout"].default, help="For a request that does not say 'Prefer: wait=SECONDS'."
 )
-@click.option(
-    "--max-wait",
-    type=float,
-    callback=seconds,
-    default=300.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="The most that a request may ask for.",
-)
+@seconds_option("--max-wait", default=300.0, help="The most that a request may ask for.")
 @click.option(
     "--max-size",
     type=click.IntRange(min=1),

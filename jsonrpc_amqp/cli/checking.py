@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from .. import conformance
-from .common import REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR, errors, exchange_option, one_line, seconds, url_option
+from .common import (
+    REMOTE_ERROR,
+    TRANSPORT_ERROR,
+    USAGE_ERROR,
+    errors,
+    exchange_option,
+    one_line,
+    seconds_option,
+    url_option,
+)
 
 
 @click.command(
@@ -21,15 +30,7 @@ Exit codes:
   {TRANSPORT_ERROR}  there is no broker, or nobody answers, or not any more""",
 )
 @click.option("--service", required=True, metavar="NAME", help="The service to check.")
-@click.option(
-    "--timeout",
-    type=float,
-    callback=seconds,
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long an answer may take.",
-)
+@seconds_option("--timeout", default=5.0, help="How long an answer may take.")
 @url_option
 @exchange_option
 @click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")

@@ -72,10 +72,16 @@ def as_json(value: Any, *, indent: int | None = None) -> bytes:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
-def seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
     if not 0 < value <= MAX_TIMEOUT:
         raise click.BadParameter(f"{value:g} is not in the range 0 < seconds <= {MAX_TIMEOUT:.0f}")
     return value
+
+
+def seconds_option(name: str, *, default: float, help: str) -> Callable[[F], F]:
+    return click.option(
+        name, type=float, callback=_seconds, default=default, show_default=True, metavar="SECONDS", help=help
+    )
 
 
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
