@@ -58,7 +58,7 @@ def steps() -> dict[str, Step]:
     from jsonrpc_amqp import messages, protocol
     from jsonrpc_amqp.dispatch import Dispatcher
     from jsonrpc_amqp.pending import Pending, WaitingCall
-    from jsonrpc_amqp.transport.base import Delivery, Template
+    from jsonrpc_amqp.transport.base import Delivery, Filled, Template
     from jsonrpc_amqp.transport.codec import Decoder, Encoder
 
     def awaited(first: int, count: int) -> list[WaitingCall]:
@@ -104,11 +104,11 @@ def steps() -> dict[str, Step]:
 
     def encode_call() -> object:
         ttl = protocol.time_to_live(address, now + 30, now)
-        return encoder.publish_like(1, address.template, "17", "17", ttl, request)
+        return encoder.publish(1, Filled(address.template, "17", "17", ttl, request))
 
     def encode_answer() -> object:
         ttl = protocol.time_of_answer(now + 30, now)
-        return encoder.publish_like(1, answers, route.routing_key, "17", ttl, answer)
+        return encoder.publish(1, Filled(answers, route.routing_key, "17", ttl, answer))
 
     answers = Template(route.exchange, mandatory=route.mandatory)
     answered = protocol.answer(delivery, answer, route=route, now=now, deadline=now + 30)

@@ -37,7 +37,7 @@ from .errors import (
 )
 from .identity import Answers
 from .pending import PLAIN, Call, Pending
-from .transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
+from .transport.base import Delivery, Filled, Plan, Publish, QueueFacts, Returned, Session, Transport
 from .transport.tags import unroutable
 
 log = logging.getLogger("jsonrpc_amqp.client")
@@ -353,7 +353,7 @@ class Caller:
             return False
         rest = address.rest_of_key(call.qid)
         try:
-            call.sent = session.publish_like(address.template, rest, call.number, ceil(left * 1000), call.body)
+            call.sent = session.publish(Filled(address.template, rest, call.number, ceil(left * 1000), call.body))
         except ValueError:  # told there
             return False
         return call.sent

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from .errors import CallTimeout, InvalidName
-from .transport.base import DIRECT_REPLY_TO, Delivery, Publish, Template
+from .transport.base import DIRECT_REPLY_TO, Delivery, Filled, Publish, Template
 
 __all__ = ["DIRECT_REPLY_TO"]
 
@@ -292,7 +292,7 @@ def call(
         CallTimeout: The deadline has passed; ``may_have_run`` is false.
     """
     ttl = time_to_live(address, deadline, now)
-    message = address.template.message(address.rest_of_key(qid), number, ttl, body)
+    message = Filled(address.template, address.rest_of_key(qid), number, ttl, body).message()
     message.persistent, message.headers = persistent, headers
     return message
 

@@ -21,7 +21,7 @@ from .dispatch import internal_error, too_large
 from .errors import MessageTooLarge, NotConnected, TransportError
 from .identity import Refusal
 from .jobs import Job, Jobs, Returned
-from .transport.base import Delivery, Plan, Publish, Session, Template, Transport
+from .transport.base import Delivery, Filled, Plan, Publish, Session, Template, Transport
 from .transport.base import Returned as ReturnedMessage
 
 log = logging.getLogger("jsonrpc_amqp.server")
@@ -460,7 +460,8 @@ class Serving:
             return job.session.publish(message)
         acks = None if job.is_settled or job.is_dead else delivery
         key, ttl = route.routing_key, protocol.time_of_answer(job.deadline, now)
-        sent = job.session.publish_like(self._template(route), key, delivery.correlation_id, ttl, body, acks=acks)
+        filled = Filled(self._template(route), key, delivery.correlation_id, ttl, body)
+        sent = job.session.publish(filled, acks=acks)
         job.is_settled = job.is_settled or acks is not None
         return sent
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.transport import codec
-from jsonrpc_amqp.transport.base import Delivery, Publish, Returned, Template
+from jsonrpc_amqp.transport.base import Delivery, Filled, Publish, Returned, Template
 from jsonrpc_amqp.transport.codec import Confirm, Decoder, Encoder, Event, Frame, FrameError, ReturnEvent
 
 # The smallest that AMQP allows, so that small bodies take several frames.
@@ -290,21 +290,22 @@ def test_a_template_gives_the_same_bytes(
 ) -> None:
     target = encoder()
     for call in calls:
-        assert target.publish_like(channel, template, *call) == target.publish(channel, template.message(*call))
+        filled = Filled(template, *call)
+        assert target.publish(channel, filled) == target.publish(channel, filled.message())
 
 
 def test_a_template_is_refused_where_its_message_is() -> None:
     with pytest.raises(ValueError, match="routing_key: 256 bytes"):
-        encoder().publish_like(1, Template("e", "k" * 200), "r" * 56, "1", None, b"x")
+        encoder().publish(1, Filled(Template("e", "k" * 200), "r" * 56, "1", None, b"x"))
     with pytest.raises(ValueError, match="correlation_id: 256 bytes"):
-        encoder().publish_like(1, Template("e", "k"), "r", "1" * 256, None, b"x")
+        encoder().publish(1, Filled(Template("e", "k"), "r", "1" * 256, None, b"x"))
 
 
 def test_templates_are_kept_for_a_bounded_number_of_lengths() -> None:
     target, template = encoder(), Template("e", "k")
     for rest in range(200):
         for number in range(1, 12):
-            target.publish_like(1, template, "r" * rest, "1" * number, None, b"x")
+            target.publish(1, Filled(template, "r" * rest, "1" * number, None, b"x"))
     assert len(target._forms) <= 1000
 
 

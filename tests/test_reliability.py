@@ -254,7 +254,7 @@ def test_no_request_is_acknowledged_whose_answer_was_not_sent(url: str, service:
         runs.append(current_request().redelivered)
         if len(runs) == 1:
             session = engine._session
-            publish = session.publish_like
+            publish = session.publish
 
             def after_a_pause(*message: Any, **more: Any) -> bool:
                 now, engine._last_read = engine._last_read, -1000.0
@@ -262,7 +262,7 @@ def test_no_request_is_acknowledged_whose_answer_was_not_sent(url: str, service:
                 engine._last_read = now
                 return bool(sent)
 
-            session.publish_like = after_a_pause
+            session.publish = after_a_pause
         return 5
 
     with server, Client(url, service, timeout=10) as client:

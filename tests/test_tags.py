@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.errors import Overloaded, TransportError, Unroutable
-from jsonrpc_amqp.transport.base import DIRECT_REPLY_TO, Outcome, Publish, Returned, Template
+from jsonrpc_amqp.transport.base import DIRECT_REPLY_TO, Filled, Outcome, Publish, Returned, Template
 from jsonrpc_amqp.transport.tags import Confirms, Recent, Unacked, find_refused, unroutable
 
 # -- acks: what a broker would make of them -----------------------------------------------------------------------
@@ -363,9 +363,10 @@ def test_what_a_template_gave_is_remembered_as_its_message() -> None:
     template = Template("jsonrpc", "S.request.c.", reply_to="r", user_id="u", tells_timeout=True)
     recent = Recent()
     recent.add(MESSAGES[0])
-    recent.add_like(template, "7", "12", 30000, b"{}")
-    recent.add_like(template, "8", "13", None, b"{}")
-    made = template.message("7", "12", 30000, b"{}"), template.message("8", "13", None, b"{}")
+    filled = Filled(template, "7", "12", 30000, b"{}"), Filled(template, "8", "13", None, b"{}")
+    for each in filled:
+        recent.add(each)
+    made = [each.message() for each in filled]
     assert list(recent) == [MESSAGES[0], *made]
     assert (made[0].routing_key, made[0].timeout_ms, made[1].expiration_ms) == ("S.request.c.7", 30000, None)
 

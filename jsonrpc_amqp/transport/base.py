@@ -68,18 +68,35 @@ class Template:
     user_id: str | None = None
     tells_timeout: bool = False
 
-    def message(self, rest: str, correlation_id: str, ttl_ms: int | None, body: bytes) -> Publish:
-        """Give one of them; ``rest`` is what follows in its routing key, ``ttl_ms`` as ``Publish.expiration_ms``."""
+
+class Filled(NamedTuple):
+    """
+    One publish from a template.
+
+    Attributes:
+        rest: What follows in its routing key.
+        ttl_ms: As ``Publish.expiration_ms``.
+    """
+
+    template: Template
+    rest: str
+    correlation_id: str
+    ttl_ms: int | None
+    body: bytes
+
+    def message(self) -> Publish:
+        """Describe it in full."""
+        template = self.template
         return Publish(
-            self.exchange,
-            self.key + rest,
-            body,
-            mandatory=self.mandatory,
-            correlation_id=correlation_id,
-            reply_to=self.reply_to,
-            expiration_ms=ttl_ms,
-            timeout_ms=ttl_ms if self.tells_timeout else None,
-            user_id=self.user_id,
+            template.exchange,
+            template.key + self.rest,
+            self.body,
+            mandatory=template.mandatory,
+            correlation_id=self.correlation_id,
+            reply_to=template.reply_to,
+            expiration_ms=self.ttl_ms,
+            timeout_ms=self.ttl_ms if template.tells_timeout else None,
+            user_id=template.user_id,
         )
 
 
@@ -226,22 +243,9 @@ class Session(Protocol):
         """The name of the exclusive reply queue; empty where the plan asked for none."""
         ...
 
-    def publish(self, message: Publish) -> bool:
-        """Queue a publish. False: this session is gone and nothing was queued."""
-        ...
-
-    def publish_like(
-        self,
-        template: Template,
-        rest: str,
-        correlation_id: str,
-        ttl_ms: int | None,
-        body: bytes,
-        *,
-        acks: Delivery | None = None,
-    ) -> bool:
+    def publish(self, message: Publish | Filled, *, acks: Delivery | None = None) -> bool:
         """
-        Do what ``publish(template.message(...))`` does, at a third of the cost.
+        Queue a publish; one from a template costs a third. False: this session is gone and nothing was queued.
 
         Args:
             acks: A delivery to acknowledge as well, behind the message.

@@ -36,7 +36,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple, TypeAlias
 
-from .base import JSON, Delivery, Publish, Returned, Template
+from .base import JSON, Delivery, Filled, Publish, Returned, Template
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _END = 0xCE
@@ -136,7 +136,7 @@ class Encoder:
         self._encode_table = encode_table
         self._forms: dict[tuple[Template, int, int, int, int], bytes] = {}
 
-    def publish(self, channel: int, message: Publish) -> bytes:
+    def publish(self, channel: int, message: Publish | Filled) -> bytes:
         """
         Encode ``basic.publish`` with its header and body frames.
 
@@ -144,6 +144,8 @@ class Encoder:
             ValueError: A text is longer than the 255 bytes that it may have, or the headers do not fit a table or
                 one frame; the error names it. Nothing may be sent.
         """
+        if isinstance(message, Filled):
+            return self._publish_filled(channel, message)
         arguments = _shortstr("exchange", message.exchange) + _shortstr("routing_key", message.routing_key)
         flags = _CONTENT_TYPE | _DELIVERY_MODE
         properties = _JSON_TYPE if message.content_type == JSON else _shortstr("content_type", message.content_type)
@@ -188,13 +190,12 @@ class Encoder:
                 parts += (_pack_frame(_BODY, channel, len(piece)), piece, b"\xce")
         return b"".join(parts)
 
-    def publish_like(
-        self, channel: int, template: Template, rest: str, correlation_id: str, ttl_ms: int | None, body: bytes
-    ) -> bytes:
-        """Encode ``template.message(...)``, to the same bytes as ``publish`` does and with its errors."""
+    def _publish_filled(self, channel: int, filled: Filled) -> bytes:
+        """Encode ``filled.message()``, to the same bytes as that."""
+        template, rest, correlation_id, ttl_ms, body = filled
         size = len(body)
         if not 0 < size <= self._max_payload or (ttl_ms is not None and ttl_ms >= 1 << 31):
-            return self.publish(channel, template.message(rest, correlation_id, ttl_ms, body))
+            return self.publish(channel, filled.message())
         tail = rest.encode("utf-8", "surrogateescape")
         number = correlation_id.encode("utf-8", "surrogateescape")
         digits = b"" if ttl_ms is None else b"%d" % ttl_ms
@@ -202,7 +203,7 @@ class Encoder:
         form = self._forms.get(shape)
         if form is None:
             # Whatever is wrong with it is said there.
-            self.publish(channel, template.message(rest, correlation_id, ttl_ms, body))
+            self.publish(channel, filled.message())
             if len(self._forms) >= _MOST_FORMS:
                 self._forms.clear()
             form = self._forms[shape] = _form(*shape)

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
 from . import codec
-from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Plan, Publish, QueueFacts, Template
+from .base import DIRECT_REPLY_TO, Delivery, Filled, Listener, Outcome, Plan, Publish, QueueFacts
 from .driver import IOThread
 from .rabbitmq import BrokerURL, Link, check_tls, dial, parse_urls
 from .tags import Confirms, Recent, Unacked, find_refused
@@ -537,44 +537,20 @@ class _Session:
     def reply_queue(self) -> str:
         return self.link.reply_queue
 
-    def publish(self, message: Publish) -> bool:
-        engine = self._engine
-        with engine._lock:
-            if self._is_gone():
-                return False
-            if self._held is not None:
-                self._held.append((message, None))
-                return True
-            # Encoded under the lock: the channel may be another the moment after.
-            self._put(self.link.encoder.publish(self.link.publisher, message))
-            self._recent.add(message)
-        return True
-
-    def publish_like(
-        self,
-        template: Template,
-        rest: str,
-        correlation_id: str,
-        ttl_ms: int | None,
-        body: bytes,
-        *,
-        acks: Delivery | None = None,
-    ) -> bool:
+    def publish(self, message: Publish | Filled, *, acks: Delivery | None = None) -> bool:
         engine = self._engine
         with engine._lock:
             if self._is_gone():
                 engine.stats["dropped_acks"] += acks is not None
                 return False
             if self._held is not None:
-                self._held.append((template.message(rest, correlation_id, ttl_ms, body), None))
+                self._held.append((message.message() if isinstance(message, Filled) else message, None))
             else:
-                link = self.link
-                data = link.encoder.publish_like(link.publisher, template, rest, correlation_id, ttl_ms, body)
-                engine._outbox.append(data)
-                engine._queued += len(data)
-                self._recent.add_like(template, rest, correlation_id, ttl_ms, body)
+                # Encoded under the lock: the channel may be another the moment after.
+                self._put(self.link.encoder.publish(self.link.publisher, message))
+                self._recent.add(message)
             if acks is not None:
-                self.unacked.due.add(acks.tag)
+                self.unacked.finish(acks.tag)
         return True
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:

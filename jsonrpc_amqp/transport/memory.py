@@ -30,13 +30,13 @@ from .base import (
     DELIVERY_COUNT,
     DIRECT_REPLY_TO,
     Delivery,
+    Filled,
     Listener,
     Outcome,
     Plan,
     Publish,
     QueueFacts,
     Returned,
-    Template,
 )
 from .tags import unroutable
 
@@ -286,7 +286,13 @@ class MemorySession:
         self._unacked: dict[int, _Message] = {}
         self._arrived: list[Delivery] = []
 
-    def publish(self, message: Publish) -> bool:
+    def publish(self, message: Publish | Filled, *, acks: Delivery | None = None) -> bool:
+        published = self._publish(message.message() if isinstance(message, Filled) else message)
+        if acks is not None:
+            self.ack(acks)
+        return published
+
+    def _publish(self, message: Publish) -> bool:
         with self._broker.lock:
             if not self._open:
                 return False
@@ -296,21 +302,6 @@ class MemorySession:
             elif error is not None:
                 self._post(self._listener.on_refused, self, error, message)
             return True
-
-    def publish_like(
-        self,
-        template: Template,
-        rest: str,
-        correlation_id: str,
-        ttl_ms: int | None,
-        body: bytes,
-        *,
-        acks: Delivery | None = None,
-    ) -> bool:
-        published = self.publish(template.message(rest, correlation_id, ttl_ms, body))
-        if acks is not None:
-            self.ack(acks)
-        return published
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
         with self._broker.lock:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
 
 from ..errors import Overloaded, TransportError, Unroutable
-from .base import DIRECT_REPLY_TO, Outcome, Publish, Returned, Template
+from .base import DIRECT_REPLY_TO, Filled, Outcome, Publish, Returned
 
 
 class Unacked:
@@ -108,10 +107,6 @@ class Confirms:
         return error
 
 
-# A publish with its size; one from a template as what makes it again, since few are ever asked for.
-_Entry: TypeAlias = tuple[int, Publish] | tuple[int, Template, str, str, int | None, bytes]
-
-
 class Recent:
     """
     The last publishes of a channel without confirms, oldest first.
@@ -125,31 +120,19 @@ class Recent:
     MOST_BYTES = 4 << 20
 
     def __init__(self) -> None:
-        self._entries: deque[_Entry] = deque()
+        self._messages: deque[Publish | Filled] = deque()  # filled ones as they are: few are ever asked for
         self._bytes = 0
 
-    def add(self, message: Publish) -> None:
+    def add(self, message: Publish | Filled) -> None:
         """Note a publish; must be called in the order of the bytes on the wire."""
-        self._add((len(message.body), message))
-
-    def add_like(self, template: Template, rest: str, correlation_id: str, ttl_ms: int | None, body: bytes) -> None:
-        """Note ``template.message(...)``."""
-        self._add((len(body), template, rest, correlation_id, ttl_ms, body))
-
-    def _add(self, entry: _Entry) -> None:
-        entries = self._entries
-        entries.append(entry)
-        self._bytes += entry[0]
-        while len(entries) > self.MOST_MESSAGES or (self._bytes > self.MOST_BYTES and len(entries) > 1):
-            self._bytes -= entries.popleft()[0]
+        messages = self._messages
+        messages.append(message)
+        self._bytes += len(message.body)
+        while len(messages) > self.MOST_MESSAGES or (self._bytes > self.MOST_BYTES and len(messages) > 1):
+            self._bytes -= len(messages.popleft().body)
 
     def __iter__(self) -> Iterator[Publish]:
-        for entry in self._entries:
-            if len(entry) == 2:
-                yield entry[1]
-            else:
-                _size, template, rest, correlation_id, ttl_ms, body = entry
-                yield template.message(rest, correlation_id, ttl_ms, body)
+        return (each if isinstance(each, Publish) else each.message() for each in self._messages)
 
 
 def _exchange(message: Publish) -> str:
