@@ -653,7 +653,8 @@ def _flaw(request: dict[str, Any]) -> str | None:
 
 
 def _refused(code: int, data: str) -> Decoded:
-    """Give what stands for a body that is refused as a whole."""
+    """Give what stands for a body that is refused as a whole; it may hold notifications, whose sender is not told."""
+    logger.warning("refused a body as a whole: %s", data)
     return Decoded([_error(None, code, data)], False)
 
 

@@ -234,6 +234,12 @@ def test_the_batch_cap() -> None:
     assert ran == [0, 1, 2]
 
 
+def test_a_body_that_is_refused_as_a_whole_leaves_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    # With notifications only, nobody else is told.
+    Dispatcher({"run": int}, max_batch=3)(json.dumps([notification("run", [n]) for n in range(4)]).encode())
+    assert "refused a body as a whole: the batch is over the cap of 3 members" in caplog.text
+
+
 # --- methods and their arguments ------------------------------------------------------------------------------------
 
 
