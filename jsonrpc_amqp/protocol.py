@@ -122,7 +122,8 @@ def user_word(user: str) -> str:
     if len(encoded) > MAX_USER_BYTES:
         raise InvalidName(
             f"the user name {printable(user)} has {len(encoded)} bytes in percent-encoding; a routing key has "
-            f"room for {MAX_USER_BYTES}: give another with user="
+            f"room for {MAX_USER_BYTES}: take a shorter name, or log in by the common name of a certificate "
+            "(ssl_cert_login_from = common_name)"
         )
     return encoded
 
@@ -181,10 +182,6 @@ class Address:
                 f"service {self.service!r} and client {self.client!r} make routing keys of up to {longest} bytes; AMQP "
                 f"allows {MAX_KEY_BYTES}"
             )
-
-    def request_key(self, qid: str) -> str:
-        """Give the routing key of a call."""
-        return self.template.key + qid
 
     @staticmethod
     def rest_of_key(qid: str) -> str:

@@ -32,6 +32,7 @@ from jsonrpc_amqp.server import CONCURRENCY, PREFETCH
 from jsonrpc_amqp.transport.base import JSON, Delivery, Publish
 
 from .broker import Broker
+from .test_protocol import request_key
 from .tools import wait_for
 
 DOC = Path(__file__).parent.parent / "docs" / "protocol.md"
@@ -111,7 +112,7 @@ def test_names() -> None:
     assert names["exchange"] == [protocol.DEFAULT_EXCHANGE]
     assert default(Server, "exchange") == default(Client, "exchange") == protocol.DEFAULT_EXCHANGE
     assert names["request queue of service S"] == [protocol.request_queue("S"), protocol.request_binding("S")]
-    assert names["routing key of a call"] == [address.request_key("QID")]
+    assert names["routing key of a call"] == [request_key(address, "QID")]
     assert names["routing key of a notification"] == [address.notification_key, "S.request"]
     assert names["routing key of an answer"] == ["response"]
     assert names["reply queue of a client"] == [protocol.reply_binding("S", "CLIENT")]
