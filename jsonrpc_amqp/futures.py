@@ -42,6 +42,7 @@ class CallFuture(Future[Any]):
         self._made: threading.Condition | None = None
 
     @property
+    # It is an attribute there, and no code but its own sets it.
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         # Whoever waits, cancels, or looks at several futures asks for this; from then on all go by it.
         with _moment:
@@ -90,5 +91,5 @@ class CallFuture(Future[Any]):
                 raise InvalidStateError(f"{self._state}: {self!r}")
             self._result, self._exception, self._state = result, exception, FINISHED
         if self._done_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # typeshed leaves private methods out
         return True

@@ -20,7 +20,7 @@ _LONGEST_SLEEP = 60.0
 # So long the driver works before it looks at the socket again.
 _WORK_SECONDS = 0.001
 # Work that takes longer than this, or twice this, is left behind.
-PATIENCE = 0.005
+_PATIENCE = 0.005
 # So often the one that stands by finds nothing to watch over before it goes to sleep.
 _IDLE_LOOKS = 10
 
@@ -97,11 +97,6 @@ class IOThread:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return True
 
-    def abandon(self) -> None:
-        """Close this process's copies of the descriptors after a fork, where the threads do not exist."""
-        self._bell.close()
-        self._ringer.close()
-
     # -- driving ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -129,7 +124,8 @@ class IOThread:
                     self._driven.hand_over(late=False)
                 elif not self._work():
                     return
-        self.abandon()
+        self._bell.close()
+        self._ringer.close()
         self._over.set()
         self._guard_is_awake.set()
 
@@ -178,7 +174,7 @@ class IOThread:
         while not self._over.is_set():
             self._guard_is_awake.wait()
             looks, turns = 0, -1
-            while looks < _IDLE_LOOKS and not self._over.wait(PATIENCE):
+            while looks < _IDLE_LOOKS and not self._over.wait(_PATIENCE):
                 looks += 1
                 if self._turns != turns:
                     looks, turns = 0, self._turns
