@@ -310,6 +310,27 @@ def _check_timeout(timeout: float | None) -> None:
         raise ValueError(f"a timeout is a number of seconds, 0 or more, or None to wait for ever; not {timeout!r}")
 
 
+def _ways(route: str | None, reply: str | None, queue: str | None) -> tuple[bool, str]:
+    """
+    Give whether requests go to a queue by its name, and which way answers come back.
+
+    Raises:
+        ValueError: The two do not go together, or there is no such way.
+    """
+    route = route or ("topic" if queue is None else "queue")
+    if route not in ("topic", "queue"):
+        raise ValueError(f"route is 'topic' or 'queue', not {route!r}")
+    if route == "topic" and queue is not None:
+        raise ValueError("requests go either to the queue that is named, or over the exchange: leave out route")
+    by_queue = route == "queue"
+    reply = reply or ("queue" if by_queue else "topic")
+    if reply not in ("topic", "queue", "direct"):
+        raise ValueError(f"reply is 'topic', 'queue' or 'direct', not {reply!r}")
+    if by_queue and reply == "topic":
+        raise ValueError("a request that is sent to a queue has no key to answer to: reply is 'queue' or 'direct'")
+    return by_queue, reply
+
+
 def _time_left(request: context.Request, timeout: float | None) -> float | None:
     """Bound a timeout by what the caller of the handler that we are in has left."""
     left = request.remaining
@@ -399,20 +420,10 @@ class Client(Calls):
         _check_timeout(timeout)
         if max_pending < 1:
             raise ValueError("max_pending is at least 1")
-        route = route or ("topic" if queue is None else "queue")
-        if route not in ("topic", "queue"):
-            raise ValueError(f"route is 'topic' or 'queue', not {route!r}")
-        if route == "topic" and queue is not None:
-            raise ValueError("requests go either to the queue that is named, or over the exchange: leave out route")
-        by_queue = route == "queue"
-        reply = reply or ("queue" if by_queue else "topic")
-        if reply not in ("topic", "queue", "direct"):
-            raise ValueError(f"reply is 'topic', 'queue' or 'direct', not {reply!r}")
-        if by_queue and reply == "topic":
-            raise ValueError("a request that is sent to a queue has no key to answer to: reply is 'queue' or 'direct'")
+        by_queue, way_back = _ways(route, reply, queue)
         if dialect not in (None, "recipe2011"):
             raise ValueError(f"dialect is 'recipe2011' or None, not {dialect!r}")
-        if dialect is not None and reply != "topic":
+        if dialect is not None and way_back != "topic":
             raise ValueError(
                 f"the dialect {dialect!r} is spoken over the exchange only: leave out queue, route and reply, and give "
                 "exchange and service"
@@ -431,7 +442,7 @@ class Client(Calls):
         caller = Caller(
             transport,
             exchange=exchange,
-            reply=reply,
+            reply=way_back,
             queue=queue,
             by_queue=by_queue,
             confirm=confirm,
