@@ -60,6 +60,7 @@ PURE = {
     "dialects/rabbitmq_java",
     "transport/base",
     "transport/codec",
+    "transport/refusals",
     "transport/tags",
 }
 IO = {"socket", "select", "selectors", "ssl", "subprocess", "asyncio", "signal"}

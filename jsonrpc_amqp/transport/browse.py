@@ -17,7 +17,8 @@ from typing import Any
 from ..errors import TransportError
 from .base import Delivery
 from .codec import Frame
-from .rabbitmq import connect_to_first, describe
+from .rabbitmq import connect_to_first
+from .refusals import describe
 
 # How long the queue may take for a step of taking messages back; somebody else may have taken them from it meanwhile.
 _PATIENCE = 1.0

@@ -15,7 +15,8 @@ from typing import Any
 
 from ..errors import TopologyMismatch
 from .base import DIRECT_REPLY_TO
-from .rabbitmq import connect_to_first, describe, raw_message
+from .rabbitmq import connect_to_first, raw_message
+from .refusals import describe
 
 # For what lies in the socket's buffer.
 _MOMENT = 0.001

@@ -9,7 +9,6 @@ to do when its reply comes.
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import time
@@ -30,9 +29,10 @@ from amqp.serialization import loads as decode_fields
 from kombu.transport import pyamqp
 from kombu.utils.url import url_to_parts
 
-from ..errors import AccessRefused, ConnectionLost, MessageTooLarge, NotConnected, TopologyMismatch, TransportError
+from ..errors import ConnectionLost, NotConnected, TransportError
 from .base import DIRECT_REPLY_TO, Plan, QueueFacts
 from .codec import Decoder, Encoder, Frame
+from .refusals import describe, say
 
 _DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 # What py-amqp's TLS takes.
@@ -48,33 +48,8 @@ _TLS_OPTIONS = {
     "tls_minimum_version",
 }
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
-# What OpenSSL says, and what to look at; the first that fits.
-_HINTS = (
-    ("WRONG_VERSION_NUMBER", "does this port speak TLS? amqp:// is without"),
-    ("certificate required", "the broker wants a certificate of this client: certfile and keyfile"),
-    ("alert handshake failure", "does the broker want a certificate of this client? certfile and keyfile"),
-    (
-        "alert (unknown ca|bad certificate|certificate (expired|revoked|unknown)|unsupported certificate)",
-        "the broker does not accept the certificate of this client",
-    ),
-    ("(Hostname|IP address) mismatch", "its certificate is for another host"),
-    ("certificate has expired", "its certificate has to be renewed"),
-    ("CERTIFICATE_VERIFY_FAILED", "name the authority of its certificate with ca_certs, or cacertfile in the URL"),
-    # In TLS 1.3 a broker looks at it when this side is through, and may be gone before it is heard why.
-    ("EOF occurred|reset|closed|Broken pipe", "does the broker want, and accept, a certificate of this client?"),
-)
-# What becomes of somebody who speaks AMQP to a port that wants TLS.
-_CLOSED = re.compile("Connection reset|closed connection|Broken pipe")
-# Refusals that end by themselves: limits that are reached, a virtual host or a queue's node that is not up yet.
-_PASSING = ("connection limit", "is down", "inaccessible")
 # Each look at a dead letter counts as a delivery; without a limit RabbitMQ 4 drops it after twenty.
 _NO_LIMIT = 1_000_000_000
-# How the broker says that what is declared exists otherwise.
-_INEQUIVALENT = re.compile(
-    r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '.*': "
-    r"received (?P<asked>.+) but current is (?P<current>.+)"
-)
-_OF_TYPE = re.compile(r"^the value '?(.*?)'? of type '\w+'$")
 _TLS_FILES = ("ca_certs", "certfile", "keyfile")
 _TLS_QUERY = {"cacertfile", "certfile", "keyfile", "server_name_indication", "verify"}
 # The query parameters of RabbitMQ's own URI specification that a JSON-RPC user may need.
@@ -417,7 +392,7 @@ class Link:
         except TransportError:
             raise
         except Exception as exc:
-            raise ConnectionLost(f"the connection to the broker at {self.where} ended: {_say(exc)}") from exc
+            raise ConnectionLost(f"the connection to the broker at {self.where} ended: {say(exc)}") from exc
 
     def read(self, size: int) -> bytes | None:
         """Read what is there. None: nothing yet; b"": the broker closed the connection."""
@@ -702,62 +677,6 @@ def _tls_options(url: BrokerURL, given: Mapping[str, Any] | None) -> dict[str, A
             # ssl's own error does not name the file.
             open(chosen[name], "rb").close()
     return {key: value for key, value in chosen.items() if value is not None}
-
-
-def describe(exc: Exception, url: BrokerURL) -> TransportError:
-    """Translate an error of connecting, of setting up, or of a channel that the broker closed."""
-    code = getattr(exc, "reply_code", 0) if isinstance(exc, amqp.exceptions.AMQPError) else 0
-    false_user = code == 406 and "user_id property" in str(exc)
-    if any(passing in str(exc) for passing in _PASSING):
-        return NotConnected(f"no connection to the broker at {url.where} now: {_say(exc)}")
-    if false_user or isinstance(exc, (amqp.exceptions.AccessRefused, amqp.exceptions.NotAllowed)):
-        return AccessRefused(
-            f"the broker at {url.where} refused {_who(url)} on virtual host {url.vhost!r}: {_say(exc)}. "
-            "Check user, password, virtual host and permissions"
-        )
-    if code == 406 and "message size" in str(exc):
-        return MessageTooLarge(f"the broker at {url.where} refused the message: {_say(exc)}. It did not run")
-    if code in (404, 406):
-        return TopologyMismatch(
-            f"the broker at {url.where} refused what was asked of an exchange or queue: {_topology(exc)}"
-        )
-    return NotConnected(f"no connection to the broker at {url.where}: {_say(exc)}{_hint(exc, url)}")
-
-
-def _who(url: BrokerURL) -> str:
-    if url.options.get("auth_mechanism", "").upper() == "EXTERNAL":
-        return "the user of this client's certificate"
-    return f"user {url.user!r}"
-
-
-def _hint(exc: Exception, url: BrokerURL) -> str:
-    text = str(exc)
-    if url.tls:
-        return next((f"; {hint}" for sign, hint in _HINTS if re.search(sign, text)), "")
-    if isinstance(exc, OSError) and _CLOSED.search(text):
-        return "; does this port want TLS? amqps:// is with"
-    return ""
-
-
-def _topology(exc: Exception) -> str:
-    """Say what differs, or is missing, and what to do."""
-    text = _say(exc)
-    differs = _INEQUIVALENT.search(text)
-    if differs:
-        argument, kind, name = differs.group("argument", "kind", "name")
-        asked, current = (_OF_TYPE.sub(r"'\1'", differs[each]) for each in ("asked", "current"))
-        return (
-            f"{kind} '{name}' exists with {argument} {current}, and {argument} {asked} was asked for. Ask for what is "
-            "there, use declare=False, or delete it"
-        )
-    if "NOT_FOUND" in text:
-        return f"{text}. Start a server that declares it, or have it made by an administrator"
-    return f"{text}. Ask for what is there, or delete it"
-
-
-def _say(exc: Exception) -> str:
-    text = getattr(exc, "reply_text", None) or str(exc) or type(exc).__name__
-    return str(text).rstrip(".")
 
 
 def _decode_table(raw: bytes) -> dict[str, Any]:
