@@ -270,6 +270,26 @@ def test_no_request_is_acknowledged_whose_answer_was_not_sent(url: str, service:
     assert runs == [False, True]
 
 
+def test_no_request_is_acknowledged_while_its_answer_is_held_back(broker: Broker, service: str) -> None:
+    def unacknowledged() -> int:
+        rows = broker.list("queues", "name", "messages_unacknowledged")
+        return next(int(row["messages_unacknowledged"]) for row in rows if row["name"] == f"{service}_req")
+
+    server = Server(broker.url, service, methods={"add": lambda a, b: a + b})
+    with server, Client(broker.url, service, timeout=20) as client:
+        engine: Any = server._serving._transport
+        session = engine._session
+        session._hold(session.link.publisher)
+        answer = client.submit("add", [1, 2])
+        wait_for(lambda: server.stats()["answered"] == 1)
+        engine.flush()
+        assert unacknowledged() == 1
+        assert not answer.done()
+        engine.post(lambda: session._resume([]))
+        assert answer.result(10) == 3
+        wait_for(lambda: unacknowledged() == 0)
+
+
 def test_forked_child_gets_a_typed_error(url: str, service: str) -> None:
     with Server(url, service, methods={"ok": lambda: 1}), Client(url, service, timeout=10) as client:
         assert client.call("ok") == 1

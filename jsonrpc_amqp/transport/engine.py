@@ -527,6 +527,7 @@ class _Session:
         self._recent = Recent()
         self._confirms = Confirms()
         self._held: list[tuple[Publish, Outcome | None]] | None = None
+        self._held_acks: list[int] = []
         self._blocked = False
         self._held_back = False
         self._doomed = False
@@ -550,7 +551,7 @@ class _Session:
                 self._put(self.link.encoder.publish(self.link.publisher, message))
                 self._recent.add(message)
             if acks is not None:
-                self.unacked.finish(acks.tag)
+                self._finish(acks)
         return True
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
@@ -574,7 +575,13 @@ class _Session:
             if self._is_gone():
                 engine.stats["dropped_acks"] += 1
             else:
-                self.unacked.finish(delivery.tag)
+                self._finish(delivery)
+
+    def _finish(self, delivery: Delivery) -> None:
+        if self._held is None:
+            self.unacked.finish(delivery.tag)
+        else:
+            self._held_acks.append(delivery.tag)  # its answer is among what is held back, most likely
 
     def requeue(self, delivery: Delivery) -> None:
         self._refuse(delivery, requeue=True)
@@ -774,11 +781,15 @@ class _Session:
     def _resume(self, again: list[tuple[Publish, Outcome | None]]) -> None:
         with self._engine._lock:
             held, self._held = self._held or [], None
+            acks, self._held_acks = self._held_acks, []
         for message, outcome in again + held:
             if outcome is None:
                 self.publish(message)
             else:
                 self.publish_confirmed(message, outcome)
+        with self._engine._lock:
+            for tag in acks:
+                self.unacked.finish(tag)
 
 
 def _gone() -> ConnectionLost:
