@@ -36,7 +36,7 @@ from .errors import (
     TransportError,
 )
 from .identity import Answers
-from .pending import PLAIN, Call, Pending
+from .pending import PLAIN, Call, Pending, WaitingCall
 from .transport.base import Delivery, Filled, Plan, Publish, QueueFacts, Returned, Session, Transport
 from .transport.tags import unroutable
 
@@ -211,6 +211,15 @@ class Caller:
             session.flush()
         if wake:
             self._transport.wake()
+        if call.has_callbacks:
+            self._transport.recall()  # nobody waits for it here
+
+    def attend(self, call: WaitingCall) -> None:
+        """Do on this thread, which waits for the call, what brings its answer, as long as it is the only one."""
+        if len(self._pending) <= 1:
+            self._transport.attend(call.is_over, call.deadline)
+        if len(self._pending) > 0:
+            self._transport.recall()  # by now there are others, or this one takes its time
 
     def check_confirms(self) -> None:
         """
@@ -231,8 +240,8 @@ class Caller:
         """
         if threading.get_ident() == self._transport.owner:
             raise RuntimeError(
-                "a callback of a future must not wait for another call: it runs on the thread that brings the answers. "
-                "Use submit() in it, or hand the work to a thread of yours"
+                "a callback of a future, or a signal handler amid the same work, must not wait for another call: it "
+                "runs on the thread that brings the answers. Use submit() in it, or hand the work to a thread of yours"
             )
 
     def expire(self, call: Call) -> None:
@@ -242,6 +251,11 @@ class Caller:
             self._forget_ended()
         if mine is not None:
             mine.fail(mine.whole(self._expired(mine)))
+
+    def forget(self, call: Call) -> None:
+        """Await the end of a call no more, if it has not come."""
+        with self._lock:
+            self._pending.pop(call.number)
 
     def connect(self, timeout: float | None) -> None:
         """

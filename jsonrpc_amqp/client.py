@@ -285,11 +285,16 @@ class Calls:
 
     def _await(self, call: WaitingCall) -> bytes:
         self._caller.check_may_wait()
-        self._caller.launch(call)
-        if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
-            self._caller.expire(call)
-            if not call.wait(_STUCK):
-                raise CallTimeout(f"no answer from {call.service!r}: the thread that brings answers is stuck")
+        try:
+            self._caller.launch(call)
+            self._caller.attend(call)
+            if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
+                self._caller.expire(call)
+                if not call.wait(_STUCK):
+                    raise CallTimeout(f"no answer from {call.service!r}: the thread that brings answers is stuck")
+        except BaseException:  # Control-C: nobody waits for the answer any more
+            self._caller.forget(call)
+            raise
         return call.result()
 
 

@@ -158,6 +158,10 @@ class WaitingCall(Call):
         self._error = error
         self._done.release()
 
+    def is_over(self) -> bool:
+        """Tell whether it has ended."""
+        return not self._done.locked()
+
     def wait(self, seconds: float) -> bool:
         """Wait for the end. False: it has not come."""
         return self._done.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))

@@ -383,6 +383,19 @@ class Transport(Protocol):
         """The identifier of the thread that calls the listener, which must never wait for itself; None before."""
         ...
 
+    def attend(self, is_over: Callable[[], bool], until: float) -> None:
+        """
+        Do the owner's work on this thread, which waits for something, where that saves waking it.
+
+        Only for a thread that nobody else shares the transport with at the moment. Returns when ``is_over`` gives True,
+        at the monotonic time ``until``, or for any other reason, at once too: wait on, then, as if it were not there.
+        """
+        ...
+
+    def recall(self) -> None:
+        """Have the owner work by itself, whatever ``attend`` does: there is something that nobody attends."""
+        ...
+
     def start(self, listener: Listener) -> None:
         """Begin to connect, unless connecting or connected. Returns at once."""
         ...

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from .loan import Loan
+
 # A poll that is woken for nothing costs little; one that sleeps for ever hides a lost wake-up.
 _LONGEST_SLEEP = 60.0
 # So long the driver works before it looks at the socket again.
@@ -66,6 +68,7 @@ class IOThread:
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._watched: tuple[int | None, bool] = (None, False)
+        self.loan = Loan(driven, self._ring)
         self._over = threading.Event()
         # What tells who drives: it is in here while the driver does some work, and whoever takes it out drives on.
         self._lease: list[None] = []
@@ -77,8 +80,17 @@ class IOThread:
         self._threads = [threading.Thread(target=self._run, name=name, daemon=True)]
         self._threads[0].start()
 
+    @property
+    def owner(self) -> int | None:
+        """The identifier of the thread that drives now."""
+        return self.loan.stepper or self.ident
+
     def wake(self) -> None:
         """Have ``tick`` called soon. From any thread."""
+        self._ring()
+        self.loan.recall()
+
+    def _ring(self) -> None:
         try:
             self._ringer.send(b"\0")
         except OSError:
@@ -119,6 +131,8 @@ class IOThread:
                         self._driven.on_writable()
                     if events & ~select.POLLOUT:
                         self._driven.on_readable()
+            if self.loan.asked:
+                self.loan.lend()
             if self._driven.has_work:
                 if not self._is_guarded and not self._call_guard():
                     self._driven.hand_over(late=False)

@@ -137,7 +137,19 @@ class Engine:
     @property
     def owner(self) -> int | None:
         """The thread that owns the connection."""
-        return None if self._driver is None else self._driver.ident
+        return None if self._driver is None else self._driver.owner
+
+    def attend(self, is_over: Callable[[], bool], until: float) -> None:
+        """Drive on this thread, while it waits, if that was lent to it."""
+        driver = self._driver
+        if driver is not None:
+            driver.loan.attend(is_over, until)
+
+    def recall(self) -> None:
+        """Have the driver drive, if its place is lent."""
+        driver = self._driver
+        if driver is not None:
+            driver.loan.recall()
 
     def wake(self) -> None:
         """Have the listener's ``on_tick`` called soon."""
@@ -278,6 +290,10 @@ class Engine:
             self._lose(self._session, exc)
         # BaseException: a sys.exit() in somebody's callback must not leave the connection without its owner.
         except BaseException as exc:
+            if self._driver is not None and self._driver.loan.stepper == threading.get_ident():
+                # A signal handler of the caller's raised it, most likely, as Python's own does for Control-C.
+                self._lose(self._session, ConnectionLost(f"interrupted amid an answer: {exc!r}"), again_at_once=True)
+                raise
             log.exception("%s: unexpected error; the connection is made anew", self._name)
             self._lose(self._session, ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
 
@@ -465,7 +481,7 @@ class Engine:
     def _ended(session: _Session, exc: OSError) -> ConnectionLost:
         return ConnectionLost(f"the connection to the broker at {session.link.where} ended: {exc}")
 
-    def _lose(self, session: _Session | None, error: TransportError) -> None:
+    def _lose(self, session: _Session | None, error: TransportError, *, again_at_once: bool = False) -> None:
         with self._lock:
             if session is None or self._session is not session:
                 return
@@ -480,7 +496,7 @@ class Engine:
         if closing:
             self._state = "closed"
         elif self._reconnect:
-            self._retry_at = time.monotonic() + self._pause_after_loss(session)
+            self._retry_at = time.monotonic() + (0.0 if again_at_once else self._pause_after_loss(session))
             self._state = "waiting"
         else:
             self._state = "idle"

@@ -571,6 +571,12 @@ class MemoryTransport:
         owner = self._owner
         return None if owner is None else owner.ident
 
+    def attend(self, is_over: Callable[[], bool], until: float) -> None:
+        """Nothing is saved here."""
+
+    def recall(self) -> None:
+        """Nothing is ever lent."""
+
     def start(self, listener: Listener) -> None:
         """Begin to connect, unless connecting or connected. Returns at once."""
         with self._broker.lock:
