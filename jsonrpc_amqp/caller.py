@@ -131,7 +131,8 @@ class Caller:
         self._all_plain = dialect is None and not confirm
         protocol.client_word(user, "")  # refused here rather than at the first call
         self._pid: int | None = None
-        self._lock = threading.Lock()
+        # Reentrant: signal handlers may call, submit and close amid anything that their thread does.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._ids = itertools.count(1)
         self._correlations = itertools.count(1)
@@ -233,15 +234,16 @@ class Caller:
 
     def check_may_wait(self) -> None:
         """
-        Refuse to wait on the thread that would bring the answer.
+        Refuse to wait on the thread that would bring the answer, or that is amid sending.
 
         Raises:
             RuntimeError: This is that thread.
         """
-        if threading.get_ident() == self._transport.owner:
+        # The lock's owner is asked for by the name that threading.Condition uses, too.
+        if self._lock._is_owned() or self._transport.needs(threading.get_ident()):  # type: ignore[attr-defined]
             raise RuntimeError(
-                "a callback of a future, or a signal handler amid the same work, must not wait for another call: it "
-                "runs on the thread that brings the answers. Use submit() in it, or hand the work to a thread of yours"
+                "a callback of a future, or a signal handler amid another call, must not wait for a call: the answer "
+                "could not come meanwhile. Use submit() in it, or hand the work to a thread of yours"
             )
 
     def expire(self, call: Call) -> None:

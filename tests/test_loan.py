@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -42,12 +43,6 @@ def call_for_ever(client: Client) -> NoReturn:
         client.call("echo")
 
 
-def kick() -> str:
-    os.kill(os.getpid(), signal.SIGALRM)
-    time.sleep(0.003)
-    return "kicked"
-
-
 def echo(value: Any = None) -> Any:
     return value
 
@@ -59,7 +54,7 @@ def nap(seconds: float) -> str:
 
 @pytest.fixture
 def server(url: str, service: str) -> Iterator[Server]:
-    with Server(url, service, methods={"echo": echo, "nap": nap, "kick": kick}) as server:
+    with Server(url, service, methods={"echo": echo, "nap": nap}) as server:
         yield server
 
 
@@ -177,51 +172,92 @@ class Interrupted(BaseException):
 
 
 @pytest.fixture
-def handle() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Set what is done at SIGALRM: ``handle(something)``."""
-    before = signal.getsignal(signal.SIGALRM)
+def handle() -> Iterator[Callable[[int, Callable[[], object]], None]]:
+    """Set what is done at a signal: ``handle(number, something)``. (SIGALRM is pytest-timeout's.)"""
+    before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGVTALRM)}
 
-    def set_handler(handler: Callable[[], object]) -> None:
-        signal.signal(signal.SIGALRM, lambda _number, _frame: handler())
+    def set_handler(number: int, handler: Callable[[], object]) -> None:
+        signal.signal(number, lambda _number, _frame: handler())
 
     yield set_handler
-    signal.signal(signal.SIGALRM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+Handle = Callable[[int, Callable[[], object]], None]
 
 
 def interrupt() -> None:
     raise Interrupted
 
 
+def interrupt_at_work(moment: int) -> None:
+    """When this process has used so much CPU time: amid sending, or amid a step of the driver's."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.01 + moment * 0.00002)
+
+
+def interrupt_at_rest(moment: int) -> None:
+    """When the main thread lets another one run: as it waits for the answer, most of the time."""
+    threading.Timer(0.01 + moment * 0.00002, os.kill, [os.getpid(), signal.SIGUSR1]).start()
+
+
+@pytest.mark.parametrize("set_timer", [interrupt_at_work, interrupt_at_rest])
 def test_an_interrupt_gets_through_and_the_next_call_works(
-    client: Client, handle: Callable[[Callable[[], object]], None]
+    client: Client, handle: Handle, set_timer: Callable[[int], None]
 ) -> None:
-    handle(interrupt)
+    handle(signal.SIGUSR1, interrupt)
+    handle(signal.SIGVTALRM, interrupt)
     for moment in range(40):
         borrow(client)
-        # At each moment of a call, amid a step of the driver's, too.
-        signal.setitimer(signal.ITIMER_REAL, 0.01 + moment * 0.00002)
+        set_timer(moment)
         with pytest.raises(Interrupted):
             call_for_ever(client)
         assert client.stats()["pending"] == 0
         assert client.call("echo", [6]) == 6
 
 
-def test_a_handler_may_call_while_its_thread_waits_for_an_answer(
-    client: Client, handle: Callable[[Callable[[], object]], None]
-) -> None:
-    answers = []
+def test_a_handler_may_call_while_its_thread_waits_for_an_answer(url: str, service: str, handle: Handle) -> None:
+    def kick() -> str:
+        # The request may be here before the thread that sent it is done with sending.
+        wait_for(lambda: not engine.needs(main))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.003)
+        return "kicked"
 
-    handle(lambda: answers.append(client.call("echo", [7])))
-    for _ in range(5):
-        borrow(client)
-        assert client.call("kick") == "kicked"
+    answers = []
+    main = threading.get_ident()
+    with (
+        Server(url, service, methods={"echo": echo, "kick": kick}),
+        Client(url, service, timeout=10) as client,
+    ):
+        engine: Any = client._caller._transport
+        handle(signal.SIGUSR1, lambda: answers.append(client.call("echo", [7])))
+        for _ in range(5):
+            borrow(client)
+            assert client.call("kick") == "kicked"
     assert answers == [7] * 5
 
 
-def test_a_handler_amid_a_step_is_told_that_it_must_not_wait(client: Client) -> None:
-    loan = borrow(client)
-    loan.stepper = threading.get_ident()
-    with pytest.raises(RuntimeError, match="signal handler"):
-        client.call("echo")
-    loan.stepper = None
-    assert client.call("echo", [8]) == 8
+def test_a_handler_may_do_all_but_wait_at_any_moment(client: Client, handle: Handle) -> None:
+    """It calls amid sending and amid steps of the driver's, too: that ends at once, and nothing locks up."""
+    ends: Counter[str] = Counter()
+
+    def call_and_submit() -> None:
+        submitted.append(client.submit("echo", [8]))
+        try:
+            ends[str(client.call("echo", [9], timeout=5))] += 1
+        except RuntimeError as exc:
+            ends[type(exc).__name__] += "signal handler" in str(exc)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.002 + len(submitted) * 0.00001)
+
+    handle(signal.SIGVTALRM, call_and_submit)
+    submitted: list[Any] = []
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.002)
+    try:
+        while len(submitted) < 100:
+            assert client.call("echo", [10]) == 10
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    assert [future.result(5) for future in submitted] == [8] * len(submitted)
+    assert ends.total() == len(submitted)
+    assert set(ends) == {"9", "RuntimeError"}, ends

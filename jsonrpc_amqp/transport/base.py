@@ -378,9 +378,8 @@ class Transport(Protocol):
         """The AMQP user name, where it is known."""
         ...
 
-    @property
-    def owner(self) -> int | None:
-        """The identifier of the thread that calls the listener, which must never wait for itself; None before."""
+    def needs(self, thread: int) -> bool:
+        """Tell whether nothing comes or goes while that thread waits: it calls the listener, or is amid a write."""
         ...
 
     def attend(self, is_over: Callable[[], bool], until: float) -> None:

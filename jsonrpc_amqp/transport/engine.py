@@ -87,7 +87,8 @@ class Engine:
         self._name = connection_name
         self._reconnect = reconnect
         self._pid: int | None = None
-        self._lock = threading.Lock()  # state, outbox and tags; held for moments, never around I/O
+        # State, outbox and tags; held for moments, never around I/O. Reentrant for the sake of signal handlers.
+        self._lock = threading.RLock()
         self._wire = threading.Lock()  # the right to write to the socket; with TLS to read from it, too
         self._state = "idle"
         self._session: _Session | None = None
@@ -106,6 +107,7 @@ class Engine:
         self._is_watching = False
         self._read_size = READ_SIZE
         self._feeding: int | None = None  # the thread that does
+        self._writer: int | None = None  # the same
         self._due = 0.0  # when there is more to do than to read and to write
         self._is_woken = False
         self.stats: Counter[str] = Counter()
@@ -134,10 +136,9 @@ class Engine:
                 self._driver = IOThread(self, name=f"{self._name}-io")
         self.wake()
 
-    @property
-    def owner(self) -> int | None:
-        """The thread that owns the connection."""
-        return None if self._driver is None else self._driver.owner
+    def needs(self, thread: int) -> bool:
+        """Tell whether nothing comes or goes while that thread waits: it drives, or is amid a write."""
+        return thread == self._writer or (self._driver is not None and thread == self._driver.owner)
 
     def attend(self, is_over: Callable[[], bool], until: float) -> None:
         """Drive on this thread, while it waits, if that was lent to it."""
@@ -177,15 +178,31 @@ class Engine:
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it; whoever holds the wire writes for all."""
         # Not by a lone acquire(): a signal handler that raises between that and the release would leave it locked.
-        if self._feeding == threading.get_ident():
+        me = threading.get_ident()
+        if self._feeding == me:
             return  # that ends with a flush, for all that the listener was told
         while self._has_output() and not self._wire.locked():
-            with self._wire:
-                self._write()
+            try:
+                with self._wire:
+                    self._writer = me
+                    self._write_or_doom()
+            finally:
+                if self._writer == me:  # another may have begun
+                    self._writer = None
 
     def _has_output(self) -> bool:
         session = self._session
         return session is not None and self._unsent is None and bool(self._outbox or session.unacked.due)
+
+    def _write_or_doom(self) -> None:
+        session = self._session
+        try:
+            self._write()
+        except BaseException as exc:
+            # A signal handler raised it, most likely. How much went out nobody knows.
+            if session is not None:
+                session.doom(ConnectionLost(f"interrupted amid a write: {exc!r}"), again_at_once=True)
+            raise
 
     def _write(self) -> None:
         with self._lock:
@@ -193,8 +210,8 @@ class Engine:
             if session is None or self._unsent is not None:
                 return
             session.put_acks()
-            data = self._outbox[0] if len(self._outbox) == 1 else b"".join(self._outbox)
-            self._outbox.clear()
+            outbox, self._outbox = self._outbox, []  # in one go: a signal handler amid it loses nothing
+            data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
         self._send(session, memoryview(data))
 
     def _send(self, session: _Session, data: memoryview) -> None:
@@ -336,6 +353,7 @@ class Engine:
             self._tell(session, events)
         finally:
             self._feeding = None
+        self._is_watching = self._last_read < self._burst_until
         self.flush()
 
     def _tell(self, session: _Session, events: list[codec.Event]) -> None:
@@ -649,13 +667,13 @@ class _Session:
         if engine._session is not self or self._doomed:
             return True
         if time.monotonic() - engine._last_read > self._patience:
-            self._doomed = True
-            engine.post(self._end_of_silence)
+            self.doom(ConnectionLost(f"the broker at {self.link.where} was silent for two heartbeats"))
         return self._doomed
 
-    def _end_of_silence(self) -> None:
-        where = self.link.where
-        self._engine._lose(self, ConnectionLost(f"the broker at {where} was silent for two heartbeats"))
+    def doom(self, error: ConnectionLost, *, again_at_once: bool = False) -> None:
+        """Have nothing more published, and the owner end it."""
+        self._doomed = True
+        self._engine.post(lambda: self._engine._lose(self, error, again_at_once=again_at_once))
 
     def put(self, data: bytes) -> None:
         """Queue bytes that are ready for the wire."""

@@ -74,6 +74,8 @@ class Loan:
         if self.borrower == me:
             while not is_over() and self._step(me, until):
                 pass
+            if self._is_recalled:
+                self.recall()
         elif self.borrower is not None:
             self.recall()
 
@@ -108,21 +110,18 @@ class Loan:
         """Wait for the socket and do what the driver does then. False: the driver drives."""
         # An exception of a signal handler leaves nothing behind here: the driver will see that there are no more steps.
         ready = self._poll.poll(1000 * max(0.0, min(_PATIENCE, until - time.monotonic())))
-        with self._turn:
-            if self.borrower != me:
-                return False
-            if ready:
-                self._drive_once(me)
-            if not ready or self._is_recalled or self._driven.interest() != self._interest:
-                self._end()
-            return self.borrower is not None
-
-    def _drive_once(self, me: int) -> None:
-        self.stepper = me
         try:
-            self._driven.on_readable()
-            self._driven.tick(time.monotonic())
-            self._steps += 1
+            self.stepper = me  # before the lock: from here on a handler that recalls leaves a note
+            with self._turn:
+                if self.borrower != me:
+                    return False
+                if ready:
+                    self._driven.on_readable()
+                    self._driven.tick(time.monotonic())
+                    self._steps += 1
+                if not ready or self._is_recalled or self._driven.interest() != self._interest:
+                    self._end()
+                return self.borrower is not None
         except BaseException:
             self._end()
             raise

@@ -565,11 +565,10 @@ class MemoryTransport:
         """The AMQP user name."""
         return self._user
 
-    @property
-    def owner(self) -> int | None:
-        """The thread that calls the listener."""
+    def needs(self, thread: int) -> bool:
+        """Tell whether that thread calls the listener."""
         owner = self._owner
-        return None if owner is None else owner.ident
+        return owner is not None and owner.ident == thread
 
     def attend(self, is_over: Callable[[], bool], until: float) -> None:
         """Nothing is saved here."""
