@@ -32,6 +32,10 @@ class Envelope(Protocol):
         """Leave the message to the dead letters: something that it asked for was not done, and nobody is told."""
         ...
 
+    def forbid_dead_letter(self) -> None:
+        """Do not, whatever else in it asks for that: who sends it again would have it run in their own name."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NoEnvelope:
@@ -48,6 +52,9 @@ class NoEnvelope:
         """There is no message."""
 
     def dead_letter(self) -> None:
+        """There is no message."""
+
+    def forbid_dead_letter(self) -> None:
         """There is no message."""
 
 

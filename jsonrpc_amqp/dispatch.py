@@ -289,16 +289,24 @@ class Dispatcher:
         return self.encode(decoded, map(self.invoke, decoded.members))
 
     def refuse_at_limit(self, body: bytes) -> bytes | None:
-        """Answer a body that came back too often: -32002 for each request that would have run."""
-        return self._refuse_all(body, DELIVERY_LIMIT_REACHED)
+        """
+        Answer a body that came back too often, and leave it to the dead letters: -32002 for each request that would
+        have run. With one in it that may not run (-32003) it is none.
+        """
+        _envelope().dead_letter()
+        return self._refuse_all(body, self._code_at_limit)
 
     def refuse_sender(self, body: bytes) -> bytes | None:
         """Answer a body whose sender is not who they seem to be: -32003 for each request that would have run."""
-        return self._refuse_all(body, NOT_AUTHORISED)
+        return self._refuse_all(body, lambda _call: NOT_AUTHORISED)
 
-    def _refuse_all(self, body: bytes, code: int) -> bytes | None:
+    def _refuse_all(self, body: bytes, code_for: Callable[[Call], int]) -> bytes | None:
         decoded = self.decode(body)
-        return self.encode(decoded, (_instead(member, code) for member in decoded.members))
+        return self.encode(decoded, (_instead(member, code_for) for member in decoded.members))
+
+    def _code_at_limit(self, call: Call) -> int:
+        may_run = self._authorize is None or self._may_run(call, self._authorize)
+        return DELIVERY_LIMIT_REACHED if may_run else NOT_AUTHORISED
 
     def decode(self, body: bytes) -> Decoded:
         """Read a body and check each request in it; what is wrong becomes the error response to send."""
@@ -418,9 +426,11 @@ class Dispatcher:
             leave(token)
 
     def _may_run(self, call: Call, authorize: Callable[[Request], bool]) -> bool:
-        request = Request(call.method, call.id, call.is_notification, _envelope())
+        envelope = _envelope()
+        request = Request(call.method, call.id, call.is_notification, envelope)
         if authorize(request):
             return True
+        envelope.forbid_dead_letter()
         with self._lock:
             self._refusals += 1
         logger.warning("user %a may not call %a", (request.user_id or "")[:200], call.method[:200])
@@ -478,10 +488,11 @@ class Dispatcher:
                 self._failures += number
 
 
-def _instead(member: Call | Response, code: int) -> Response | None:
+def _instead(member: Call | Response, code_for: Callable[[Call], int]) -> Response | None:
     """Give what is answered instead of running a request."""
     if not isinstance(member, Call):
         return member
+    code = code_for(member)
     return None if member.is_notification else _error(member.id, code)
 
 

@@ -58,8 +58,8 @@ def refuse_sender(delivery: Delivery, *, service: str, exchange: str) -> Refusal
     """
     Check that a request comes from the user that it seems to come from; None: it does.
 
-    It must have a ``user_id``, and have come over the service's exchange, with a key that names that user, or with a
-    bare ``S.request``.
+    It must have a ``user_id``, have come over the service's exchange, with a key that names that user, or with a bare
+    ``S.request``, and be no dead letter of another queue.
     """
     prefix, user = f"{service}.request", delivery.user_id
     # Where answers go by its key they go to whom the key names. A reply_to is as good as it is on any other request.
@@ -75,7 +75,14 @@ def refuse_sender(delivery: Delivery, *, service: str, exchange: str) -> Refusal
         return Refusal(f"its key names no user ({_shown(user)} sent it)", by_name)
     if tail and named != _word(user):
         return Refusal(f"its key names another user than its sender, {_shown(user)}", by_name)
+    # With its user_id it would be served once more, or by another service, whenever somebody likes.
+    if _is_dead_letter(delivery):
+        return Refusal("it is a dead letter of a queue, so somebody else may have sent it on", by_name)
     return None
+
+
+def _is_dead_letter(delivery: Delivery) -> bool:
+    return delivery.raw_headers is not None and _DEATH in delivery.raw_headers
 
 
 @lru_cache(maxsize=1024)
@@ -197,6 +204,6 @@ class Answers:
         if self._users is not None and delivery.user_id not in self._users:
             return f"it is from {_shown(delivery.user_id)}, who is not the server"
         # A client that may have a queue of its own can have its own answers fall out of it, and into ours.
-        if delivery.raw_headers is not None and _DEATH in delivery.raw_headers:
+        if _is_dead_letter(delivery):
             return "it is a dead letter of another queue"
         return None

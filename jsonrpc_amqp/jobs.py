@@ -35,6 +35,7 @@ class Job:
         returns: How often it came back to the queue, where that counts.
         is_settled: The broker was told.
         is_dead: It is to be rejected: what it asks for will not be done.
+        may_be_dead: Nobody who asks for something in it may not have that.
         inbound: What a dialect made of it; None: it is JSON-RPC as it is.
     """
 
@@ -45,6 +46,7 @@ class Job:
     returns: int = 0
     is_settled: bool = False
     is_dead: bool = False
+    may_be_dead: bool = True
     inbound: Inbound | None = None
 
     @property
@@ -73,7 +75,10 @@ class Job:
         self.session.flush()
 
     def dead_letter(self) -> None:
-        self.is_dead = True
+        self.is_dead = self.may_be_dead
+
+    def forbid_dead_letter(self) -> None:
+        self.is_dead = self.may_be_dead = False
 
     def settle(self) -> None:
         """Acknowledge or reject it, once."""

@@ -92,5 +92,7 @@ def _either(*patterns: str) -> str:
 def _commands(
     vhost: str, user: str, exchange: str, resources: tuple[str, str, str], topics: tuple[str, str]
 ) -> Iterator[str]:
-    yield shlex.join(["rabbitmqctl", "set_permissions", "-p", vhost, "--", user, *resources])
-    yield shlex.join(["rabbitmqctl", "set_topic_permissions", "-p", vhost, "--", user, exchange, *topics])
+    for command, arguments in (("set_permissions", resources), ("set_topic_permissions", (exchange, *topics))):
+        words = ["rabbitmqctl", command, "-p", vhost, "--", user, *arguments]
+        # It reads what it is given: the lines that follow, where they are piped to a shell or pasted into one.
+        yield f"{shlex.join(words)} </dev/null"

@@ -407,9 +407,8 @@ class Serving:
                 _shown(job),
                 self._plan.queue,
             )
-            job.dead_letter()
-            return self._refuse(job.body)
-        return self._dispatch(job, job.body)
+            return self._inside(job, self._refuse)
+        return self._inside(job, self._dispatcher)
 
     def _refuse_job(self, job: Job, refusal: Refusal) -> None:
         self._count("refused")
@@ -422,10 +421,11 @@ class Serving:
         limit = self._plan.delivery_limit
         return limit is not None and job.returns >= limit
 
-    def _dispatch(self, job: Job, body: bytes) -> bytes | None:
+    def _inside(self, job: Job, dispatch: Callable[[bytes], bytes | None]) -> bytes | None:
+        """Have a request answered, by what may ask for the message that it came in."""
         token = context.enter(context.Request(None, None, False, job))
         try:
-            answer = self._dispatcher(body)
+            answer = dispatch(job.body)
         except BaseException:
             # Ours never raises; a foreign dispatcher may, and must not take the server along.
             log.exception("the dispatcher raised on %s", _shown(job))

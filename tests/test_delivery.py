@@ -16,6 +16,7 @@ from jsonrpc_amqp.errors import DELIVERY_LIMIT_REACHED, REDELIVERY_REFUSED
 from jsonrpc_amqp.transport import connect_transport
 from jsonrpc_amqp.transport.base import Delivery, Plan
 
+from .tools import wait_for
 from .transport_tools import Recorder
 
 LIMIT = 20
@@ -315,6 +316,36 @@ def test_at_the_delivery_limit_a_batch_is_told_member_by_member_and_a_notificati
     assert answer.count(b'"code":-32002') == 1
     assert answer.count(b'"code":-32600') == 1
     assert b'"id":7' in answer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"jsonrpc":"2.0","method":"shut"}',
+        b'[{"jsonrpc":"2.0","method":"open"},{"jsonrpc":"2.0","method":"shut"}]',
+        b'[{"jsonrpc":"2.0","method":"shut"},{"jsonrpc":"2.0","method":"open"}]',
+    ],
+)
+@pytest.mark.parametrize(
+    ("options", "times"), [({"queue_type": "quorum", "delivery_limit": 2}, 2), ({"redelivery": "refuse"}, 1)]
+)
+def test_what_may_not_run_is_no_dead_letter(
+    place: str, service: str, body: bytes, options: dict[str, Any], times: int
+) -> None:
+    """Whoever sends it again does so in their own name, and may have it run."""
+    queue = {name: value for name, value in options.items() if name != "redelivery"}
+    loser, runs = Loser(place, service, **queue, dead_letters=f"{service}_dead"), []  # type: tuple[Loser, list[str]]
+    methods = {"open": lambda: runs.append("open"), "shut": lambda: runs.append("shut")}
+    with Client(place, service, timeout=10) as client:
+        client.send_raw(body)
+        loser.lose(1, times)
+        server = Server(
+            place, service, methods=methods, dead_letters=True, authorize=lambda r: r.method == "open", **options
+        )
+        with server:
+            wait_for(lambda: server.stats()["refused"] == 1)
+            assert client.call("open") is None
+            assert (runs, server.stats()["dead_lettered"]) == (["open"], 0)
 
 
 def test_expired_calls_are_no_dead_letters(place: str, service: str) -> None:

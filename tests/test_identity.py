@@ -31,6 +31,11 @@ def delivery(key: str, user: str | None, *, exchange: str = "jsonrpc", **more: A
     return Delivery(1, 1, False, exchange, key, b"", user_id=user, **more)
 
 
+def dead_letter_headers(name: bytes = b"\x07x-death") -> bytes:
+    entry = name + b"A\0\0\0\0"
+    return len(entry).to_bytes(4, "big") + entry
+
+
 def request(method: str, user: str | None) -> Request:
     return Request(method, 1, False, NoEnvelope(user_id=user))
 
@@ -158,6 +163,14 @@ def test_rules_that_make_no_sense_are_refused(rule: Any) -> None:
         Server("memory://", "S", authorize=rule)
 
 
+@pytest.mark.parametrize(("key", "user"), SERVED)
+def test_a_request_that_fell_out_of_a_queue_is_not_served(key: str, user: str) -> None:
+    got = delivery(key, user, raw_headers=dead_letter_headers())
+    refusal = refuse_sender(got, service="S", exchange="jsonrpc")
+    assert refusal is not None
+    assert not refusal.may_answer
+
+
 def test_users() -> None:
     assert users_of("alice") == {"alice"}
     assert users_of(["alice", "bob"]) == {"alice", "bob"}
@@ -201,11 +214,6 @@ def test_other_lineages_cannot_be_verified(dialect: Any) -> None:
 
 MINE = f"S.response.alice-{TOKEN}.7"
 DIRECT = f"{DIRECT_REPLY_TO}.g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYyTg==.k"
-
-
-def dead_letter_headers(name: bytes = b"\x07x-death") -> bytes:
-    entry = name + b"A\0\0\0\0"
-    return len(entry).to_bytes(4, "big") + entry
 
 
 @pytest.mark.parametrize(

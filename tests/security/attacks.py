@@ -58,13 +58,14 @@ class Gate:
 def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "topic") -> Iterator[Scene]:
     """Set the scene."""
     gate = Gate()
-    methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text}
+    notes: list[str] = []
+    methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text, "note": notes.append}
     server = Server(node.url(SERVER, vhost), SERVICE, methods=methods, declare=vhost == OPEN, verify_user=checked)
     victim = node.client(user, vhost, reply=reply, server_user=SERVER if checked else None)
     if not checked:
         victim._caller._answers = cast(Any, Trusting())
     with server, victim:
-        yield Scene(node, vhost, checked, server, victim, gate)
+        yield Scene(node, vhost, checked, server, victim, gate, notes)
 
 
 class Trusting:
@@ -82,6 +83,7 @@ class Scene:
     Attributes:
         vhost: Where they are.
         checked: The server has ``verify_user``, the victim ``server_user``. False: both believe everything.
+        notes: What ``note`` was called with.
     """
 
     node: Node
@@ -90,6 +92,7 @@ class Scene:
     server: Server
     victim: Client
     gate: Gate
+    notes: list[str]
 
     @property
     def client_word(self) -> str:
@@ -363,6 +366,37 @@ def take(scene: Scene, attack: Callable[[Eve], str]) -> str:
         return BROKER if _is_refused(lambda: ends.append(attack(eve))) else ends[0]
 
 
+# -- sending on ---------------------------------------------------------------------------------------------------
+
+
+def replay(scene: Scene) -> str:
+    """A request of the victim's falls out of a queue of Eve's, to the service again, with the victim's ``user_id``."""
+    with mock.patch.object(Scene, "number", "0"), scene.eve() as eve:
+        arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": f"{SERVICE}.request"}
+        queue = eve.queue(**arguments, **{"x-message-ttl": 0})
+        if _is_refused(lambda: eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.request.*.*")):
+            return BROKER
+        scene.victim.call("note", ["once"])
+        wait_for(lambda: len(scene.notes) > 1 or scene.server.stats()["refused"], PATIENCE)
+    return SUCCEEDS if scene.notes == ["once", "once"] else SERVER_REFUSES
+
+
+def call_another_service(scene: Scene) -> str:
+    """Eve may call one service, and has what she publishes there fall out of a queue of hers to another."""
+    notes: list[str] = []
+    path = "" if scene.vhost == OPEN else scene.vhost
+    other = Server(f"{scene.node.broker.url}{path}", "vault", methods={"take": notes.append}, verify_user=scene.checked)
+    with mock.patch.object(Scene, "number", "0"), other, scene.eve() as eve:
+        arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": "vault.request"}
+        queue, own = eve.queue(**arguments, **{"x-message-ttl": 0}), f"{SERVICE}.response.eve-{TOKEN}"
+        eve.channel.queue_bind(queue, EXCHANGE, f"{own}.#")
+        body = json.dumps({"jsonrpc": "2.0", "method": "take", "params": [SECRET]}).encode()
+        if _is_refused(lambda: eve.publish(EXCHANGE, eve.own_key, body, user_id=EVE, headers={"CC": [f"{own}.1"]})):
+            return BROKER
+        wait_for(lambda: notes or other.stats()["refused"], PATIENCE)
+    return SUCCEEDS if notes else SERVER_REFUSES
+
+
 # -- direct reply-to ----------------------------------------------------------------------------------------------
 
 
@@ -493,6 +527,14 @@ ATTACKS: dict[str, Attack] = {
     "read-exchange": Attack(
         "read everything: bind an exchange of one's own to `jsonrpc`", "nothing", _reading(by_an_exchange),
         BROKER, SUCCEEDS, BROKER,
+    ),
+    "replay": Attack(
+        "have a request of another served again: let it fall out of a queue that is bound with `S.request.*.*`",
+        "nothing", replay, BROKER, SERVER_REFUSES, BROKER,
+    ),
+    "another-service": Attack(
+        "call a service that one has no permission for: copy a request into a queue of one's own (`CC`), whose dead "
+        "letters go there", "nothing", call_another_service, SUCCEEDS, SERVER_REFUSES, SERVER_REFUSES,
     ),
     "direct": Attack(
         "forge an answer: publish it to a direct reply-to", "its name", lambda scene: forge_direct(scene, to_direct),

@@ -91,11 +91,11 @@ class Node:
         named: dict[str, Any] = {"user": CERTIFIED} if user == CERTIFIED else {}
         return Client(self.url(user, vhost), SERVICE, timeout=10, declare=vhost == OPEN, **named, **options)
 
-    def shell(self, lines: str) -> None:
-        """Run lines of ``rabbitmqctl`` as an administrator does."""
+    def shell(self, lines: str, shell: str = "sh") -> str:
+        """Run lines of ``rabbitmqctl`` as an administrator does; gives what they print."""
         path = f"{DEBIAN_SCRIPTS}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["sh", "-e"],
+            [shell, "-e"],
             input=lines,
             env={**self.broker._env, "PATH": path},
             capture_output=True,
@@ -103,6 +103,7 @@ class Node:
             timeout=60,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from jsonrpc_amqp import InvalidName
 from jsonrpc_amqp.permissions import permissions
 
 from ..command import run, serving
-from .node import CERTIFIED, CLIENTS, SERVER, SERVICE, TOPIC, Node
+from .node import CERTIFIED, CLIENTS, DOTTED, SERVER, SERVICE, TOPIC, Node, lines_for
 
 TOKEN = "0123456789ab"
 
@@ -22,7 +22,8 @@ def patterns(**options: Any) -> dict[tuple[str, str], list[str]]:
     names = {"server_user": "srv", "client_user": "alice", **options}
     found = {}
     for line in permissions("calc", **names):
-        program, command, _p, vhost, dashes, user, *rest = shlex.split(line)
+        program, command, _p, vhost, dashes, user, *rest, redirection = shlex.split(line)
+        assert redirection == "</dev/null"
         assert (program, dashes, vhost) == ("rabbitmqctl", "--", names.get("vhost", "/"))
         if command == "set_topic_permissions":
             assert rest.pop(0) == names.get("exchange", "jsonrpc")
@@ -94,6 +95,13 @@ def test_the_command_prints_lines_for_a_shell() -> None:
     assert done.returncode == 0
     assert done.stdout.splitlines() == permissions("calc", server_user="srv", client_user="it's")
     assert "{username}" not in done.stdout
+
+
+def test_none_of_the_lines_takes_the_others_for_its_input(node: Node) -> None:
+    """``rabbitmqctl`` reads what it is given, and bash no more than a line at a time."""
+    lines = lines_for(DOTTED, TOPIC)
+    assert node.shell(f"{lines}echo that was all", "bash").endswith("that was all\n")
+    assert len(lines.splitlines()) == 4
 
 
 @pytest.mark.parametrize("user", CLIENTS)
