@@ -405,6 +405,7 @@ def test_requests_that_break_off(port: int, program: tuple[Any, int]) -> None:
         (["--allow", "a..b"], "a..b"),
         (["--timeout", "-1"], "seconds"),
         (["--url", "http://host"], "amqp"),
+        (["--server-user", ""], "users are one name or several"),
     ],
 )
 def test_wrong_usage(words: list[str], message: str) -> None:
