@@ -405,6 +405,7 @@ def test_requests_that_break_off(port: int, program: tuple[Any, int]) -> None:
         (["--allow", "a..b"], "a..b"),
         (["--timeout", "-1"], "seconds"),
         (["--url", "http://host"], "amqp"),
+        (["--server-user", ""], "users are one name or several"),
     ],
 )
 def test_wrong_usage(words: list[str], message: str) -> None:
@@ -466,6 +467,22 @@ def test_mounted(service: str) -> None:
         with served(app) as port:
             check_error(post(port, ECHO, f"/{service}"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
             assert request(port, "GET", "/healthz").status == 503
+
+
+def test_503_where_the_client_may_wait_for_no_more(service: str) -> None:
+    url, methods = f"memory://{service}", Methods()
+    methods.may_end.clear()
+    with (
+        Server(url, service, methods=methods.all | {"wait": methods.wait}),
+        Client(url, service, timeout=10, max_pending=1) as client,
+        served(Gateway(client, allow=[service])) as port,
+    ):
+        waiting = client.submit("wait")
+        assert methods.begun.acquire(timeout=10)
+        check_error(post(port, ECHO, f"/{service}"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
+        methods.may_end.set()
+        assert waiting.result(10) == "done"
+        assert post(port, ECHO, f"/{service}").status == 200
 
 
 def test_arguments() -> None:

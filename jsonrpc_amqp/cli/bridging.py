@@ -19,12 +19,15 @@ from .common import (
     TRANSPORT_ERROR,
     USAGE_ERROR,
     WrongUsage,
+    declare_option,
     exchange_option,
     given,
     log_level_option,
     seconds_option,
+    server_user_option,
     start_logging,
     url_option,
+    user_option,
 )
 from .serving import queue_options, run
 
@@ -123,6 +126,9 @@ Exit codes:
 )
 @url_option
 @exchange_option
+@declare_option
+@user_option
+@server_user_option
 @click.option(
     "--reply",
     type=click.Choice(["topic", "direct"]),
@@ -133,17 +139,19 @@ Exit codes:
 def gateway(
     listen: str,
     allow: Sequence[str],
-    url: str,
-    exchange: str,
-    reply: Any,
+    timeout: float,
+    max_wait: float,
+    max_size: int,
+    max_in_flight: int,
     log_level: str,
     **options: Any,
 ) -> None:
     """
     Take JSON-RPC over HTTP POST to /SERVICE into that service, until SIGTERM or SIGINT.
 
-    Whoever reaches it calls as the user of --url: put authentication in front of it. GET /healthz is for load
-    balancers.
+    Whoever reaches it calls as its own AMQP user, by whom servers decide who may call what: put authentication in
+    front of it. GET /healthz is for load balancers.
+
     A missing broker is waited for; requests are told 503 meanwhile.
 
     \b
@@ -155,8 +163,10 @@ def gateway(
     with _wrong_usage():
         from ..http.gateway import Gateway
 
-        client = Client(url, exchange=exchange, reply=reply)
-        app = Gateway(client, allow=allow, **options)
+        client = Client(**given(options))
+        app = Gateway(
+            client, allow=allow, timeout=timeout, max_wait=max_wait, max_size=max_size, max_in_flight=max_in_flight
+        )
         sock = _listening(listen)
     if allow:
         log.info("serving %s at http://%s/SERVICE", ", ".join(allow), _shown(sock))

@@ -23,6 +23,7 @@ from .common import (
     given,
     one_line,
     seconds_option,
+    server_user_option,
     stacked,
     url_option,
     user_option,
@@ -52,7 +53,7 @@ _calling = stacked(
 
 @click.command(epilog=EXIT_CODES)
 @_calling
-@click.option("--server-user", metavar="NAME", help="Believe an answer only if it comes from this AMQP user.")
+@server_user_option
 @click.option(
     "--reply",
     type=click.Choice(["topic", "queue", "direct"]),

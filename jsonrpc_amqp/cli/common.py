@@ -165,6 +165,13 @@ user_option = click.option(
     metavar="NAME",
     help="The AMQP user, where the URL does not tell (certificates), such as 'CN=alice,O=ACME'.",
 )
+server_user_option = click.option(
+    "--server-user",
+    metavar="NAME",
+    multiple=True,
+    callback=lambda _context, _parameter, names: names or None,
+    help="Believe an answer only if it comes from this AMQP user; may be repeated.",
+)
 log_level_option = click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),

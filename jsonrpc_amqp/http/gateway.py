@@ -32,6 +32,7 @@ from ..errors import (
     NotConnected,
     Overloaded,
     RemoteError,
+    TooManyPending,
     TransportError,
     Unroutable,
 )
@@ -70,6 +71,7 @@ _STATUSES: tuple[tuple[type[TransportError], int, str], ...] = (
     (NotConnected, 503, "there is no connection to the broker"),
     (Blocked, 503, "the broker takes no messages"),
     (Overloaded, 503, "the queue of the service is full"),
+    (TooManyPending, 503, "the gateway waits for as many answers as it may"),
     (ClientClosed, 503, "the gateway is closed"),
     (TransportError, 502, "the request was lost between the gateway and the service"),
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import InvalidName
+from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, InvalidName
 from jsonrpc_amqp.permissions import permissions
 
 from ..command import run, serving
+from ..http_tools import JSON, RawServer, bridge, gateway, ok, request
 from .node import CERTIFIED, CLIENTS, DOTTED, SERVER, SERVICE, TOPIC, Node, lines_for
 
 TOKEN = "0123456789ab"
@@ -120,4 +122,38 @@ def test_the_commands_under_these_permissions(node: Node, user: str) -> None:
         done = run("call", "add", "[1, 2]", "--service", SERVICE, url=node.url(user, TOPIC))
         assert done.returncode == 3
         assert "ACCESS_REFUSED" in done.stderr
+        assert server.terminate() == 0
+
+
+@pytest.mark.parametrize("user", CLIENTS)
+def test_http_under_these_permissions(node: Node, user: str) -> None:
+    """``gateway`` and ``bridge``, both of them without the right to declare."""
+    answer = b'{"jsonrpc":"2.0","result":3,"id":1}'
+    body = b'{"jsonrpc":"2.0","method":"add","params":[1,2],"id":1}'
+    options = ["--allow", SERVICE, *(["--user", CERTIFIED] if user == CERTIFIED else [])]
+    url = node.url(user, TOPIC)
+
+    def post(port: int, **headers: str) -> tuple[int, Any]:
+        reply = request(port, "POST", f"/{SERVICE}", body, {**JSON, **headers})
+        return reply.status, reply.json
+
+    with (
+        RawServer(lambda sock, _asked: sock.sendall(ok(answer))) as backend,
+        bridge(SERVICE, backend.url, "--no-declare", "--verify-user", url=node.url(SERVER, TOPIC)) as server,
+    ):
+        with gateway(*options, "--no-declare", "--server-user", "x", "--server-user", SERVER, url=url) as (_, port):
+            assert post(port) == (200, json.loads(answer))
+        assert [asked.body for asked in backend.asked] == [body]
+        with gateway(*options, "--no-declare", "--server-user", "x", url=url) as (program, port):
+            status, told = post(port, Prefer="wait=1")
+            assert (status, told["error"]["code"], told["error"]["data"]) == (504, NO_ANSWER, {"may_have_run": True})
+            assert "it is from user 'srv', who is not the server" in program.output
+        with gateway(*options, url=url) as (program, port):
+            status, told = post(port)
+            assert (status, told["error"]["code"], told["error"]["data"]) == (
+                502,
+                NOT_DELIVERED,
+                {"may_have_run": False},
+            )
+            assert "ACCESS_REFUSED" in program.output
         assert server.terminate() == 0
