@@ -25,9 +25,8 @@ INTERRUPTED = 130
 # The longest that a message can be told to live: 2**32 - 1 ms.
 MAX_TIMEOUT = 4294967.0
 
-# What may steer a terminal, or turn the direction of its text, and may stand in a JSON string unescaped; and
-# surrogates, which have no form in UTF-8.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# All but printable ASCII and the line breaks of the layout; in JSON it is inside of strings, where it can be escaped.
+_DOUBTFUL = re.compile("[^\n -~]")
 
 ANSWERED = f"  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON\n"
 EXIT_CODES = f"""\b
@@ -67,9 +66,16 @@ def one_line(text: str) -> str:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> bytes:
-    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+    """Give JSON in which everything is escaped that may steer a terminal, turn its text, or not be seen at all."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    if not text.isprintable():
+        text = _DOUBTFUL.sub(_escape_unprintable, text)
+    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+    return text.encode()
+
+
+def _escape_unprintable(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
