@@ -101,15 +101,24 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def _read_url(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+def _choose_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
+    """Give what stands nearest: the command line before the environment, there AMQP_URL before AMQP_URL_FILE."""
+    path = context.meta.get(_URL_FILE)
+    by_option = context.get_parameter_source("url_file") is _COMMAND_LINE
+    if by_option and context.get_parameter_source("url") is _COMMAND_LINE:
+        raise WrongUsage("give one of --url and --url-file")
+    told = context.get_parameter_source("url") is not click.core.ParameterSource.DEFAULT
+    # A file that is not needed need not be there.
+    return url if path is None or (told and not by_option) else _read_url(path)
+
+
+def _read_url(path: str) -> str:
     """
-    Take the URL from a file, where one is named.
+    Give the URL that a file has.
 
     Raises:
         WrongUsage: It cannot be read, or is empty.
     """
-    if path is None:
-        return
     try:
         text = (sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -117,25 +126,15 @@ def _read_url(context: click.Context, parameter: click.Parameter, path: str | No
     if not text or not text.isprintable():
         # What is in there is not shown: it may be a secret, in the wrong file.
         raise WrongUsage(f"the file {path} is to have one line, the URL of the broker")
-    context.meta[_URL_OF_FILE] = text
+    return text
 
 
-def _choose_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
-    """Give what stands nearest: the command line before the environment."""
-    told = context.meta.get(_URL_OF_FILE)
-    if told is None:
-        return url
-    by_option = context.get_parameter_source("url_file") is _COMMAND_LINE
-    if context.get_parameter_source("url") is _COMMAND_LINE:
-        if by_option:
-            raise WrongUsage("give one of --url and --url-file")
-        return url
-    in_environment = context.get_parameter_source("url") is click.core.ParameterSource.ENVIRONMENT
-    return url if in_environment and not by_option else str(told)
+def _note_url_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    context.meta[_URL_FILE] = path
 
 
 _COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
-_URL_OF_FILE = "jsonrpc_amqp.url"
+_URL_FILE = "jsonrpc_amqp.url_file"
 
 url_option = stacked(
     click.option(
@@ -156,7 +155,7 @@ url_option = stacked(
         # Before --url, which asks for it.
         is_eager=True,
         expose_value=False,
-        callback=_read_url,
+        callback=_note_url_file,
         help='A file that has the URL of the broker on its one line; "-" is standard input.',
     ),
 )
