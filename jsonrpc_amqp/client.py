@@ -23,7 +23,7 @@ from . import context, messages, protocol
 from .caller import Caller
 from .dialects.recipe2011 import RecipeClient
 from .errors import CallTimeout, MalformedReply, MessageTooLarge
-from .identity import Users, users_of
+from .identity import Users, check_user, users_of
 from .pending import PLAIN, Call, Extra, FutureCall, Retry, WaitingCall
 from .transport import connect_transport
 from .transport.base import Transport
@@ -381,7 +381,7 @@ class Client(Calls):
         declare: Declare the exchange; False only checks that it is there.
         dialect: "recipe2011" calls a server of that recipe (see docs/interop.md). Its requests carry one parameter,
             and no method's name.
-        user: The AMQP user, where the URL does not tell (certificates).
+        user: The AMQP user, where the URL does not tell (certificates), or the broker knows it by another name.
         server_user: The AMQP user of the servers, or several: answers of others are rejected, and their calls go on
             waiting. The broker vouches for it. Servers of ours send it where they know it.
         tls: py-amqp's TLS options: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
@@ -422,6 +422,9 @@ class Client(Calls):
         max_pending: int = MAX_PENDING,
         transport: Transport | None = None,
     ) -> None:
+        # Before the URL, which may be a service's name then.
+        protocol.refuse_url(service)
+        check_user(user)
         _check_timeout(timeout)
         if max_pending < 1:
             raise ValueError("max_pending is at least 1")

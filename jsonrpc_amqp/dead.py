@@ -126,9 +126,9 @@ class DeadLetters:
         connect_timeout: float = 5.0,
         timeout: float = 30.0,
     ) -> None:
-        if url.startswith(MEMORY):
-            raise ValueError("dead letters are kept by RabbitMQ only: with memory:// there are none to look at")
         self.service = protocol.check_service(service)
+        if isinstance(url, str) and url.startswith(MEMORY):
+            raise ValueError("dead letters are kept by RabbitMQ only: with memory:// there are none to look at")
         self.queue = queue or protocol.dead_letter_queue(service)
         self._url = url
         self._tls = tls

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
+from inspect import iscoroutinefunction
 from re import Pattern
 from typing import NamedTuple
 
@@ -114,6 +115,9 @@ def authorizer(rule: Authorize | None) -> Callable[[Request], bool] | None:
         return _Rules([(_pattern(pattern), users_of(users)) for pattern, users in rule.items()])
     if not callable(rule):
         raise TypeError(f"authorize is a callable or a mapping of patterns to users, not a {type(rule).__name__}")
+    # An object may have an ``async def __call__``.
+    if any(map(iscoroutinefunction, (rule, type(rule).__call__))):
+        raise TypeError("authorize is async def, which is not supported: what it gives is not True, and lets nobody in")
     return _closed(rule)
 
 
@@ -124,12 +128,25 @@ def users_of(users: Users) -> frozenset[str]:
     Raises:
         TypeError, ValueError: There is no name in it, or something else.
     """
-    names = frozenset([users] if isinstance(users, str) else users)
+    if not isinstance(users, Iterable):
+        raise TypeError(f"users are one name or several, not {users!r}")
+    names = [users] if isinstance(users, str) else list(users)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"users are names, not {users!r}")
     if not names or "" in names:
         raise ValueError("users are one name or several; to let nobody in, leave the pattern out")
-    return names
+    return frozenset(names)
+
+
+def check_user(user: str | None) -> None:
+    """
+    Check what ``user=`` takes.
+
+    Raises:
+        ValueError: The name is empty.
+    """
+    if user == "":
+        raise ValueError("user is the name of an AMQP user, which is not empty; None is that of the URL")
 
 
 class _Rules:

@@ -48,16 +48,19 @@ def permissions(
 
     Raises:
         InvalidName: A name that can stand in no routing key.
-        ValueError: A name has something in it that is no letter (a line break, an escape), or the two users are one,
-            whose permissions would be set twice.
+        ValueError: A name is empty, or has something in it that is no letter (a line break, an escape), or the two
+            users are one, whose permissions would be set twice.
     """
     check_service(service)
-    for name in (server_user, client_user, vhost, exchange, queue or ""):
+    queue = request_queue(service) if queue is None else queue
+    names = {"server user": server_user, "client user": client_user, "virtual host": vhost, "exchange": exchange}
+    for what, name in {**names, "queue": queue}.items():
+        if not name:
+            raise ValueError(f"the {what} has no name")
         if not name.isprintable():
             raise ValueError(f"the name {printable(name)} has something in it that cannot be printed")
     if server_user == client_user:
         raise ValueError(f"server and client are both {server_user!r}: users that are one cannot be kept apart")
-    queue = queue or request_queue(service)
     return [
         *_commands(vhost, server_user, exchange, *_of_server(service, exchange, queue, reply)),
         *_commands(vhost, client_user, exchange, *_of_client(service, exchange, client_user, reply)),

@@ -61,7 +61,9 @@ def check_service(name: str) -> str:
         InvalidName: The message names the rule that it breaks.
     """
     if not isinstance(name, str) or not name:
-        raise InvalidName(f"a service name is a non-empty string, not {name!r}")
+        # Of what it is the type alone: it may be a URL, with a password.
+        raise InvalidName(f"a service name is a non-empty string, not {type(name).__name__ if name else repr(name)}")
+    refuse_url(name)
     words = name.split(".")
     for word in words:
         if not _WORD.fullmatch(word):
@@ -76,6 +78,19 @@ def check_service(name: str) -> str:
     if len(name) > MAX_SERVICE_BYTES:
         raise InvalidName(f"service name {name!r} has {len(name)} bytes; at most {MAX_SERVICE_BYTES} are allowed")
     return name
+
+
+def refuse_url(name: object) -> None:
+    """
+    Refuse a broker's URL where a service's name belongs.
+
+    Raises:
+        InvalidName: It is one; nothing of it is shown.
+    """
+    if isinstance(name, str) and "://" in name:
+        raise InvalidName(
+            "this is a broker's URL; the service's name belongs here (of the two arguments the URL comes first)"
+        )
 
 
 def request_queue(service: str) -> str:

@@ -27,7 +27,7 @@ from .dialects import ServerDialect
 from .dialects.rabbitmq_java import DESCRIBE, JavaServer
 from .dialects.recipe2011 import RecipeServer
 from .dispatch import Ack, Dispatcher, Redelivery
-from .identity import Authorize, authorizer, refuse_sender
+from .identity import Authorize, authorizer, check_user, refuse_sender
 from .serving import Serving
 from .transport import connect_transport
 from .transport.base import Plan, Transport
@@ -85,8 +85,8 @@ class Server:
             True, or a mapping of method names to users: ``{"admin.*": ["alice"], "*": "*"}``. The first pattern that
             fits decides; what fits none is refused; "*" is any user that the broker vouches for. What is refused is
             answered with -32003.
-        user: The AMQP user, where the URL does not tell (certificates). It is sent with answers, for clients with
-            ``server_user``; "" sends none, for brokers that know the user of the URL by another name.
+        user: The AMQP user, where the URL does not tell (certificates), or the broker knows it by another name. It is
+            sent with answers, for clients with ``server_user``.
         reply_to_allowed: Narrows which queues a ``reply_to`` may name: a regular expression for the whole name, or a
             callable.
         max_size, max_batch, max_depth: Caps on a message in bytes (both ways), on members of a batch, on nesting.
@@ -134,6 +134,7 @@ class Server:
         if prefetch is None:
             prefetch = max(PREFETCH, 2 * concurrency)
         _check_numbers(concurrency, delivery_limit, prefetch)
+        check_user(user)
         if dispatcher is not None:
             _check_for_foreign(methods, redelivery, ack, dialect, authorize)
         if verify_user and dialect is not None:
@@ -150,7 +151,6 @@ class Server:
         )
         self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
         self._dialect = _dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
-        self._where = protocol.redact(url)
         plan = Plan(
             exchange=exchange,
             declare=declare,
@@ -169,6 +169,7 @@ class Server:
             max_body=max_size,
             tls=tls,
         )
+        self._where = protocol.redact(url)
         self._serving = Serving(
             transport,
             self._dispatcher,
@@ -179,7 +180,7 @@ class Server:
             max_size=max_size,
             allowed=protocol.reply_to_filter(reply_to_allowed),
             dialect=self._dialect,
-            user=transport.user if user is None else user or None,
+            user=user or transport.user,
             verify=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
             refuse_sender=own.refuse_sender,
         )

@@ -77,16 +77,17 @@ def running(
     program: list[str] = COMMAND,
     cwd: Path = ROOT,
     env: Mapping[str, str] | None = None,
+    stdin: Path = Path(os.devnull),
 ) -> Iterator[Program]:
     """Keep it running for a ``with`` block; it is told to end after that, if it has not."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "output")
-        with output.open("ab") as file:
+        with output.open("ab") as file, stdin.open("rb") as given:
             process = subprocess.Popen(
                 [*program, *args],
                 env=_environment(url, env or {}),
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )

@@ -83,6 +83,19 @@ def test_what_steers_a_terminal_is_escaped_and_still_the_same_json(url: str, ser
     assert one_line(done.stdout)
 
 
+# Marks of direction, a byte order mark, a tag, a space that is none of ASCII, and what has no character.
+UNPRINTABLE = "\u200e\u200f\u061c\ufeff\U000e0041\u00a0\u200b\x7f\t\n\U0010ffff"
+
+
+def test_what_cannot_be_printed_is_escaped_and_still_the_same_json(url: str, served: str) -> None:
+    value = {f"é{UNPRINTABLE}中😀": [UNPRINTABLE, {}]}
+    done = run("call", "echo", "-", "--service", served, url=url, stdin=json.dumps([value]).encode())
+    assert json.loads(one_line(done.stdout)) == value
+    assert "é" in done.stdout
+    assert "中😀" in done.stdout
+    assert "\\udb40\\udc41" in done.stdout
+
+
 def test_an_error_of_the_method_is_json_on_standard_error(url: str, served: str) -> None:
     done = run("call", "fail", "--service", served, url=url)
     assert (done.returncode, done.stdout) == (REMOTE_ERROR, "")

@@ -41,7 +41,7 @@ from .tools import wait_for
 NOTIFICATION = b'{"jsonrpc": "2.0", "method": "record", "params": [1]}'
 CALL = b'{"jsonrpc": "2.0", "method": "record", "params": [1], "id": 1}'
 # What a terminal must never get to see.
-HOSTILE = "\x1b[2J\x07\x9b31m\u202e\n\r"
+HOSTILE = "\x1b[2J\x07\x9b31m\u202e\n\r\u200f\ufeff\U000e0041"
 
 
 class Morgue:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -140,16 +141,19 @@ def test_patterns(method: str, user: str | None, may: bool) -> None:
 
 
 def test_only_true_lets_somebody_in(caplog: pytest.LogCaptureFixture) -> None:
-    async def later(_request: Request) -> bool:
+    async def later() -> bool:
         return True
 
     def fail(_request: Request) -> bool:
         raise SystemExit("\x1b[31m")
 
-    for rule, may in ((lambda _: True, True), (lambda _: 1, False), (lambda _: None, False), (later, False)):
+    def promise(_request: Request) -> Any:
+        return later()
+
+    for rule, may in ((lambda _: True, True), (lambda _: 1, False), (lambda _: None, False), (promise, False)):
         decide = authorizer(rule)  # type: ignore[arg-type]
         assert decide is not None
-        with pytest.warns(RuntimeWarning, match="never awaited") if rule is later else nullcontext():
+        with pytest.warns(RuntimeWarning, match="never awaited") if rule is promise else nullcontext():
             assert decide(request("add", "alice")) is may
     decide = authorizer(fail)
     assert decide is not None
@@ -169,6 +173,31 @@ def test_a_request_that_fell_out_of_a_queue_is_not_served(key: str, user: str) -
     refusal = refuse_sender(got, service="S", exchange="jsonrpc")
     assert refusal is not None
     assert not refusal.may_answer
+
+
+class Later:
+    async def __call__(self, _request: Request) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("rule", [Later(), Later().__call__, partial(Later.__call__, Later())])
+def test_rules_that_are_async_are_refused(rule: Any) -> None:
+    with pytest.raises(TypeError, match="async def"):
+        Server("memory://", "S", authorize=rule)
+
+
+@pytest.mark.parametrize("users", [None, 5])
+def test_users_that_are_no_names_are_told(users: Any) -> None:
+    with pytest.raises(TypeError, match="one name or several"):
+        Server("memory://", "S", authorize={"a": users})
+    with pytest.raises(TypeError, match="one name or several" if users else "names"):
+        Client("memory://", "S", server_user=users or [[]])
+
+
+@pytest.mark.parametrize("end", [Client, Server])
+def test_a_user_has_a_name(end: Any) -> None:
+    with pytest.raises(ValueError, match="not empty"):
+        end("memory://", "S", user="")
 
 
 def test_users() -> None:
@@ -388,8 +417,9 @@ def test_answers_carry_the_user_that_is_given(service: str) -> None:
 
 def test_answers_need_not_carry_a_user(service: str) -> None:
     where = f"memory://{service}"
+    transport_of_nobody = type("Anonymous", (MemoryTransport,), {"user": None})(service)
     with (
-        Server(where, service, user="", methods={"whoami": whoami}),
+        Server(service=service, transport=transport_of_nobody, methods={"whoami": whoami}),
         Client(where, service, server_user="guest", timeout=0.3) as client,
         pytest.raises(CallTimeout, match="a sender without a user_id"),
     ):

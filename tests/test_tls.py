@@ -105,6 +105,12 @@ def test_unknown_options_are_refused(tls: dict[str, str]) -> None:
         Client("amqps://localhost", tls=tls)
 
 
+@pytest.mark.parametrize("value", ["none", "VERIFY_NONE"])
+def test_an_unknown_way_to_verify_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="verify_peer or verify_none"):
+        Client(f"amqps://localhost/?verify={value}")
+
+
 @pytest.mark.parametrize("url", ["amqp://localhost/?cacertfile=ca.pem", "amqp://localhost/?verify=verify_peer"])
 def test_tls_parameters_of_a_plain_url_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="amqps://"):

@@ -25,9 +25,8 @@ INTERRUPTED = 130
 # The longest that a message can be told to live: 2**32 - 1 ms.
 MAX_TIMEOUT = 4294967.0
 
-# What may steer a terminal, or turn the direction of its text, and may stand in a JSON string unescaped; and
-# surrogates, which have no form in UTF-8.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# All but printable ASCII and the line breaks of the layout; in JSON it is inside of strings, where it can be escaped.
+_DOUBTFUL = re.compile("[^\n -~]")
 
 ANSWERED = f"  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON\n"
 EXIT_CODES = f"""\b
@@ -67,9 +66,16 @@ def one_line(text: str) -> str:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> bytes:
-    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+    """Give JSON in which everything is escaped that may steer a terminal, turn its text, or not be seen at all."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    if not text.isprintable():
+        text = _DOUBTFUL.sub(_escape_unprintable, text)
+    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+    return text.encode()
+
+
+def _escape_unprintable(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
@@ -95,15 +101,24 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def _read_url(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+def _choose_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
+    """Give what stands nearest: the command line before the environment, there AMQP_URL before AMQP_URL_FILE."""
+    path = context.meta.get(_URL_FILE)
+    by_option = context.get_parameter_source("url_file") is _COMMAND_LINE
+    if by_option and context.get_parameter_source("url") is _COMMAND_LINE:
+        raise WrongUsage("give one of --url and --url-file")
+    told = context.get_parameter_source("url") is not click.core.ParameterSource.DEFAULT
+    # A file that is not needed need not be there.
+    return url if path is None or (told and not by_option) else _read_url(path)
+
+
+def _read_url(path: str) -> str:
     """
-    Take the URL from a file, where one is named.
+    Give the URL that a file has.
 
     Raises:
         WrongUsage: It cannot be read, or is empty.
     """
-    if path is None:
-        return
     try:
         text = (sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -111,25 +126,15 @@ def _read_url(context: click.Context, parameter: click.Parameter, path: str | No
     if not text or not text.isprintable():
         # What is in there is not shown: it may be a secret, in the wrong file.
         raise WrongUsage(f"the file {path} is to have one line, the URL of the broker")
-    context.meta[_URL_OF_FILE] = text
+    return text
 
 
-def _choose_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
-    """Give what stands nearest: the command line before the environment."""
-    told = context.meta.get(_URL_OF_FILE)
-    if told is None:
-        return url
-    by_option = context.get_parameter_source("url_file") is _COMMAND_LINE
-    if context.get_parameter_source("url") is _COMMAND_LINE:
-        if by_option:
-            raise WrongUsage("give one of --url and --url-file")
-        return url
-    in_environment = context.get_parameter_source("url") is click.core.ParameterSource.ENVIRONMENT
-    return url if in_environment and not by_option else str(told)
+def _note_url_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    context.meta[_URL_FILE] = path
 
 
 _COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
-_URL_OF_FILE = "jsonrpc_amqp.url"
+_URL_FILE = "jsonrpc_amqp.url_file"
 
 url_option = stacked(
     click.option(
@@ -150,7 +155,7 @@ url_option = stacked(
         # Before --url, which asks for it.
         is_eager=True,
         expose_value=False,
-        callback=_read_url,
+        callback=_note_url_file,
         help='A file that has the URL of the broker on its one line; "-" is standard input.',
     ),
 )

@@ -10,6 +10,13 @@ from ..permissions import permissions
 from .common import USAGE_ERROR, errors, exchange_option
 
 
+def _one(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> str:
+    # click would take the last, and say nothing.
+    if len(names) > 1:
+        raise click.BadParameter("give one; for another run the command again")
+    return names[0]
+
+
 @click.command(
     "permissions",
     epilog=f"""\b
@@ -18,10 +25,14 @@ Exit codes:
   {USAGE_ERROR}  wrong usage""",
 )
 @click.option("--service", required=True, metavar="NAME", help="The service.")
-@click.option("--server-user", required=True, metavar="NAME", help="The AMQP user of its servers.")
+@click.option(
+    "--server-user", required=True, multiple=True, callback=_one, metavar="NAME", help="The AMQP user of its servers."
+)
 @click.option(
     "--client-user",
     required=True,
+    multiple=True,
+    callback=_one,
     metavar="NAME",
     help="The AMQP user of a client. Of a certificate the name that RabbitMQ takes, such as 'CN=alice,O=ACME'.",
 )

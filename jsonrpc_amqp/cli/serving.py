@@ -186,9 +186,10 @@ def _check(context: click.Context, target: str, url: str, options: Mapping[str, 
 
 def _supervise(context: click.Context, count: int, url: str) -> int:
     command = [sys.executable, "-m", "jsonrpc_amqp", *_same_command(context)]
-    # Not on a command line: it may hold a password.
-    given = is_given(context, "url") or is_given(context, "url_file")
-    env = {**os.environ, "AMQP_URL": url} if given else None
+    # Not on a command line: it may hold a password. And they need not look into AMQP_URL_FILE, which may be a pipe that
+    # has been read.
+    sources = {context.get_parameter_source(name) for name in ("url", "url_file")}
+    env = None if sources <= {click.core.ParameterSource.DEFAULT} else {**os.environ, "AMQP_URL": url}
     return Workers(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
 
 

@@ -47,8 +47,8 @@ def make_server(context: click.Context, target: str, url: str, options: Mapping[
     found = _find(target)
     if isinstance(found, Server):
         _check_agreement(context, target, found)
-        if os.environ.get("AMQP_URL"):
-            log.warning("%s is a Server, which has its own url: AMQP_URL is not used", target)
+        if os.environ.get("AMQP_URL") or os.environ.get("AMQP_URL_FILE"):
+            log.warning("%s is a Server, which has its own url: that of the environment is not used", target)
         return found
     if not options["service"]:
         raise WrongUsage(f"which service? Give --service: {target} is no Server with a name of its own")
@@ -70,10 +70,12 @@ def _check_agreement(context: click.Context, target: str, server: Server) -> Non
             raise WrongUsage(f"{target} is a Server, which has its own {name.removesuffix('_file')}: drop --{option}")
     service = context.params["service"]
     if service not in (None, server.service):
-        raise WrongUsage(f"{target} is a Server of {server.service!r}, not of {service!r}")
+        raise WrongUsage(f"{target} is a Server of {server.service!r}, and of no other: drop --service")
 
 
 def _find(target: str) -> Server | Mapping[str, Any]:
+    if "://" in target:
+        raise WrongUsage("this is a broker's URL, which belongs to --url; TARGET is a module")
     module_name, colon, attribute = target.partition(":")
     found: Any = _import(module_name)
     if colon:

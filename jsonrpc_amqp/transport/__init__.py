@@ -19,10 +19,12 @@ def connect_transport(url: str, *, connection_name: str = "jsonrpc-amqp", **opti
         options: The engine's; ``memory://`` has no use for them.
 
     Raises:
-        ValueError: The URL names no transport.
+        TypeError: The URL is no string.
+        ValueError: It names no transport.
     """
     if not isinstance(url, str):
-        raise TypeError(f"a broker's URL is a string, not {url!r}")
+        # The type alone: it may be a list of URLs, with passwords.
+        raise TypeError(f"a broker's URL is a string, not {type(url).__name__}; several are joined by ';'")
     # Imported when asked for: a unit test on memory:// need not pay for kombu.
     if url.startswith(MEMORY):
         from .memory import MemoryTransport

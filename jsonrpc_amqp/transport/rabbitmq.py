@@ -98,7 +98,10 @@ def parse_urls(text: str) -> list[BrokerURL]:
 def _parse_url(text: str) -> BrokerURL:
     scheme = text.partition("://")[0]
     if scheme not in _DEFAULT_PORTS:
-        raise ValueError("a broker URL starts with amqp://, amqps:// or memory://")
+        raise ValueError(
+            "a broker URL starts with amqp://, amqps:// or memory://; so does each of several, which are joined by ';' "
+            "(one in a password is escaped: %3B)"
+        )
     try:
         parts = url_to_parts(text)
         port = parts.port
@@ -106,8 +109,8 @@ def _parse_url(text: str) -> BrokerURL:
             raise ValueError  # a "/" or "?" in the password cut the URL in the wrong place
     except ValueError:
         raise ValueError(
-            "the broker URL is malformed: is its port no number up to 65535, or is a '/', '?', '#' or '@' in the "
-            "password not escaped?"
+            "the broker URL is malformed: is its port no number up to 65535, or is a '/', '?', '#', '@' or ';' in "
+            "the password not escaped?"
         ) from None
     unknown = sorted(set(parts.query) - _QUERY)
     if unknown:
@@ -121,6 +124,8 @@ def _parse_url(text: str) -> BrokerURL:
         value = parts.query.get(name, "0")
         if not (value.isascii() and value.isdigit()):
             raise ValueError(f"{name} in the broker URL must be a number (seconds; connection_timeout: milliseconds)")
+    if parts.query.get("verify", "verify_peer") not in ("verify_peer", "verify_none"):
+        raise ValueError("verify in the broker URL is verify_peer or verify_none")
     return BrokerURL(
         host=parts.hostname or "localhost",
         port=port or _DEFAULT_PORTS[scheme],
@@ -515,7 +520,7 @@ class Link:
         operation.done(args)
 
     def _channel_closed(self, number: int, error: Exception, tell: Callable[[int, TransportError], None]) -> None:
-        problem = describe(error, self._url)
+        problem = describe(error, self._url, self._plan)
         if self._control.channel_id is not None:
             tell(number, problem)
             return
@@ -572,7 +577,7 @@ def dial(
         return Link(raw, plan, url, max_body=max_body)
     except Exception as exc:
         raw.collect()
-        raise describe(exc, url) from exc.with_traceback(None)
+        raise describe(exc, url, plan) from exc.with_traceback(None)
 
 
 def connect(

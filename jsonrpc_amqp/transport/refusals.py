@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from ..errors import AccessRefused, MessageTooLarge, NotConnected, TopologyMismatch, TransportError
 
 if TYPE_CHECKING:
+    from .base import Plan
     from .rabbitmq import BrokerURL
 
 # AMQP 0-9-1, section 1.2.
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
+# Section 1.3: the classes of methods that declare and bind.
+_EXCHANGE, _QUEUE = 40, 50
 # What OpenSSL says, and what to look at; the first that fits.
 _HINTS = (
     ("WRONG_VERSION_NUMBER", "does this port speak TLS? amqp:// is without"),
@@ -39,8 +42,8 @@ _INEQUIVALENT = re.compile(
 _OF_TYPE = re.compile(r"^the value '?(.*?)'? of type '\w+'$")
 
 
-def describe(exc: Exception, url: BrokerURL) -> TransportError:
-    """Translate an error of connecting, of setting up, or of a channel that the broker closed."""
+def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> TransportError:
+    """Translate an error of connecting, of setting up (by the plan), or of a channel that the broker closed."""
     code = getattr(exc, "reply_code", 0)  # what py-amqp's errors have
     false_user = code == _PRECONDITION_FAILED and "user_id property" in str(exc)
     if any(passing in str(exc) for passing in _PASSING):
@@ -48,7 +51,7 @@ def describe(exc: Exception, url: BrokerURL) -> TransportError:
     if false_user or code in (_ACCESS_REFUSED, _NOT_ALLOWED):
         return AccessRefused(
             f"the broker at {url.where} refused {_who(url)} on virtual host {url.vhost!r}: {say(exc)}. "
-            "Check user, password, virtual host and permissions"
+            f"Check user, password, virtual host and permissions{_without_declaring(exc, plan)}"
         )
     if code == _PRECONDITION_FAILED and "message size" in str(exc):
         return MessageTooLarge(f"the broker at {url.where} refused the message: {say(exc)}. It did not run")
@@ -63,6 +66,16 @@ def _who(url: BrokerURL) -> str:
     if url.options.get("auth_mechanism", "").upper() == "EXTERNAL":
         return "the user of this client's certificate"
     return f"user {url.user!r}"
+
+
+def _without_declaring(exc: Exception, plan: Plan | None) -> str:
+    """Say how to do without the operation that was refused, where that can be done."""
+    class_id = getattr(exc, "method_sig", (0, 0))[0]
+    # A client makes its own queue for answers in any case.
+    declared = (_EXCHANGE,) if plan is None or plan.queue is None else (_EXCHANGE, _QUEUE)
+    if plan is None or not plan.declare or class_id not in declared:
+        return ""
+    return "; or declare nothing, where somebody else has: declare=False (--no-declare)"
 
 
 def _hint(exc: Exception, url: BrokerURL) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, InvalidName
+from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, AccessRefused, Client, InvalidName, Server
 from jsonrpc_amqp.permissions import permissions
 
 from ..command import run, serving
@@ -92,6 +92,21 @@ def test_one_user_cannot_be_both() -> None:
     assert "kept apart" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--server-user", "--client-user", "--vhost", "--exchange", "--queue"])
+def test_each_has_a_name(option: str) -> None:
+    named = {"--server-user": "srv", "--client-user": "alice", option: ""}
+    done = run("permissions", "--service", "calc", *(word for pair in named.items() for word in pair))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no name" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--server-user", "--client-user"])
+def test_nobody_is_left_out_silently(option: str) -> None:
+    done = run("permissions", "--service", "calc", "--server-user", "srv", "--client-user", "alice", option, "bob")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "give one" in done.stderr
+
+
 def test_the_command_prints_lines_for_a_shell() -> None:
     done = run("permissions", "--service", "calc", "--server-user", "srv", "--client-user", "it's")
     assert done.returncode == 0
@@ -122,6 +137,7 @@ def test_the_commands_under_these_permissions(node: Node, user: str) -> None:
         done = run("call", "add", "[1, 2]", "--service", SERVICE, url=node.url(user, TOPIC))
         assert done.returncode == 3
         assert "ACCESS_REFUSED" in done.stderr
+        assert "declare=False (--no-declare)" in done.stderr
         assert server.terminate() == 0
 
 
@@ -157,3 +173,18 @@ def test_http_under_these_permissions(node: Node, user: str) -> None:
             )
             assert "ACCESS_REFUSED" in program.output
         assert server.terminate() == 0
+
+
+def test_a_refusal_names_declare_where_that_would_help(node: Node) -> None:
+    with pytest.raises(AccessRefused, match="declare=False"):
+        Server(node.url(SERVER, TOPIC), SERVICE).start()
+    server = Server(node.url(CLIENTS[0], TOPIC), SERVICE, declare=False)  # who may not consume
+    with pytest.raises(AccessRefused) as caught:
+        server.start()
+    assert "declare" not in str(caught.value)
+    # Its queue for answers is made in any case.
+    client = Client(node.url(SERVER, TOPIC), SERVICE, declare=False)
+    with pytest.raises(AccessRefused, match=r"amq\.gen-") as caught:
+        client.start()
+    client.close()
+    assert "declare" not in str(caught.value)

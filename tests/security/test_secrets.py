@@ -8,10 +8,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import AccessRefused, Client, DeadLetters, Server
+from jsonrpc_amqp import AccessRefused, Client, DeadLetters, InvalidName, Server
 
 from ..broker import Broker
 from ..command import COMMAND, ROOT, run, running
@@ -56,6 +57,15 @@ def test_no_process_that_is_started_shows_it(url_file: Path, service: str) -> No
         assert PASSWORD not in server.output
 
 
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_workers_have_it_from_the_parent_who_read_standard_input(url_file: Path, service: str, how: str) -> None:
+    options, env = (["--url-file", "-"], {}) if how == "option" else ([], {"AMQP_URL_FILE": "-"})
+    command = ["serve", "tests.served:methods", "--service", service, "--workers", "2", *options]
+    with running(*command, env=env, stdin=url_file) as server:
+        server.wait_until_said(": serving '", 2)
+        assert server.terminate() == 0
+
+
 @pytest.mark.parametrize(
     ("variables", "options"),
     [
@@ -65,6 +75,11 @@ def test_no_process_that_is_started_shows_it(url_file: Path, service: str) -> No
         ({"AMQP_URL": "URL", "AMQP_URL_FILE": "OTHER"}, []),
         ({"AMQP_URL_FILE": "OTHER"}, ["--url", "URL"]),
         ({}, ["--url-file", "-"]),
+        ({"AMQP_URL_FILE": "-"}, []),
+        # What is not needed is not read.
+        ({"AMQP_URL_FILE": "/no/such/file"}, ["--url", "URL"]),
+        ({"AMQP_URL_FILE": "/no/such/file"}, ["--url-file", "FILE"]),
+        ({"AMQP_URL": "URL", "AMQP_URL_FILE": "/no/such/file"}, []),
     ],
 )
 def test_what_stands_nearest_counts(
@@ -127,3 +142,67 @@ def test_a_traceback_of_a_program_that_does_not_catch_it(broker: Broker) -> None
     done = run("-c", code, url=wrong, program=[sys.executable])
     assert "AccessRefused" in done.stderr
     assert PASSWORD not in done.stderr + done.stdout
+
+
+SECRET_URL = f"amqp://u:{PASSWORD}@h/"
+
+
+@pytest.mark.parametrize("end", [Client, Server, DeadLetters])
+@pytest.mark.parametrize("url", [[SECRET_URL], SECRET_URL.encode(), None])
+def test_a_url_is_a_string(end: Callable[..., object], url: object) -> None:
+    with pytest.raises(TypeError, match=f"URL is a string, not {type(url).__name__}") as caught:
+        end(url, "calc")
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda url: Client("calc", url),
+        lambda url: Server("calc", url),
+        lambda url: DeadLetters("calc", url),
+        lambda url: Client(service=url),
+        lambda url: Server(service=url),
+        lambda url: Client("memory://").call("x", service=url),
+        lambda url: Client("memory://").with_options(service=url),
+    ],
+)
+@pytest.mark.parametrize("url", [SECRET_URL, SECRET_URL.replace("amqp", "amqps"), SECRET_URL.replace("@", "/@")])
+def test_a_url_in_the_place_of_the_service_is_told_and_not_shown(use: Callable[[str], object], url: str) -> None:
+    with pytest.raises(InvalidName, match="this is a broker's URL; the service's name belongs here") as caught:
+        use(url)
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("service", [[SECRET_URL], SECRET_URL.encode()])
+def test_a_service_that_is_no_string_is_not_shown(service: Any) -> None:
+    with pytest.raises(InvalidName, match=r"is a non-empty string, not (list|bytes)$") as caught:
+        Server(service=service)
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["call", "x", "--service", SECRET_URL],
+        ["dead", "list", "--service", SECRET_URL],
+        ["permissions", "--service", SECRET_URL, "--server-user", "x", "--client-user", "y"],
+        ["serve", "tests.served:methods", "--service", SECRET_URL],
+        ["serve", SECRET_URL, "--service", "calc"],
+        ["serve", "tests.served:one", "--service", SECRET_URL],
+    ],
+)
+def test_a_url_in_the_wrong_place_of_a_command_is_not_shown(command: list[str]) -> None:
+    done = run(*command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert PASSWORD not in done.stderr
+    assert "this is a broker's URL" in done.stderr or "drop --service" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url", [f"amqp://u:{PASSWORD};x@h/", f"amqp://u:12;{PASSWORD}@h/", f"amqp://u:a/{PASSWORD}@h/"]
+)
+def test_what_is_to_be_escaped_in_a_password_is_named(url: str) -> None:
+    with pytest.raises(ValueError, match="';'") as caught:
+        Client(url, "calc")
+    assert PASSWORD not in str(caught.value)
