@@ -281,6 +281,7 @@ class Engine:
         """Do what is due. Gives the time of the next thing to do."""
         if self._is_woken or now >= self._due:
             self._is_woken = False  # before anything is done: whoever wakes us meanwhile is not overlooked
+            self._due = 0.0  # should an interrupt end this, it is done again
             self._due = self._do_what_is_due(now)
         self._is_watching = now < self._burst_until
         # After that: who counted on it has written before.
