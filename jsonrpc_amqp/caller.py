@@ -256,8 +256,10 @@ class Caller:
 
     def forget(self, call: Call) -> None:
         """Await the end of a call no more, if it has not come."""
-        with self._lock:
-            self._pending.pop(call.number)
+        if call.number:  # else it was not taken in; after a fork, not even the lock may be taken
+            with self._lock:
+                self._pending.pop(call.number)
+            self._transport.recall()
 
     def connect(self, timeout: float | None) -> None:
         """

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from jsonrpc_amqp import Client, ClientClosed, ConnectionLost, Server
+from jsonrpc_amqp import Client, ClientClosed, ConnectionLost, Server, Unroutable
 from jsonrpc_amqp.transport.loan import Loan
 
 from .broker import HOST, Broker
@@ -114,6 +114,30 @@ def test_many_threads_that_call_at_once_all_get_their_own_answers(client: Client
         thread.join(30)
     assert not wrong
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_another_service_may_be_called_for_the_first_time_meanwhile(client: Client, service: str) -> None:
+    """The driver binds its answers, and who asks for that holds the lock that the borrower takes for an answer."""
+    stop = threading.Event()
+    calls: list[int] = []
+
+    def call() -> None:
+        while not stop.is_set():
+            calls.append(client.call("echo", [4]))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        for number in range(150):
+            before = len(calls)
+            other = client.submit("echo", service=f"{service}-{number}", timeout=10)
+            with pytest.raises(Unroutable):
+                other.result(10)
+            wait_for(lambda: len(calls) > before + 10)  # noqa: B023
+    finally:
+        stop.set()
+        thread.join(10)
+    assert set(calls) == {4}
 
 
 def test_an_answer_that_takes_its_time_comes_by_the_driver(client: Client) -> None:
@@ -236,6 +260,23 @@ def test_a_handler_may_call_while_its_thread_waits_for_an_answer(url: str, servi
             borrow(client)
             assert client.call("kick") == "kicked"
     assert answers == [7] * 5
+
+
+def test_a_handler_may_call_so_often_that_it_is_lent_the_place_itself(url: str, service: str, handle: Handle) -> None:
+    def kick() -> str:
+        wait_for(lambda: not engine.needs(main))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return "kicked"
+
+    answers: list[int] = []
+    main = threading.get_ident()
+    with Server(url, service, methods={"echo": echo, "kick": kick}), Client(url, service, timeout=10) as client:
+        engine: Any = client._caller._transport
+        handle(signal.SIGUSR1, lambda: answers.extend(client.call("echo", [7]) for _ in range(40)))
+        for _ in range(6):
+            borrow(client)
+            assert client.call("kick") == "kicked"
+    assert answers == [7] * 240
 
 
 def test_a_handler_may_do_all_but_wait_at_any_moment(client: Client, handle: Handle) -> None:

@@ -38,6 +38,10 @@ class Driven(Protocol):
 
     def on_readable(self) -> None: ...
     def on_writable(self) -> None: ...
+    def is_due(self, now: float) -> bool:
+        """Whether there is more to do than to read and to write."""
+        ...
+
     def tick(self, now: float) -> float | None:
         """Do what is due. Gives the monotonic time of the next thing to do."""
         ...
@@ -67,6 +71,8 @@ class IOThread:
         self._ringer.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
+        self._bell_poll = select.poll()
+        self._bell_poll.register(self._bell, select.POLLIN)
         self._watched: tuple[int | None, bool] = (None, False)
         self.loan = Loan(driven, self._ring)
         self._over = threading.Event()
@@ -132,7 +138,7 @@ class IOThread:
                     if events & ~select.POLLOUT:
                         self._driven.on_readable()
             if self.loan.asked:
-                self.loan.lend()
+                self.loan.lend(self._wait_for_bell)
             if self._driven.has_work:
                 if not self._is_guarded and not self._call_guard():
                     self._driven.hand_over(late=False)
@@ -222,6 +228,9 @@ class IOThread:
             self._poll.unregister(fd)
         except KeyError:
             return
+
+    def _wait_for_bell(self, seconds: float) -> bool:
+        return bool(self._bell_poll.poll(1000 * seconds))
 
     def _silence(self) -> None:
         try:

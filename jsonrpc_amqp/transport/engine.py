@@ -277,11 +277,14 @@ class Engine:
         """Leave it to others."""
         self._guarded(lambda: self._listener.hand_over(late=late))
 
+    def is_due(self, now: float) -> bool:
+        """Whether ``tick`` has something to do but to write."""
+        return self._is_woken or now >= self._due
+
     def tick(self, now: float) -> float | None:
         """Do what is due. Gives the time of the next thing to do."""
-        if self._is_woken or now >= self._due:
+        if self.is_due(now):
             self._is_woken = False  # before anything is done: whoever wakes us meanwhile is not overlooked
-            self._due = 0.0  # should an interrupt end this, it is done again
             self._due = self._do_what_is_due(now)
         self._is_watching = now < self._burst_until
         # After that: who counted on it has written before.
@@ -305,15 +308,26 @@ class Engine:
         try:
             step()
         except TransportError as exc:
-            self._lose(self._session, exc)
+            self._end(exc)
         # BaseException: a sys.exit() in somebody's callback must not leave the connection without its owner.
         except BaseException as exc:
-            if self._driver is not None and self._driver.loan.stepper == threading.get_ident():
+            if self._is_lent_here():
                 # A signal handler of the caller's raised it, most likely, as Python's own does for Control-C.
-                self._lose(self._session, ConnectionLost(f"interrupted amid an answer: {exc!r}"), again_at_once=True)
+                error = ConnectionLost(f"interrupted amid an answer: {exc!r}")
+                self._end(error, again_at_once=not isinstance(exc, Exception))
                 raise
             log.exception("%s: unexpected error; the connection is made anew", self._name)
-            self._lose(self._session, ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
+            self._end(ConnectionLost(f"an unexpected error ended the connection: {exc!r}"))
+
+    def _is_lent_here(self) -> bool:
+        return self._driver is not None and self._driver.loan.stepper == threading.get_ident()
+
+    def _end(self, error: TransportError, *, again_at_once: bool = False) -> None:
+        session = self._session
+        if session is not None and self._is_lent_here():
+            session.doom(error, again_at_once=again_at_once)
+        else:
+            self._lose(session, error)
 
     def _read(self, session: _Session) -> None:
         link = session.link
@@ -329,7 +343,7 @@ class Engine:
         if data is None:
             return
         if not data:
-            if self._state == "closing":
+            if self._state == "closing" and not self._is_lent_here():
                 self._finish()
                 return
             raise ConnectionLost(f"the broker at {link.where} closed the connection")
@@ -671,7 +685,7 @@ class _Session:
             self.doom(ConnectionLost(f"the broker at {self.link.where} was silent for two heartbeats"))
         return self._doomed
 
-    def doom(self, error: ConnectionLost, *, again_at_once: bool = False) -> None:
+    def doom(self, error: TransportError, *, again_at_once: bool = False) -> None:
         """Have nothing more published, and the owner end it."""
         self._doomed = True
         self._engine.post(lambda: self._engine._lose(self, error, again_at_once=again_at_once))

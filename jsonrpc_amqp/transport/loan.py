@@ -23,7 +23,7 @@ _CALLS = 4
 _SECONDS_BETWEEN = 0.005
 # After a loan that somebody ended before so many answers it takes twice as many calls: threads that take turns.
 _ENOUGH_ANSWERS = 10
-_MOST_CALLS = 1024
+_MOST_CALLS = 256
 # An answer that takes longer comes by the driver.
 _PATIENCE = 0.005
 # So often the driver looks whether the thread still drives. Nobody waits for anything if it does not.
@@ -34,21 +34,22 @@ class Loan:
     """
     The loan of one driver's place, most of the time to nobody.
 
+    ``_turn`` is held by the borrower amid a step, which takes other locks; so nobody takes it who may hold one, but the
+    driver, to take its place again. All else is told by flags and the bell: signal handlers do so amid anything.
+
     Args:
-        wake: Ends the sleep of the driver, who then calls ``lend`` if somebody has ``asked``.
+        ring: Ends the sleep of the driver, who then calls ``lend`` if somebody has ``asked``.
     """
 
-    def __init__(self, driven: Driven, wake: Callable[[], None]) -> None:
+    def __init__(self, driven: Driven, ring: Callable[[], None]) -> None:
         self._driven = driven
-        self._wake = wake
-        self._turn = threading.Lock()  # held by the borrower amid a step, and to end the loan
-        self._lent = threading.Event()
-        self._ended = threading.Event()
+        self._ring = ring
+        self._turn = threading.Lock()
         self._poll = select.poll()
         self._interest: tuple[int | None, bool] = (None, False)
         self._steps = 0
         self._is_recalled = False
-        self._asking: int | None = None
+        self._asking: tuple[int, threading.Lock] | None = None  # who, and what it waits for
         self._last: tuple[int, float] = (0, 0.0)  # who waited last, and since when
         self._calls = 0
         self._needed = _CALLS
@@ -74,21 +75,20 @@ class Loan:
         if self.borrower == me:
             while not is_over() and self._step(me, until):
                 pass
-            if self._is_recalled:
-                self.recall()
         elif self.borrower is not None:
             self.recall()
 
     def recall(self) -> None:
-        """End the loan, if there is one: the connection needs its driver. From any thread."""
-        if self.borrower is None and self._asking is None:
+        """End the loan, if there is one: the connection needs its driver. From any thread, with any lock held."""
+        if self._asking is None and self.borrower is None:  # in this order: the driver writes them in the other
             return
         self._needed = _CALLS if self._steps >= _ENOUGH_ANSWERS else min(_MOST_CALLS, 2 * self._needed)
-        if self.stepper == threading.get_ident():
-            self._is_recalled = True
-        else:
-            with self._turn:
-                self._end()
+        self._hand_back()
+
+    def _hand_back(self) -> None:
+        self._is_recalled = True
+        self._asking = None
+        self._ring()
 
     def _deserves(self, me: int) -> bool:
         who, when = self._last
@@ -99,38 +99,34 @@ class Loan:
 
     def _ask(self, me: int) -> None:
         self._calls = 0
-        self._lent.clear()
-        self._asking = me
-        self._wake()
-        if not self._lent.wait(_PATIENCE):
-            with self._turn:
-                self._end()
+        self._is_recalled = False
+        given = threading.Lock()
+        given.acquire()
+        self._asking = me, given
+        self._ring()
+        if not given.acquire(timeout=_PATIENCE):
+            self._hand_back()
 
     def _step(self, me: int, until: float) -> bool:
-        """Wait for the socket and do what the driver does then. False: the driver drives."""
-        # An exception of a signal handler leaves nothing behind here: the driver will see that there are no more steps.
+        """Wait for the socket and read it. False: the driver drives."""
         ready = self._poll.poll(1000 * max(0.0, min(_PATIENCE, until - time.monotonic())))
         try:
-            self.stepper = me  # before the lock: from here on a handler that recalls leaves a note
+            self.stepper = me
             with self._turn:
-                if self.borrower != me:
+                if self.borrower != me or self._is_recalled:
                     return False
                 if ready:
                     self._driven.on_readable()
-                    self._driven.tick(time.monotonic())
                     self._steps += 1
-                if not ready or self._is_recalled or self._driven.interest() != self._interest:
-                    self._end()
-                return self.borrower is not None
+                # All else is for the driver: an interrupt amid it would leave it half done.
+                if not ready or self._driven.is_due(time.monotonic()) or self._driven.interest() != self._interest:
+                    self._hand_back()
+                return not self._is_recalled
         except BaseException:
-            self._end()
+            self._hand_back()
             raise
         finally:
             self.stepper = None
-
-    def _end(self) -> None:
-        self.borrower = self._asking = None
-        self._ended.set()
 
     # -- by the driver ----------------------------------------------------------------------------------
 
@@ -139,29 +135,34 @@ class Loan:
         """Whether a thread wants the place."""
         return self._asking is not None
 
-    def lend(self) -> None:
-        """Leave the place to the thread that asked; returns when it is to be taken again."""
-        self._ended.clear()
-        self._is_recalled = False
-        self._steps = 0
-        with self._turn:
-            self.borrower, self._asking = (self._asking if self._look_at_socket() else None), None
-        self._lent.set()
-        if self.borrower is None:
+    def lend(self, wait_for_bell: Callable[[float], bool]) -> None:
+        """
+        Leave the place to the thread that asked, unless there is something to do; returns when it is to be taken again.
+
+        Args:
+            wait_for_bell: Waits for so many seconds. True: it was rung.
+        """
+        asking = self._asking
+        if asking is None:
             return
+        self._steps = 0
+        if self._look_at_socket() and not self._driven.is_due(time.monotonic()):
+            self.borrower = asking[0]
+        self._asking = None
+        asking[1].release()
         steps = -1
-        while not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
-            if self._steps == steps:
-                with self._turn:
-                    self._end()
+        while self.borrower is not None and not self._is_recalled and self._steps != steps:
             steps = self._steps
+            if wait_for_bell(_SECONDS_BETWEEN_LOOKS):
+                break
+        with self._turn:
+            self.borrower = None
 
     def _look_at_socket(self) -> bool:
         """Have the borrower wait for the socket of now. False: there is none, or it takes no bytes."""
-        fd, is_full = interest = self._driven.interest()
-        if interest != self._interest:
-            self._poll = select.poll()
-            self._interest = interest
-            if fd is not None:
-                self._poll.register(fd, select.POLLIN)
+        fd, is_full = self._interest = self._driven.interest()
+        # A new one each time: who had the place before may still wait with the old one.
+        self._poll = select.poll()
+        if fd is not None:
+            self._poll.register(fd, select.POLLIN)
         return fd is not None and not is_full
