@@ -20,10 +20,10 @@ _CONCURRENCY = 8
 WHY_MISSED: Mapping[str, str] = {
     "256 in flight, topic reply: calls/s": (
         "Both cores are full, so CPU time decides. Client and server take 67 µs a call together, the floor 17; "
-        "the broker takes 84, and 65 of the floor, as requests are acknowledged and carry deadline, user and "
-        "headers. What client and server do within the process is about 20 µs of it (`benchmarks.micro`): to "
-        "decode two deliveries 5.6, to dispatch 4.4, to encode two publishes 2.4; threads, reads and writes are "
-        "the rest"
+        "the broker takes 84, and 65 of the floor, as less comes at a time, and with bare py-amqp 95; deadline, "
+        "user and headers of the requests cost it 3. What client and server do within the process is about 20 µs "
+        "of it (`benchmarks.micro`): to decode two deliveries 5.6, to dispatch 4.4, to encode two publishes 2.4; "
+        "threads, reads and writes are the rest"
     ),
     "256 in flight, direct reply, request on the topic exchange: calls/s": (
         "As with topic replies; the broker saves 10 µs of its 84, client and server 5"
