@@ -239,8 +239,10 @@ class Caller:
         Raises:
             RuntimeError: This is that thread.
         """
-        # The lock's owner is asked for by the name that threading.Condition uses, too.
-        if self._lock._is_owned() or self._transport.needs(threading.get_ident()):  # type: ignore[attr-defined]
+        # Else the thread that brings the answer would wait for the lock until the deadline. Each RLock tells who has it
+        # (threading.Condition asks in the same way); typeshed leaves private methods out.
+        mine = self._lock._is_owned()  # type: ignore[attr-defined]
+        if mine or self._transport.needs(threading.get_ident()):
             raise RuntimeError(
                 "a callback of a future, or a signal handler amid another call, must not wait for a call: the answer "
                 "could not come meanwhile. Use submit() in it, or hand the work to a thread of yours"
