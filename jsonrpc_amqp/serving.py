@@ -402,7 +402,7 @@ class Serving:
         if self._is_at_limit(job):
             log.error(
                 "a request came back %d times, the limit, and is not run again (%s); it goes to the dead letters, if "
-                "queue %r has them",
+                "queue %r has them, and if its sender may call what it asks for",
                 job.returns,
                 _shown(job),
                 self._plan.queue,
