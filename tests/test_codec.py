@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from struct import pack, unpack_from
 from types import SimpleNamespace
@@ -294,6 +294,19 @@ def test_a_template_gives_the_same_bytes(
         assert target.publish(channel, filled) == target.publish(channel, filled.message())
 
 
+@given(message=publishes, channel=st.integers(1, 65535))
+def test_pieces_are_the_same_bytes(message: Publish, channel: int) -> None:
+    assert b"".join(encoder().pieces(channel, message)) == encoder().publish(channel, message)
+
+
+def test_pieces_of_a_large_body_are_no_copies() -> None:
+    body = bytes(10 * FRAME_MAX)
+    for message in (Publish("e", "k", body), Filled(Template("e", "k"), "", "1", None, body)):
+        pieces = encoder().pieces(1, message)
+        assert b"".join(pieces) == encoder().publish(1, message)
+        assert sum(len(piece) for piece in pieces if isinstance(piece, memoryview) and piece.obj is body) == len(body)
+
+
 def test_a_template_is_refused_where_its_message_is() -> None:
     with pytest.raises(ValueError, match="routing_key: 256 bytes"):
         encoder().publish(1, Filled(Template("e", "k" * 200), "r" * 56, "1", None, b"x"))
@@ -352,7 +365,9 @@ def test_a_text_of_more_than_255_bytes_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [{"x": object()}, {"x" * 256: 1}, {"x": 1 << 64}, {"x": "." * FRAME_MAX}, {1: 2}], ids=str
+    "headers",
+    [{"x": object()}, {"x" * 256: 1}, {"x": 1 << 64}, {"x": "." * FRAME_MAX}, {1: 2}],
+    ids=["no type", "name too long", "number too large", "too long for a frame", "name of no text"],
 )
 def test_headers_that_do_not_fit_are_refused(headers: dict[Any, Any]) -> None:
     for timeout_ms in (None, 1):
@@ -442,6 +457,21 @@ def test_not_even_a_cut_after_every_byte(stream: bytes) -> None:
     stream = stream[:2000]
 
     assert feed(stream, range(len(stream))) == feed(stream)
+
+
+LARGE = 1 << 14  # of which some pieces are worth a view, and others are not
+
+
+@given(cuts=st.lists(st.integers(0, 5 * LARGE) | st.integers(0, 5 * LARGE).map(lambda at: at // LARGE * LARGE + 60)))
+def test_cuts_change_nothing_in_large_bodies(cuts: list[int]) -> None:
+    large = Encoder(frame_max=LARGE, encode_table=encode_table)
+    sent = [
+        large.publish(1, Publish("e", "k", bytes([at]) * size)) for at, size in enumerate((3 * LARGE, 9000, 40, 7000))
+    ]
+    stream = b"".join(METHOD + b"".join(frames_of(each)[1:]) for each in sent)
+    events = feed(stream, [cut for cut in cuts if cut < len(stream)], frame_max=LARGE)
+
+    assert [event["body"] for event in events] == [b"\0" * 3 * LARGE, b"\1" * 9000, b"\2" * 40, b"\3" * 7000]
 
 
 def test_text_that_is_not_utf_8_goes_back_as_it_came() -> None:
@@ -542,6 +572,29 @@ def test_a_body_over_the_cap_is_thrown_away_as_it_arrives() -> None:
     assert isinstance(small, Delivery)
     assert (big.body, big.size, small.body) == (None, size, b"small")
     assert peak < MIB / 4
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        pytest.param(lambda each: (each[at : at + 1] for at in range(len(each))), id="byte by byte"),
+        pytest.param(lambda each: [each + codec.HEARTBEAT * len(each)], id="among much else"),
+    ],
+)
+def test_what_is_here_of_a_body_takes_little_more_than_its_size(reads: Callable[[bytes], Iterable[bytes]]) -> None:
+    size, piece = MIB // 4, 5000
+    target = decoder(max_body=size, frame_max=size)
+    method, header, *_ = frames_of(deliver(b"x"))
+    assert target.feed(method + header.replace(pack(">HHQ", 60, 0, 1), pack(">HHQ", 60, 0, size))) == []
+    tracemalloc.start()
+    try:
+        for _ in range(size // piece):
+            assert all(target.feed(data) == [] for data in reads(frame(3, 1, bytes(piece))))
+        held, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 1.5 * size
 
 
 @pytest.mark.parametrize("size", [1000, 2 * FRAME_MAX])

@@ -74,6 +74,8 @@ _OCTETS = tuple(bytes([number]) for number in range(256))
 _TIMEOUT = b"\x0atimeout-ms"
 _ONLY_TIMEOUT = _pack_long(len(_TIMEOUT) + 5) + _TIMEOUT + b"I"  # the beginning of a table of just this entry
 _LONGEST_TIMEOUT_MS = 0xFFFFFFFF
+# Of a body that comes in pieces: shorter ones are joined as they come.
+_WORTH_A_VIEW = 4096
 # Clients choose the lengths of what is in an answer.
 _MOST_FORMS = 1000
 
@@ -146,6 +148,13 @@ class Encoder:
         """
         if isinstance(message, Filled):
             return self._publish_filled(channel, message)
+        return b"".join(self._pieces(channel, message))
+
+    def pieces(self, channel: int, message: Publish | Filled) -> list[bytes | memoryview]:
+        """Encode as ``publish`` does, in pieces, so that a large body is not copied."""
+        return self._pieces(channel, message.message() if isinstance(message, Filled) else message)
+
+    def _pieces(self, channel: int, message: Publish) -> list[bytes | memoryview]:
         arguments = _shortstr("exchange", message.exchange) + _shortstr("routing_key", message.routing_key)
         flags = _CONTENT_TYPE | _DELIVERY_MODE
         properties = _JSON_TYPE if message.content_type == JSON else _shortstr("content_type", message.content_type)
@@ -173,22 +182,23 @@ class Encoder:
         body, size = message.body, 14 + len(properties)
         if size > self._max_payload:
             raise ValueError(f"headers: {size} bytes of properties, where one frame takes {self._max_payload}")
-        parts: list[bytes | memoryview] = [
-            _pack_publish(_METHOD, channel, 7 + len(arguments), _BASIC, _PUBLISH, 0),
-            arguments,
-            b"\1\xce" if message.mandatory else b"\0\xce",
-            _pack_header(_HEADER, channel, size, _BASIC, 0, len(body), flags),
-            properties,
-            b"\xce",
-        ]
+        head = (
+            _pack_publish(_METHOD, channel, 7 + len(arguments), _BASIC, _PUBLISH, 0)
+            + arguments
+            + (b"\1\xce" if message.mandatory else b"\0\xce")
+            + _pack_header(_HEADER, channel, size, _BASIC, 0, len(body), flags)
+            + properties
+            + b"\xce"
+        )
+        pieces: list[bytes | memoryview] = [head]
         if 0 < len(body) <= self._max_payload:
-            parts += (_pack_frame(_BODY, channel, len(body)), body, b"\xce")
+            pieces += (_pack_frame(_BODY, channel, len(body)), body, b"\xce")
         else:
             whole = memoryview(body)  # whose slices are no copies
             for start in range(0, len(body), self._max_payload):
                 piece = whole[start : start + self._max_payload]
-                parts += (_pack_frame(_BODY, channel, len(piece)), piece, b"\xce")
-        return b"".join(parts)
+                pieces += (_pack_frame(_BODY, channel, len(piece)), piece, b"\xce")
+        return pieces
 
     def _publish_filled(self, channel: int, filled: Filled) -> bytes:
         """Encode ``filled.message()``, to the same bytes as that."""
@@ -295,25 +305,41 @@ class _Arriving:
         method: Its class and method, as on the wire.
         message: What is known of it. A returned one is not a delivery, but has the same names and properties.
         reply: Code and text of ``basic.return``.
-        left: Bytes of the body that are to come; None: the header is to come.
-        body: What came of the body; None: it is not kept.
+        left: Bytes of the body that are to come; -1: the header is to come.
+        pieces: What came of the body; None: it is not kept.
     """
 
-    __slots__ = ("body", "left", "message", "method", "reply")
+    __slots__ = ("left", "message", "method", "pieces", "reply")
 
     def __init__(self, method: bytes, message: Delivery, reply: tuple[int, str] = (0, "")) -> None:
         self.method = method
         self.message = message
         self.reply = reply
-        self.left: int | None = None
-        self.body: bytearray | None = None
+        self.left = -1
+        self.pieces: list[memoryview | bytearray] | None = None
+
+    def add(self, data: bytes, start: int, end: int) -> None:
+        """Take a piece of the body."""
+        size = end - start
+        self.left -= size
+        if self.pieces is None:
+            return
+        piece = memoryview(data)[start:end]
+        if size >= _WORTH_A_VIEW and 4 * size >= len(data):
+            self.pieces.append(piece)  # no copy, but it keeps all of ``data``
+            return
+        # A dripping peer must not have us keep an object for each byte.
+        if not self.pieces or type(self.pieces[-1]) is not bytearray:
+            self.pieces.append(bytearray())
+        self.pieces[-1] += piece  # type: ignore[operator]
 
 
 class Decoder:
     """
     Decodes what the broker sends, however it is cut into reads.
 
-    Memory is bounded: less than one frame, and for each channel amid a message ``max_body`` (twice, as it completes).
+    Memory is bounded: less than one frame, and for each channel amid a message twice ``max_body`` (thrice, as it
+    completes).
 
     Args:
         max_body: Bodies over this many bytes are thrown away as they arrive.
@@ -329,6 +355,7 @@ class Decoder:
         self._arriving: dict[int, _Arriving] = {}  # by channel
         self._rest = bytearray()  # the beginning of a frame
         self._needed = 0  # how long that must become before there is anything to do
+        self._open: tuple[int, int] | None = None  # amid the frame of a body: its channel, and the bytes to come
 
     def feed(self, data: bytes) -> list[Event]:
         """
@@ -352,8 +379,9 @@ class Decoder:
         return events
 
     def _read(self, data: bytes, events: list[Event]) -> int:
-        """Read all frames that are complete; give how many bytes they took."""
-        position, length = 0, len(data)
+        """Read all frames that are complete, and what is here of a body; give how many bytes that took."""
+        length = len(data)
+        position = 0 if self._open is None else self._go_on(*self._open, data, 0, events)
         while length - position >= 7:
             kind, channel, size = _frame(data, position)
             if size > self._max_payload:
@@ -361,6 +389,8 @@ class Decoder:
             start = position + 7
             end = start + size
             if end >= length:
+                if kind == _BODY and self._may_begin(channel, size):
+                    return self._go_on(channel, size, data, start, events)
                 self._needed = size + _OVERHEAD
                 return position
             if data[end] != _END:
@@ -374,6 +404,31 @@ class Decoder:
                 events.append(event)
         self._needed = 7
         return position
+
+    def _may_begin(self, channel: int, size: int) -> bool:
+        """Tell whether a body frame may be taken piece by piece. What is wrong or rare is read as a whole."""
+        arriving = self._arriving.get(channel)
+        return arriving is not None and arriving.left >= size and arriving.method != _IS_GET_OK
+
+    def _go_on(self, channel: int, left: int, data: bytes, start: int, events: list[Event]) -> int:
+        """
+        Read on amid a body frame, with ``left`` bytes to come; give where to go on.
+
+        Large bodies take many reads: whatever is here is put away at once, and looked at no more.
+        """
+        arriving = self._arriving[channel]
+        end = min(start + left, len(data))
+        arriving.add(data, start, end)
+        if end == len(data):
+            self._open = channel, left - (end - start)
+            return end
+        self._open = None
+        if data[end] != _END:
+            raise FrameError(f"a frame of type {_BODY} ends in {data[end]:#04x}")
+        if arriving.left == 0:
+            del self._arriving[channel]
+            events.append(_event(arriving))
+        return end + 1
 
     def _deliver(self, channel: int, data: bytes, position: int, end: int) -> tuple[Delivery | None, int]:
         """
@@ -423,13 +478,15 @@ class Decoder:
                 raise FrameError("a method amid a message")
             return self._method(channel, data, start, end)
         if kind == _HEADER:
-            if arriving is None or arriving.left is not None:
+            if arriving is None or arriving.left >= 0:
                 raise FrameError("a header without its method")
             self._header(arriving, data, start, end)
         elif kind == _BODY:
-            if arriving is None or arriving.left is None:
+            if arriving is None or arriving.left < 0:
                 raise FrameError("a body without its header")
-            self._body(arriving, arriving.left, data[start:end])
+            if end - start > arriving.left:
+                raise FrameError(f"a body is longer than the {arriving.message.size} bytes that were announced")
+            arriving.add(data, start, end)
         else:
             raise FrameError(f"a frame of the unknown type {kind}")
         complete = arriving.left == 0
@@ -469,21 +526,13 @@ class Decoder:
         _read_properties(arriving.message, flags, data, start + 14, end)
         arriving.message.size = arriving.left = size
         if arriving.method == _IS_DELIVER and size <= self._max_body:
-            arriving.body = bytearray()
-
-    @staticmethod
-    def _body(arriving: _Arriving, left: int, piece: bytes) -> None:
-        if len(piece) > left:
-            raise FrameError(f"a body is longer than the {arriving.message.size} bytes that were announced")
-        arriving.left = left - len(piece)
-        if arriving.body is not None:
-            arriving.body += piece
+            arriving.pieces = []
 
 
 def _event(arriving: _Arriving) -> Delivery | ReturnEvent:
     message = arriving.message
     if arriving.method == _IS_DELIVER:
-        message.body = None if arriving.body is None else bytes(arriving.body)
+        message.body = None if arriving.pieces is None else b"".join(arriving.pieces)
         return message
     code, text = arriving.reply
     names = message.exchange, message.routing_key, message.correlation_id, message.message_id

@@ -90,7 +90,7 @@ class Engine:
         self._wire = threading.Lock()  # the right to write to the socket; with TLS to read from it, too
         self._state = "idle"
         self._session: LiveSession | None = None
-        self._outbox: list[bytes] = []
+        self._outbox: list[bytes | memoryview] = []
         self._queued = 0
         self._unsent: memoryview | None = None
         self._posted: deque[Callable[[], None]] = deque()

@@ -25,6 +25,8 @@ log = logging.getLogger("jsonrpc_amqp.transport")
 
 # What may wait in the outbox before callers are held back: some full-size messages.
 CONGESTED_BYTES = 64 << 20
+# From here on it takes less time to write in pieces than to copy the body.
+LARGE_BODY = 1 << 13
 
 
 class LiveSession:
@@ -61,7 +63,7 @@ class LiveSession:
                 self._held.append((message.message() if isinstance(message, Filled) else message, None))
             else:
                 # Encoded under the lock: the channel may be another the moment after.
-                self._put(self.link.encoder.publish(self.link.publisher, message))
+                self._put_publish(self.link.publisher, message)
                 self._recent.add(message)
             if acks is not None:
                 self._finish(acks)
@@ -78,7 +80,7 @@ class LiveSession:
             link = self.link
             # Direct answers come only to the channel that their requests left by.
             channel = link.publisher if message.reply_to == DIRECT_REPLY_TO else link.confirmer
-            self._put(link.encoder.publish(channel, message))
+            self._put_publish(channel, message)
             self._confirms.add(message, outcome)
         return True
 
@@ -164,7 +166,15 @@ class LiveSession:
         for tag, multiple in self.unacked.collect():
             self._put(codec.ack(self.link.consumer, tag, multiple))
 
-    def _put(self, data: bytes) -> None:
+    def _put_publish(self, channel: int, message: Publish | Filled) -> None:
+        encoder = self.link.encoder
+        if len(message.body) < LARGE_BODY:
+            self._put(encoder.publish(channel, message))
+            return
+        for piece in encoder.pieces(channel, message):
+            self._put(piece)
+
+    def _put(self, data: bytes | memoryview) -> None:
         self._engine._outbox.append(data)
         self._engine._queued += len(data)
 
