@@ -11,17 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .dialects import Inbound
+from .pace import Pace
 from .transport.base import Delivery, Session
 
 # A request that came back and runs for so long is not what ended its server, most likely.
 _LONG_SECONDS = 5.0
-# What takes no longer is done before another thread would be of use.
-_QUICK_SECONDS = 0.00025
-# Methods are quick after so many runs that were; one run that was not takes back as many as here,
-_QUICK_RUNS = 64
-_COST_OF_SLOW = 32
-# so that one in thirty may take longer: any is held up now and then by what else the machine does.
-_MOST_CREDIT = 2 * _QUICK_RUNS
 # What comes after a longer pause is worth a thread: the one that stands by for the owner would wake in vain.
 _RARE_SECONDS = 0.02
 
@@ -107,7 +101,7 @@ class Jobs:
         self._threads = threads
         self._waiting: deque[Job | Returned | None] = deque()
         self._beds: list[threading.Lock] = []  # of those who sleep; the last to go to sleep is the first to be woken
-        self._credit = 0
+        self.pace = Pace()
         self._last_put = 0.0
         self.are_quick = False
         """No thread was woken for what was put last; ``hand_over`` does."""
@@ -118,7 +112,7 @@ class Jobs:
     def put(self, jobs: Sequence[Job], now: float) -> None:
         """Add some."""
         # One thread stays the only one: who asks for that may keep what belongs to a thread, as sqlite3 does.
-        self.are_quick = self._threads > 1 and self._credit >= _QUICK_RUNS and now - self._last_put < _RARE_SECONDS
+        self.are_quick = self._threads > 1 and self.pace.is_quick and now - self._last_put < _RARE_SECONDS
         self._last_put = now
         self._waiting.extend(jobs)
         if not self.are_quick:
@@ -149,7 +143,7 @@ class Jobs:
         """Wake threads for what waits; ``late``: because something that was to be quick is not."""
         self.are_quick = False
         if late:
-            self._credit = 0
+            self.pace.fail()
         self._wake(len(self._waiting))
 
     def get(self) -> Job | Returned | None:
@@ -171,13 +165,6 @@ class Jobs:
         """Have each thread get None, once what waits is taken."""
         self._waiting.extend([None] * self._threads)
         self._wake(self._threads)
-
-    def ran(self, seconds: float) -> None:
-        """Note how long a job took."""
-        if seconds > _QUICK_SECONDS:
-            self._credit = max(0, self._credit - _COST_OF_SLOW)
-        elif self._credit < _MOST_CREDIT:
-            self._credit += 1
 
     def take_all(self) -> list[Job]:
         """Give all that waits."""

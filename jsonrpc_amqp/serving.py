@@ -306,11 +306,11 @@ class Serving:
         while (job := self._jobs.get()) is not None:
             if isinstance(job, Job):
                 if self._begin_job(job):
-                    self._run(job)
+                    self._run_on_thread(job)
             elif (returned := job.take()) is not None:
                 try:
                     if self._begin_job(returned):
-                        self._run(returned)
+                        self._run_on_thread(returned)
                 finally:
                     # Behind what waits: none of those that came back is more urgent than what did not.
                     self._let_begin(job.end(returned))
@@ -322,11 +322,22 @@ class Serving:
     def _run_here(self, job: Job) -> None:
         thread = threading.get_ident()
         self._owners_at_work.add(thread)
-        self._run(job)
+        pace, began = self._jobs.pace, time.monotonic()
+        if pace.is_doubtful:
+            began_cpu = time.thread_time()
+            self._run(job, began)
+            pace.ran_on_owner(time.monotonic() - began, time.thread_time() - began_cpu)
+        else:
+            self._run(job, began)
+            pace.ran_on_owner(time.monotonic() - began, 0.0)
         self._owners_at_work.discard(thread)
 
-    def _run(self, job: Job) -> None:
-        began = time.monotonic()
+    def _run_on_thread(self, job: Job) -> None:
+        began, began_cpu = time.monotonic(), time.thread_time()
+        self._run(job, began)
+        self._jobs.pace.ran_on_thread(time.monotonic() - began, time.thread_time() - began_cpu)
+
+    def _run(self, job: Job, began: float) -> None:
         try:
             self._serve(job, began)
         # BaseException: a sys.exit() in a callable that was given must not take the thread along.
@@ -339,7 +350,6 @@ class Serving:
         # Amid a burst one write for several answers is worth a millisecond; if that is not sure, each has its own.
         if not self._jobs or not job.session.flush_soon():
             job.session.flush()
-        self._jobs.ran(time.monotonic() - began)
 
     def _begin_job(self, job: Job, *, may_wait: bool = True) -> bool:
         with self._changed:

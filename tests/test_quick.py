@@ -113,13 +113,13 @@ def test_what_was_left_for_the_owner_is_not_overlooked() -> None:
     for thread in threads:
         thread.start()
     for _ in range(200):
-        jobs.ran(0)
+        jobs.pace.ran_on_thread(0, 0)
     slow, *others = (Job("S", session=None, delivery=None, deadline=None) for _ in range(5))  # type: ignore[arg-type]
     jobs.put([], 1.0)
     jobs.put([slow, *others[:3]], 1.001)
     assert jobs.are_quick
-    for _ in range(3):
-        jobs.ran(1)  # no more
+    for _ in range(5):
+        jobs.pace.ran_on_owner(1, 0)  # no more
     jobs.put(others[3:], 1.002)
     wait_for(lambda: len(ran) == 4)
     gate.set()
