@@ -63,6 +63,8 @@ _RENEW_SECONDS = 2.0
 # Doubled each time; of this, a random part from a half up is waited, so that not all clients come back at once.
 _FIRST_RETRY = 0.1
 _LONGEST_RETRY = 2.0
+# With less time than this an attempt would end as a timeout, most likely, which knows less than the error that it has.
+_LEAST_FOR_RETRY = 0.1
 # With so many on their way one call may wait a millisecond to leave with others.
 _MANY_IN_FLIGHT = 16
 # In seconds: a time to live that is sure to be no more than AMQP takes.
@@ -644,7 +646,7 @@ class Caller:
         delay = min(_LONGEST_RETRY, _FIRST_RETRY * 2.0 ** min(call.failures, 10)) * random.uniform(0.5, 1)
         due = time.monotonic() + delay
         with self._lock:
-            if self._closed or self._gave_up or due >= call.deadline:
+            if self._closed or self._gave_up or due + _LEAST_FOR_RETRY > call.deadline:
                 return False
             call.note_failure(error)
             call.number = str(next(self._correlations))

@@ -55,7 +55,7 @@ class Options(TypedDict, total=False):
             the call at once (``Overloaded``). Notifications are kept unless said otherwise.
         retry: Try again, with back-off and jitter, as long as the deadline allows: "safe", after errors whose
             ``may_have_run`` is false (no queue yet, a full queue); "idempotent", after a lost connection, too, since
-            the method may run twice. None: never.
+            the method may run twice. No attempt begins in the last 0.1 s. None: never.
     """
 
     timeout: float | None

@@ -54,6 +54,15 @@ def test_attempts_end_inside_the_deadline_with_what_the_last_one_met(place: str,
             client.notify("add", retry=retry, timeout=0.5)
 
 
+def test_no_attempt_begins_too_late_to_tell_its_end(place: str, service: str) -> None:
+    # Of so many, some would have their last attempt a moment before the deadline.
+    with Client(place, service) as client:
+        calls = [client.submit("add", retry="safe", timeout=0.3 + at / 1000) for at in range(200)]
+        errors = [call.exception(5) for call in calls]
+
+    assert {(type(error), getattr(error, "may_have_run", None)) for error in errors} == {(Unroutable, False)}
+
+
 def test_waits_between_attempts_grow_and_differ(service: str) -> None:
     with Client(f"memory://{service}", service) as client, pytest.raises(Unroutable):
         client.call("add", retry="safe", timeout=3)
