@@ -338,8 +338,8 @@ class Decoder:
     """
     Decodes what the broker sends, however it is cut into reads.
 
-    Memory is bounded: less than one frame, and for each channel amid a message twice ``max_body`` (thrice, as it
-    completes).
+    Memory is bounded: less than one frame, and for each channel amid a message four times what is here of a body of up
+    to ``max_body`` bytes, mostly once (and once more as it completes).
 
     Args:
         max_body: Bodies over this many bytes are thrown away as they arrive.

@@ -171,10 +171,11 @@ class LiveSession:
         if len(message.body) < LARGE_BODY:
             self._put(encoder.publish(channel, message))
             return
-        for piece in encoder.pieces(channel, message):
-            self._put(piece)
+        pieces = encoder.pieces(channel, message)
+        self._engine._outbox.extend(pieces)  # in one go: an interrupt leaves no half of it
+        self._engine._queued += sum(map(len, pieces))
 
-    def _put(self, data: bytes | memoryview) -> None:
+    def _put(self, data: bytes) -> None:
         self._engine._outbox.append(data)
         self._engine._queued += len(data)
 
