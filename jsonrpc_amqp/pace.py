@@ -77,8 +77,9 @@ class Pace:
         self._began, self._began_cpu = time.monotonic(), time.process_time()
 
     def _is_busy(self) -> bool:
-        cores = (time.process_time() - self._began_cpu) / (time.monotonic() - self._began)
-        return _BUSY_CORES[0] <= cores <= _BUSY_CORES[1]
+        least, most = _BUSY_CORES
+        elapsed = time.monotonic() - self._began  # 0 where another thread has just begun anew, on a coarse clock
+        return least * elapsed <= time.process_time() - self._began_cpu <= most * elapsed
 
 
 def _moved(mean: float, seconds: float) -> float:
