@@ -323,13 +323,9 @@ class Serving:
         thread = threading.get_ident()
         self._owners_at_work.add(thread)
         pace, began = self._jobs.pace, time.monotonic()
-        if pace.is_doubtful:
-            began_cpu = time.thread_time()
-            self._run(job, began)
-            pace.ran_on_owner(time.monotonic() - began, time.thread_time() - began_cpu)
-        else:
-            self._run(job, began)
-            pace.ran_on_owner(time.monotonic() - began, 0.0)
+        began_cpu = time.thread_time() if pace.is_doubtful else None
+        self._run(job, began)
+        pace.ran_on_owner(time.monotonic() - began, 0.0 if began_cpu is None else time.thread_time() - began_cpu)
         self._owners_at_work.discard(thread)
 
     def _run_on_thread(self, job: Job) -> None:

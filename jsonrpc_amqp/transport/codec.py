@@ -148,13 +148,12 @@ class Encoder:
         """
         if isinstance(message, Filled):
             return self._publish_filled(channel, message)
-        return b"".join(self._pieces(channel, message))
+        return b"".join(self.pieces(channel, message))
 
     def pieces(self, channel: int, message: Publish | Filled) -> list[bytes | memoryview]:
         """Encode as ``publish`` does, in pieces, so that a large body is not copied."""
-        return self._pieces(channel, message.message() if isinstance(message, Filled) else message)
-
-    def _pieces(self, channel: int, message: Publish) -> list[bytes | memoryview]:
+        if isinstance(message, Filled):
+            message = message.message()
         arguments = _shortstr("exchange", message.exchange) + _shortstr("routing_key", message.routing_key)
         flags = _CONTENT_TYPE | _DELIVERY_MODE
         properties = _JSON_TYPE if message.content_type == JSON else _shortstr("content_type", message.content_type)
@@ -329,9 +328,11 @@ class _Arriving:
             self.pieces.append(piece)  # no copy, but it keeps all of ``data``
             return
         # A dripping peer must not have us keep an object for each byte.
-        if not self.pieces or type(self.pieces[-1]) is not bytearray:
-            self.pieces.append(bytearray())
-        self.pieces[-1] += piece  # type: ignore[operator]
+        last = self.pieces[-1] if self.pieces else None
+        if isinstance(last, bytearray):
+            last += piece
+        else:
+            self.pieces.append(bytearray(piece))
 
 
 class Decoder:

@@ -25,7 +25,7 @@ log = logging.getLogger("jsonrpc_amqp.transport")
 
 # What may wait in the outbox before callers are held back: some full-size messages.
 CONGESTED_BYTES = 64 << 20
-# From here on it takes less time to write in pieces than to copy the body.
+# From here on a body is queued as it is, and copied once, with all else that leaves by the same write.
 LARGE_BODY = 1 << 13
 
 
