@@ -55,11 +55,14 @@ Step = Callable[[], object]
 
 def steps() -> dict[str, Step]:
     """Give all steps. What they use of the package is named here and nowhere else."""
-    from jsonrpc_amqp import messages, protocol
-    from jsonrpc_amqp.dispatch import Dispatcher
-    from jsonrpc_amqp.pending import Pending, WaitingCall
-    from jsonrpc_amqp.transport.base import Delivery, Filled, Template
-    from jsonrpc_amqp.transport.codec import Decoder, Encoder
+    from jsonrpc_amqp.amqp.base import Delivery, Template, TemplatedPublish
+    from jsonrpc_amqp.amqp.codec import Decoder, Encoder
+    from jsonrpc_amqp.client.pending import Pending, WaitingCall
+    from jsonrpc_amqp.jsonrpc import messages
+    from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
+    from jsonrpc_amqp.wire.names import client_word
+    from jsonrpc_amqp.wire.publish import Address, call_message, call_ttl_ms, reply_message, reply_ttl_ms
+    from jsonrpc_amqp.wire.reply_route import reply_route
 
     def awaited(first: int, count: int) -> list[WaitingCall]:
         calls = []
@@ -84,34 +87,34 @@ def steps() -> dict[str, Step]:
     encoder = Encoder(frame_max=131072, encode_table=lambda table: amqp.serialization.dumps("F", (dict(table),)))
     decoder = Decoder(max_body=1 << 20, frame_max=131072, decode_table=lambda data: {})
     dispatcher = Dispatcher({"add": lambda a, b: a + b})
-    address = protocol.Address("jsonrpc", "example", protocol.client_word("guest", "0123456789ab"), user="guest")
+    address = Address("jsonrpc", "example", client_word("guest", "0123456789ab"), user="guest")
     request = messages.request("add", [3, 4], 17)
     answer = dispatcher(request)
     assert answer is not None
 
     def describe_call() -> Any:
-        return protocol.call(address, request, number="17", qid="17", deadline=now + 30, now=now)
+        return call_message(address, request, number="17", qid="17", deadline=now + 30, now=now)
 
     called = describe_call()
     request_frames = _delivered(encoder.publish(1, called), called.exchange, called.routing_key)
     [delivery] = decoder.feed(request_frames)
     assert isinstance(delivery, Delivery)
-    route = protocol.reply_route(delivery, service="example", exchange="jsonrpc")
+    route = reply_route(delivery, service="example", exchange="jsonrpc")
     assert route is not None
 
     def find_route() -> object:
-        return protocol.reply_route(delivery, service="example", exchange="jsonrpc")
+        return reply_route(delivery, service="example", exchange="jsonrpc")
 
     def encode_call() -> object:
-        ttl = protocol.time_to_live(address, now + 30, now)
-        return encoder.publish(1, Filled(address.template, "17", "17", ttl, request))
+        ttl = call_ttl_ms(address, now + 30, now)
+        return encoder.publish(1, TemplatedPublish(address.template, "17", "17", ttl, request))
 
     def encode_answer() -> object:
-        ttl = protocol.time_of_answer(now + 30, now)
-        return encoder.publish(1, Filled(answers, route.routing_key, "17", ttl, answer))
+        ttl = reply_ttl_ms(now + 30, now)
+        return encoder.publish(1, TemplatedPublish(answers, route.routing_key, "17", ttl, answer))
 
     answers = Template(route.exchange, mandatory=route.mandatory)
-    answered = protocol.answer(delivery, answer, route=route, now=now, deadline=now + 30)
+    answered = reply_message(delivery, answer, route=route, now=now, deadline=now + 30)
     answer_frames = _delivered(encoder.publish(1, answered), answered.exchange, answered.routing_key)
     assert messages.result_of(answer, 17) == 7
 

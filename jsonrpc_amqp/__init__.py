@@ -3,7 +3,7 @@
 import importlib
 import typing
 
-from .client import Batch, Calls, Client, Options
+from .client.client import Batch, Calls, Client, Options
 from .context import Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,
@@ -41,9 +41,9 @@ from .errors import (
 from .logs import guard as _guard
 
 if typing.TYPE_CHECKING:
-    from .dead import DeadLetter, DeadLetters, Requeued
-    from .dispatch import Dispatcher, global_methods
-    from .server import Server
+    from .jsonrpc.dispatcher import Dispatcher, global_methods
+    from .operator.dead_letters import DeadLetter, DeadLetters, Requeued
+    from .server.server import Server
 
 __version__ = "0.1.0"
 
@@ -96,12 +96,12 @@ __all__ = [
 # Imported when they are asked for. jsonrpcserver takes longer than all the rest together, and a program that only calls
 # has no use for it.
 _LATER = {
-    "DeadLetter": "dead",
-    "DeadLetters": "dead",
-    "Dispatcher": "dispatch",
-    "Requeued": "dead",
-    "Server": "server",
-    "global_methods": "dispatch",
+    "DeadLetter": "operator.dead_letters",
+    "DeadLetters": "operator.dead_letters",
+    "Dispatcher": "jsonrpc.dispatcher",
+    "Requeued": "operator.dead_letters",
+    "Server": "server.server",
+    "global_methods": "jsonrpc.dispatcher",
 }
 
 

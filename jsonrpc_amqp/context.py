@@ -114,7 +114,7 @@ _current: ContextVar[Request | None] = ContextVar("jsonrpc_amqp_request", defaul
 
 enter = _current.set
 leave = _current.reset
-peek = _current.get
+current_or_none = _current.get
 
 
 def current_request() -> Request:

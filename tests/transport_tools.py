@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from jsonrpc_amqp.amqp.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from jsonrpc_amqp.errors import TransportError
-from jsonrpc_amqp.transport.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 
 # Long enough for a broker on a busy machine; nobody waits this long when all is well.
 PATIENCE = 10.0

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import bodies
-from ..client import Calls, Options
+from ..client.client import Calls, Options
 from ..errors import MissingExtra
+from ..jsonrpc import inspection
 
 try:
     from jsonrpclib.SimpleJSONRPCServer import SimpleJSONRPCDispatcher
@@ -71,4 +71,4 @@ def dispatcher(methods: SimpleJSONRPCDispatcher, **caps: int) -> Callable[[bytes
     Args:
         caps: ``max_batch``, ``max_depth``.
     """
-    return bodies.dispatcher(methods._marshaled_dispatch, **caps)
+    return inspection.dispatcher(methods._marshaled_dispatch, **caps)

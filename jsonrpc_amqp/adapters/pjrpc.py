@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast, overload
 
-from .. import bodies
-from ..client import Calls, Options
+from ..client.client import Calls, Options
 from ..context import Request as ServedRequest
 from ..context import current_request
 from ..errors import MissingExtra
+from ..jsonrpc import inspection
 
 try:
     from pjrpc.client import AbstractAsyncClient, AbstractClient
@@ -94,7 +94,7 @@ def dispatcher(methods: Dispatcher[ServedRequest], **caps: int) -> Callable[[byt
         answer = methods.dispatch(text, current_request())
         return None if answer is None else answer[0]
 
-    return bodies.dispatcher(dispatch, **caps)
+    return inspection.dispatcher(dispatch, **caps)
 
 
 def _text(answer: bytes | None) -> str | None:

@@ -15,11 +15,11 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from .. import bodies
-from ..client import Calls
+from ..client.client import Calls
 from ..context import current_request
 from ..errors import INTERNAL_ERROR, MissingExtra, RemoteError
-from ..server import GRACE, Server
+from ..jsonrpc import inspection
+from ..server.server import GRACE, Server
 
 try:
     from tinyrpc.transports import ClientTransport, ServerTransport
@@ -142,9 +142,9 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
 
     def _answer(self, body: bytes) -> bytes | None:
         try:
-            asked = bodies.read(body)
+            asked = inspection.read(body)
         except RemoteError as refusal:
-            return bodies.error(bodies.UNREADABLE, refusal)
+            return inspection.error(inspection.UNREADABLE, refusal)
         reply: Future[bytes] = Future()
         self._requests.put((reply, body))
         try:
@@ -155,6 +155,6 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
             answer = b""
         if asked.is_notification:
             return None
-        return answer or bodies.error(
+        return answer or inspection.error(
             asked, RemoteError(INTERNAL_ERROR, "Internal error", "the RPCServer gave no answer")
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..permissions import permissions
+from ..operator.permissions import permissions
 from .common import USAGE_ERROR, errors, exchange_option
 
 

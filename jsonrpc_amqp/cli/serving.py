@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .. import Server, TransportError
-from ..workers import Workers, stop_with_parent
+from ..server.supervisor import Workers, stop_with_parent
 from .common import (
     SERVER,
     TRANSPORT_ERROR,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .. import protocol
+from ..amqp.raw_client import RawClient
 from ..errors import METHOD_NOT_FOUND, CallTimeout
-from ..transport.probe import Probe
+from ..wire.names import DEFAULT_EXCHANGE, check_service, request_queue
 from .bench import SILENCE, SUBTRACT, Bench, Fault, Json, NoAnswer, call, read
 from .checks import Check, checks
 
@@ -49,7 +49,7 @@ def run(
     url: str,
     service: str,
     *,
-    exchange: str = protocol.DEFAULT_EXCHANGE,
+    exchange: str = DEFAULT_EXCHANGE,
     queue: str | None = None,
     timeout: float = 5.0,
     only: Sequence[str] = (),
@@ -70,12 +70,10 @@ def run(
         ValueError: No check fits ``only``; there is no such queue; or the service is not one that can be checked.
         TransportError: There is no connection, or it was lost; nobody answers at all, or not any more.
     """
-    protocol.check_service(service)
+    check_service(service)
     chosen = _chosen(only)
-    with Probe(url, timeout=max(timeout, 5.0), connection_name=f"jsonrpc-amqp conformance of {service}") as probe:
-        bench = Bench(
-            probe, service, exchange=exchange, queue=queue or protocol.request_queue(service), timeout=timeout
-        )
+    with RawClient(url, timeout=max(timeout, 5.0), connection_name=f"jsonrpc-amqp conformance of {service}") as probe:
+        bench = Bench(probe, service, exchange=exchange, queue=queue or request_queue(service), timeout=timeout)
         _check_service(bench)
         for position, check in enumerate(chosen, 1):
             fault = _fault_of(check, bench)

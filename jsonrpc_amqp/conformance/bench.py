@@ -7,8 +7,8 @@ import secrets
 import time
 from typing import Any
 
-from .. import protocol
-from ..transport.probe import Message, Probe
+from ..amqp.raw_client import Message, RawClient
+from ..wire.display import printable
 
 Json = Any
 # How long nothing must come where nothing may.
@@ -38,7 +38,7 @@ class Bench:
         timeout: Seconds that an answer may take.
     """
 
-    def __init__(self, probe: Probe, service: str, *, exchange: str, queue: str, timeout: float) -> None:
+    def __init__(self, probe: RawClient, service: str, *, exchange: str, queue: str, timeout: float) -> None:
         self.probe = probe
         self.service = service
         self.exchange = exchange
@@ -163,7 +163,7 @@ def _cut(value: Json) -> str:
 
 
 def shown(body: bytes) -> str:
-    return protocol.printable(body.decode("utf-8", "backslashreplace"))
+    return printable(body.decode("utf-8", "backslashreplace"))
 
 
 def _no_constant(name: str) -> None:

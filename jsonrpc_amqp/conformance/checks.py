@@ -9,8 +9,8 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from .. import protocol
-from ..transport.base import DIRECT_REPLY_TO
+from ..amqp.base import DIRECT_REPLY_TO
+from ..wire.names import MAX_KEY_BYTES
 from .bench import (
     DIFFERENT,
     RESULT,
@@ -103,8 +103,8 @@ def _routes() -> Iterator[Check]:
 def _mirrored(bench: Bench, key: str) -> None:
     tail = key.removeprefix("S.request.")
     request, response = f"{bench.service}.request.{tail}", f"{bench.service}.response.{tail}"
-    if len(response) > protocol.MAX_KEY_BYTES:
-        tail = tail[: protocol.MAX_KEY_BYTES - len(response)]
+    if len(response) > MAX_KEY_BYTES:
+        tail = tail[: MAX_KEY_BYTES - len(response)]
         request, response = f"{bench.service}.request.{tail}", f"{bench.service}.response.{tail}"
     bench.probe.bind(bench.exchange, response)
     answer = bench.ask(SUBTRACT, key=request)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..jsontext import Malformed, dumps, loads
-from ..protocol import Address, QueueAddress, Route
-from ..transport.base import JSON, Delivery, Publish
+from ..amqp.base import JSON, Delivery, Publish
+from ..jsonrpc.text import Malformed, dumps, loads
+from ..wire.publish import Address, QueueAddress
+from ..wire.reply_route import Route
 
 
 class MalformedEnvelope(ValueError):

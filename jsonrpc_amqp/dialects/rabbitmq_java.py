@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter, Signature
 from typing import Any
 
-from ..jsontext import dumps, loads
-from ..transport.base import Delivery
+from ..amqp.base import Delivery
+from ..jsonrpc.text import dumps, loads
 from . import Inbound, call, read_object
 
 VERSION = "1.1"

@@ -17,10 +17,12 @@ from dataclasses import replace
 from inspect import Signature
 from typing import Any
 
+from ..amqp.base import Delivery, Publish
 from ..errors import INVALID_PARAMS, EncodeError
-from ..jsontext import Malformed, dumps, loads
-from ..protocol import MAX_KEY_BYTES, Address, QueueAddress, Route
-from ..transport.base import Delivery, Publish
+from ..jsonrpc.text import Malformed, dumps, loads
+from ..wire.names import MAX_KEY_BYTES
+from ..wire.publish import Address, QueueAddress
+from ..wire.reply_route import Route
 from . import Inbound, MalformedEnvelope, read_object
 
 log = logging.getLogger("jsonrpc_amqp.dispatch")

@@ -18,9 +18,11 @@ from collections.abc import Coroutine, Mapping
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from .. import bodies, context, protocol
-from ..client import DEFAULT_TIMEOUT, MAX_SIZE
+from .. import context
+from ..client.client import DEFAULT_TIMEOUT, MAX_SIZE
 from ..errors import NO_ANSWER, NOT_DELIVERED, MissingExtra, RemoteError
+from ..jsonrpc import inspection
+from ..wire.display import printable
 
 try:
     import aiohttp
@@ -75,7 +77,7 @@ class HttpBridge:
             raise ValueError("a bridge leads to a URL such as http://127.0.0.1:8000/")
         if not timeout > 0:
             raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
-        self._where = protocol.printable(str(self._url.origin()))
+        self._where = printable(str(self._url.origin()))
         self._timeout = timeout
         # Their names are the same in any case of letters.
         own = {name.title(): value for name, value in _checked(headers or {}).items()}
@@ -96,10 +98,10 @@ class HttpBridge:
     def __call__(self, body: bytes) -> bytes | None:
         """Answer one body."""
         try:
-            asked = bodies.read(body)
+            asked = inspection.read(body)
         except RemoteError as refusal:
-            return bodies.error(bodies.UNREADABLE, refusal)
-        request = context.peek()
+            return inspection.error(inspection.UNREADABLE, refusal)
+        request = context.current_or_none()
         left = None if request is None else request.remaining
         timeout = self._timeout if left is None else min(left, self._timeout)
         try:
@@ -151,14 +153,14 @@ class HttpBridge:
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         return future.result()
 
-    def _failed(self, asked: bodies.Asked, failure: RemoteError) -> bytes | None:
+    def _failed(self, asked: inspection.Asked, failure: RemoteError) -> bytes | None:
         self._count("failed")
         if not asked.is_notification:
             log.warning("%s; %d calls are told so", failure.message, len(asked.ids))
-            return bodies.error(asked, failure)
+            return inspection.error(asked, failure)
         self._count("lost_notifications")
         log.error("%s; a notification is lost, unless the queue has dead letters", failure.message)
-        request = context.peek()
+        request = context.current_or_none()
         if request is not None:
             request.envelope.dead_letter()
         return None
@@ -185,20 +187,20 @@ class HttpBridge:
         if self._session is not None:
             await self._session.close()
 
-    async def _exchange(self, body: bytes, timeout: float, asked: bodies.Asked) -> bytes | None:
+    async def _exchange(self, body: bytes, timeout: float, asked: inspection.Asked) -> bytes | None:
         progress = SimpleNamespace(connected=False)
         try:
             status, answer = await self._post(body, timeout, progress)
         except asyncio.TimeoutError:
             raise self._failure(progress.connected, f"did not answer within {timeout:.3g} s") from None
         except (aiohttp.ClientError, OSError) as exc:
-            log.info("%s: %s", self._where, protocol.printable(repr(exc)))
+            log.info("%s: %s", self._where, printable(repr(exc)))
             raise self._failure(progress.connected, _what_happened(exc)) from exc
         if asked.is_notification:
             if status >= 300:
                 raise self._failure(True, f"answered with HTTP status {status}")
             return None
-        if bodies.is_answer(answer):
+        if inspection.is_answer(answer):
             return answer
         what = f"answered with HTTP status {status}" if status != 200 else "gave an answer that is no JSON-RPC"
         raise self._failure(True, what)
@@ -261,7 +263,7 @@ def _what_happened(exc: Exception) -> str:
 def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{protocol.printable(name)} is no name of an HTTP header")
+            raise ValueError(f"{printable(name)} is no name of an HTTP header")
         if not value.isascii() or not value.isprintable():
             raise ValueError(f"the value of HTTP header {name} is not printable ASCII")
     return headers

@@ -16,8 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from .. import bodies, protocol
-from ..client import DEFAULT_TIMEOUT, Client
+from ..client.client import DEFAULT_TIMEOUT, Client
 from ..errors import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -36,6 +35,9 @@ from ..errors import (
     TransportError,
     Unroutable,
 )
+from ..jsonrpc import inspection
+from ..wire.display import printable
+from ..wire.names import check_service
 
 try:
     import anyio
@@ -80,7 +82,7 @@ _STATUSES: tuple[tuple[type[TransportError], int, str], ...] = (
 class _Refused(Exception):
     """A request that ends in an HTTP status of failure, and in an error for each of its calls."""
 
-    def __init__(self, status: int, error: RemoteError, asked: bodies.Asked = bodies.UNREADABLE) -> None:
+    def __init__(self, status: int, error: RemoteError, asked: inspection.Asked = inspection.UNREADABLE) -> None:
         super().__init__(status)
         self.status = status
         self.error = error
@@ -122,7 +124,7 @@ class Gateway:
         timeout: float = DEFAULT_TIMEOUT,
         max_wait: float = MAX_WAIT,
         max_size: int = MAX_SIZE,
-        max_batch: int = bodies.MAX_BATCH,
+        max_batch: int = inspection.MAX_BATCH,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         if isinstance(allow, str):
@@ -130,7 +132,7 @@ class Gateway:
         if not timeout > 0 or not max_wait > 0:
             raise ValueError("timeout and max_wait are numbers of seconds above 0")
         self._client = client
-        self._allow = frozenset(map(protocol.check_service, allow))
+        self._allow = frozenset(map(check_service, allow))
         self._timeout = timeout
         self._max_wait = max_wait
         self._max_size = max_size
@@ -170,19 +172,19 @@ class Gateway:
         except _Refused as refused:
             if refused.status == 503:
                 headers["Retry-After"] = "1"
-            return self._respond(refused.status, bodies.error(refused.asked, refused.error), headers)
+            return self._respond(refused.status, inspection.error(refused.asked, refused.error), headers)
         return self._respond(204 if answer is None else 200, answer, headers)
 
     async def _not_served(self, request: Request, exc: Exception) -> Response:
         if isinstance(exc, HTTPException) and exc.status_code == 405:
             error = RemoteError(INVALID_REQUEST, "JSON-RPC is posted")
-            return self._respond(405, bodies.error(bodies.UNREADABLE, error), {"Allow": "POST"})
+            return self._respond(405, inspection.error(inspection.UNREADABLE, error), {"Allow": "POST"})
         error = RemoteError(INVALID_REQUEST, "nothing is served here; a service is at /SERVICE")
-        return self._respond(404, bodies.error(bodies.UNREADABLE, error), {})
+        return self._respond(404, inspection.error(inspection.UNREADABLE, error), {})
 
     async def _broken(self, request: Request, exc: Exception) -> Response:
         error = RemoteError(INTERNAL_ERROR, "Internal error")
-        return self._respond(500, bodies.error(bodies.UNREADABLE, error), {})
+        return self._respond(500, inspection.error(inspection.UNREADABLE, error), {})
 
     def _respond(self, status: int, body: bytes | None, headers: dict[str, str]) -> Response:
         self._counts[str(status)] += 1
@@ -212,7 +214,7 @@ class Gateway:
     async def _serve(self, request: Request, service: str, deadline: float) -> bytes | None:
         body = await self._read(request)
         try:
-            asked = bodies.read(body, max_batch=self._max_batch)
+            asked = inspection.read(body, max_batch=self._max_batch)
         except RemoteError as error:
             raise _Refused(400 if error.code == PARSE_ERROR else 413, error) from error
         try:
@@ -245,9 +247,9 @@ def _not_delivered(message: str) -> RemoteError:
     return RemoteError(NOT_DELIVERED, message, {"may_have_run": False})
 
 
-def _refused(service: str, asked: bodies.Asked, exc: TransportError) -> _Refused:
+def _refused(service: str, asked: inspection.Asked, exc: TransportError) -> _Refused:
     # What exactly is the operator's business: such messages name hosts, queues and how many servers there are.
-    log.info("a request for %r failed: %s", service, protocol.printable(str(exc)))
+    log.info("a request for %r failed: %s", service, printable(str(exc)))
     status, message = next((status, message) for error, status, message in _STATUSES if isinstance(exc, error))
     code = NO_ANSWER if exc.may_have_run else NOT_DELIVERED
     return _Refused(status, RemoteError(code, message, {"may_have_run": exc.may_have_run}), asked)

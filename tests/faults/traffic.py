@@ -71,7 +71,7 @@ class Traffic:
         failed_at: When each came.
         confirmed: The numbers of the notifications that the broker has confirmed.
         not_run: Those of which an error said that they cannot have run.
-        wrong: Answers to something else, and errors without a type of ours.
+        wrong: ReplyChecks to something else, and errors without a type of ours.
         late: Calls that ended after their deadline, and how much.
         hung: Callers that did not come to an end.
     """

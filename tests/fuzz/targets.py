@@ -15,17 +15,23 @@ from urllib.parse import unquote
 
 from amqp.serialization import loads as decode_fields
 
-from jsonrpc_amqp import messages, protocol
+from jsonrpc_amqp.amqp.base import Delivery
+from jsonrpc_amqp.amqp.codec import Decoder, FrameError
 from jsonrpc_amqp.dialects import Inbound, MalformedEnvelope
 from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
 from jsonrpc_amqp.dialects.recipe2011 import RecipeClient, RecipeServer
-from jsonrpc_amqp.dispatch import Dispatcher
 from jsonrpc_amqp.errors import EncodeError, InvalidName, MalformedReply, RemoteError
-from jsonrpc_amqp.identity import Answers, authorizer, refuse_sender
-from jsonrpc_amqp.jsontext import Malformed, dumps, loads
+from jsonrpc_amqp.jsonrpc import messages
+from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
+from jsonrpc_amqp.jsonrpc.text import Malformed, dumps, loads
 from jsonrpc_amqp.logs import _escaped
-from jsonrpc_amqp.transport.base import Delivery
-from jsonrpc_amqp.transport.codec import Decoder, FrameError
+from jsonrpc_amqp.wire.authorization import authorizer
+from jsonrpc_amqp.wire.display import printable, redact
+from jsonrpc_amqp.wire.names import check_service, client_word, qid_of
+from jsonrpc_amqp.wire.publish import Address
+from jsonrpc_amqp.wire.reply_checks import ReplyChecks
+from jsonrpc_amqp.wire.reply_route import reply_route
+from jsonrpc_amqp.wire.sender_checks import refuse_sender
 
 Target = Callable[[bytes], None]
 
@@ -177,12 +183,12 @@ def names(data: bytes) -> None:
     read = Reader(data)
     service, user = read.text(), read.maybe()
     try:
-        word = protocol.client_word(user, "0123456789ab")
-        address = protocol.Address("jsonrpc", protocol.check_service(service), word, user=user)
+        word = client_word(user, "0123456789ab")
+        address = Address("jsonrpc", check_service(service), word, user=user)
     except InvalidName:
         return
     assert not {".", "*", "#"} & set(word)
-    qid = protocol.qid_of(read.choice(read.text(), read.number(9), -read.number(9), 1.5, None, [], True))
+    qid = qid_of(read.choice(read.text(), read.number(9), -read.number(9), 1.5, None, [], True))
     assert 1 <= len(qid) <= 64
     assert not {".", "*", "#"} & set(qid)
     assert len(f"{address.answer_key}{qid}".encode()) <= 255
@@ -192,7 +198,7 @@ def routes(data: bytes) -> None:
     """An answer goes to a place that is allowed, or nowhere; who asks is known, or refused."""
     read = Reader(data)
     delivery = read.delivery()
-    route = protocol.reply_route(delivery, service="S", exchange="jsonrpc", request_queues=("q",))
+    route = reply_route(delivery, service="S", exchange="jsonrpc", request_queues=("q",))
     if route is not None:
         assert len(route.routing_key.encode("utf-8", "surrogateescape")) <= 255
         if route.exchange:
@@ -211,7 +217,7 @@ def routes(data: bytes) -> None:
             assert unquote(word[: -len("-0123456789ab")]) == delivery.user_id
     else:
         assert refusal.reason.isprintable()
-    flaw = Answers(read.choice("jsonrpc", ""), read.choice(None, frozenset(["srv"]))).flaw(delivery, read.text())
+    flaw = ReplyChecks(read.choice("jsonrpc", ""), read.choice(None, frozenset(["srv"]))).flaw(delivery, read.text())
     assert flaw is None or flaw.isprintable()
 
 
@@ -219,9 +225,9 @@ def urls(data: bytes) -> None:
     """No piece of a password is shown, whatever else is in a URL."""
     read = Reader(data)
     before, between, after = read.text(), read.text(), read.text()
-    shown = protocol.redact(f"amqp://{before}:SENTINEL{between}SENTINEL@{after}")
+    shown = redact(f"amqp://{before}:SENTINEL{between}SENTINEL@{after}")
     assert "SENTINEL" not in shown
-    assert protocol.printable(before).isprintable()
+    assert printable(before).isprintable()
     assert all(sign.isprintable() for sign in _escaped(before, keep=""))
 
 

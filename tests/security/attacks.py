@@ -20,7 +20,8 @@ from unittest import mock
 import pika
 from pika.exceptions import ChannelClosedByBroker
 
-from jsonrpc_amqp import Client, Server, protocol
+from jsonrpc_amqp import Client, Server
+from jsonrpc_amqp.wire.names import client_word
 
 from ..tools import wait_for
 from .node import EVE, EXCHANGE, OPEN, SERVER, SERVICE, Node
@@ -63,7 +64,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
     server = Server(node.url(SERVER, vhost), SERVICE, methods=methods, declare=vhost == OPEN, verify_user=checked)
     victim = node.client(user, vhost, reply=reply, server_user=SERVER if checked else None)
     if not checked:
-        victim._caller._answers = cast(Any, Trusting())
+        victim._requests._answers = cast(Any, Trusting())
     with server, victim:
         yield Scene(node, vhost, checked, server, victim, gate, notes)
 
@@ -97,35 +98,35 @@ class Scene:
     @property
     def client_word(self) -> str:
         """The word of the victim in routing keys."""
-        caller = self.victim._caller
-        return protocol.client_word(caller._user, caller._token)
+        caller = self.victim._requests
+        return client_word(caller._user, caller._token)
 
     @property
     def reply_queue(self) -> str:
         """The name of the victim's reply queue."""
-        session: Any = self.victim._caller._session
+        session: Any = self.victim._requests._session
         return str(session.reply_queue)
 
     @property
     def number(self) -> str:
         """The number of the call that the victim waits for, which is its id as well."""
-        [number] = self.victim._caller._pending._calls
+        [number] = self.victim._requests._pending._calls
         return number
 
     @property
     def answer_key(self) -> str:
         """Where the answer to that call comes."""
-        [call] = self.victim._caller._pending._calls.values()
+        [call] = self.victim._requests._pending._calls.values()
         return f"{SERVICE}.response.{self.client_word}.{call.qid}"
 
     def answer(self, result: str = FORGED) -> bytes:
         """Give an answer to that call."""
-        [call] = self.victim._caller._pending._calls.values()
+        [call] = self.victim._requests._pending._calls.values()
         return json.dumps({"jsonrpc": "2.0", "result": result, "id": int(call.qid)}).encode()
 
     def request(self, method: str, *params: str) -> bytes:
         """Give a request with the id of that call."""
-        [call] = self.victim._caller._pending._calls.values()
+        [call] = self.victim._requests._pending._calls.values()
         return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": int(call.qid)}).encode()
 
     @contextmanager
@@ -403,7 +404,7 @@ def call_another_service(scene: Scene) -> str:
 def name_of_direct(scene: Scene) -> str:
     """Learn the name that RabbitMQ gives the victim's direct reply-to, as the server does."""
     names: list[str] = []
-    serving = scene.server._serving
+    serving = scene.server._consumer
     route = serving._route
 
     def look(delivery: Any) -> Any:

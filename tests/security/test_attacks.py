@@ -65,7 +65,7 @@ def test_a_name_with_a_dot_is_no_pattern(node: Node) -> None:
     """What ``{username}`` would let through: ``a.b`` in an expression matches ``axb``."""
     with scene(node, TOPIC, checked=True, user=DOTTED) as here:
         other = node.client(DOTTED, TOPIC)
-        other._caller._user = "axb"
+        other._requests._user = "axb"
         with pytest.raises(AccessRefused, match="axb"):
             other.start()
         other.close()

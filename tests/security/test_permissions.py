@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, AccessRefused, Client, InvalidName, Server
-from jsonrpc_amqp.permissions import permissions
+from jsonrpc_amqp.operator.permissions import permissions
 
 from ..command import run, serving
 from ..http_tools import JSON, RawServer, bridge, gateway, ok, request

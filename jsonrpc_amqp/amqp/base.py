@@ -1,0 +1,408 @@
+"""
+The seam: what the JSON-RPC side asks of a transport, and what a transport tells it.
+
+It moves bytes and properties and knows no JSON. Two implementations: ``engine`` (RabbitMQ) and ``memory``.
+A ``Transport`` lives as long as its client or server and reconnects by itself; a ``Session`` is one
+live connection of it, with a generation number; what belongs to a dead session is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import TransportError
+
+JSON = "application/json"
+# https://www.rabbitmq.com/docs/direct-reply-to
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+# https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
+DELIVERY_COUNT = "x-delivery-count"
+
+
+@dataclass(slots=True)
+class Publish:
+    """
+    One AMQP publish, described but not performed.
+
+    ``content_encoding`` is left out on purpose: some clients hand over raw bytes when they see one.
+
+    Attributes:
+        expiration_ms: Whole milliseconds, 1 to 4294967295, after which the broker drops it; None: never.
+        timeout_ms: Sent as the header ``timeout-ms``; None: no such header.
+        headers: Further AMQP headers.
+        content_type: What the body is.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    mandatory: bool = True
+    persistent: bool = False
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration_ms: int | None = None
+    timeout_ms: int | None = None
+    message_id: str | None = None
+    user_id: str | None = None
+    headers: Mapping[str, Any] | None = None
+    content_type: str = JSON
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """
+    What many publishes have in common, so that it is encoded once.
+
+    Attributes:
+        key: What their routing keys begin with.
+        tells_timeout: Their time to live is sent as the header ``timeout-ms``, too.
+    """
+
+    exchange: str
+    key: str = ""
+    mandatory: bool = True
+    reply_to: str | None = None
+    user_id: str | None = None
+    tells_timeout: bool = False
+
+
+class TemplatedPublish(NamedTuple):
+    """
+    One publish from a template.
+
+    Attributes:
+        rest: What follows in its routing key.
+        ttl_ms: As ``Publish.expiration_ms``.
+    """
+
+    template: Template
+    rest: str
+    correlation_id: str
+    ttl_ms: int | None
+    body: bytes
+
+    def message(self) -> Publish:
+        """Describe it in full."""
+        template = self.template
+        return Publish(
+            template.exchange,
+            template.key + self.rest,
+            self.body,
+            mandatory=template.mandatory,
+            correlation_id=self.correlation_id,
+            reply_to=template.reply_to,
+            expiration_ms=self.ttl_ms,
+            timeout_ms=self.ttl_ms if template.tells_timeout else None,
+            user_id=template.user_id,
+        )
+
+
+class Delivery:
+    """
+    One message that a consumer was handed (``basic.deliver``).
+
+    ``body`` is None when the message was over the size cap and was thrown away as it arrived;
+    ``size`` is what its header announced. Text is decoded from UTF-8 with ``surrogateescape``.
+    """
+
+    __slots__ = (
+        "body",
+        "channel",
+        "correlation_id",
+        "exchange",
+        "headers_of",
+        "message_id",
+        "raw_headers",
+        "redelivered",
+        "reply_to",
+        "routing_key",
+        "size",
+        "tag",
+        "timeout_ms",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        channel: int,
+        tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        body: bytes | None,
+        *,
+        size: int = 0,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        timeout_ms: int | None = None,
+        message_id: str | None = None,
+        user_id: str | None = None,
+        raw_headers: bytes | None = None,
+        headers_of: Callable[[bytes], dict[str, Any]] | None = None,
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.body = body
+        self.size = size
+        self.correlation_id = correlation_id
+        self.reply_to = reply_to
+        self.timeout_ms = timeout_ms
+        self.message_id = message_id
+        self.user_id = user_id
+        self.raw_headers = raw_headers
+        self.headers_of = headers_of
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The headers table, decoded when asked for: most handlers never look."""
+        if self.raw_headers is None or self.headers_of is None:
+            return {}
+        return self.headers_of(self.raw_headers)
+
+    @property
+    def delivery_count(self) -> int:
+        """How often it came back to its queue before, where the queue counts that (a quorum queue); else 0."""
+        try:
+            count = self.headers.get(DELIVERY_COUNT, 0) if self.redelivered else 0
+        except Exception:  # a table of headers that cannot be read
+            return 0
+        return count if isinstance(count, int) else 0
+
+
+class Returned(NamedTuple):
+    """A mandatory message that no queue took (``basic.return``)."""
+
+    reply_code: int
+    reply_text: str
+    exchange: str
+    routing_key: str
+    correlation_id: str | None
+    message_id: str | None
+
+
+class QueueFacts(NamedTuple):
+    """What a passive declare tells about a queue."""
+
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What to set up on a fresh connection.
+
+    Attributes:
+        exchange: The topic exchange, durable; none is declared where it is "", the default one.
+        declare: Declare what is missing; False checks passively, for users without configure rights.
+        queue: A durable shared queue to declare, bind and consume with acknowledgements (a server's).
+        queue_type: Sent as ``x-queue-type``; None sends no argument, so the virtual host decides.
+        delivery_limit: Sent as ``x-delivery-limit`` along with a ``queue_type`` of "quorum", the only one to have it.
+        dead_letters: Declare an exchange and a queue of this name, and have ``queue`` leave there what it drops
+            because it was rejected or reached its delivery limit.
+        reply_queue: Consume answers: "exclusive" a queue with a name of the broker's making,
+            "direct" RabbitMQ's ``amq.rabbitmq.reply-to``, None no answers.
+        bindings: Binding keys, for ``queue`` or for the exclusive reply queue.
+        prefetch: Most unacknowledged deliveries at a time (``basic.qos``).
+        confirm: Put the channel that publishes calls in confirm mode too.
+    """
+
+    exchange: str
+    declare: bool = True
+    queue: str | None = None
+    queue_type: str | None = None
+    delivery_limit: int | None = None
+    dead_letters: str | None = None
+    reply_queue: str | None = None
+    bindings: tuple[str, ...] = ()
+    prefetch: int = 0
+    confirm: bool = False
+
+
+Outcome = Callable[[TransportError | None], None]
+"""Told once: None when the broker took the message (or did as asked), else what happened instead."""
+
+
+class Session(Protocol):
+    """
+    One live connection. Every verb may be called from any thread and returns at once.
+
+    Verbs on a session that is gone do nothing but count; callbacks run on the owner's thread.
+    """
+
+    generation: int
+
+    @property
+    def reply_queue(self) -> str:
+        """The name of the exclusive reply queue; empty where the plan asked for none."""
+        ...
+
+    def publish(self, message: Publish | TemplatedPublish, *, acks: Delivery | None = None) -> bool:
+        """
+        Queue a publish; one from a template costs a third. False: this session is gone and nothing was queued.
+
+        Args:
+            acks: A delivery to acknowledge as well, behind the message.
+        """
+        ...
+
+    def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
+        """Queue a publish whose fate ``outcome`` is told. False: nothing was queued, nothing will be told."""
+        ...
+
+    def ack(self, delivery: Delivery) -> None:
+        """Acknowledge; gathered with others that are due."""
+        ...
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Give it back to the queue for somebody else."""
+        ...
+
+    def reject(self, delivery: Delivery) -> None:
+        """Have the queue drop it, or leave it to its dead letters."""
+        ...
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the connection takes it now."""
+        ...
+
+    def flush_soon(self) -> bool:
+        """Leave the writing to the owner. False: it is not about to, so ``flush``."""
+        ...
+
+    def bind(self, routing_key: str, outcome: Outcome) -> None:
+        """Bind the reply queue with one more key."""
+        ...
+
+    def redeclare(self) -> None:
+        """
+        Declare and bind once more what the plan says, and what ``bind`` added.
+
+        AMQP tells nobody that an exchange or a binding was deleted. A session that finds it cannot mend it is lost.
+        """
+        ...
+
+    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
+        """Look at a queue (passive declare). None: it does not exist, or that could not be learned."""
+        ...
+
+    def cancel(self, outcome: Outcome) -> None:
+        """Stop consuming (``basic.cancel``); told when no delivery can follow."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """True while the broker does not take what is queued: an alarm (``connection.blocked``), or a full outbox."""
+        ...
+
+
+class Listener(Protocol):
+    """What a client or server hears. Called by the owner of the connection: it may only enqueue, never block."""
+
+    def plan(self) -> Plan:
+        """Asked before each attempt to connect."""
+        ...
+
+    def on_open(self, session: Session) -> None:
+        """Connected, and all of the plan is set up."""
+        ...
+
+    def on_failed(self, error: TransportError, retry_in: float | None) -> None:
+        """An attempt failed. None: there will be no other until ``start`` is called again."""
+        ...
+
+    def on_lost(self, session: Session, error: TransportError) -> None:
+        """The connection is gone; outcomes of its confirmed publishes have been told."""
+        ...
+
+    def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
+        """Messages arrived, in order; as many as one read brought."""
+        ...
+
+    def on_returned(self, session: Session, returned: Returned) -> None:
+        """A message of ``publish`` (not of ``publish_confirmed``) came back."""
+        ...
+
+    def awaits(self, message: Publish) -> bool:
+        """
+        Asked when one of several messages of ``publish`` was refused, and those behind it have to be sent again.
+
+        False: the broker is known to have handled this one, so it must not be sent a second time.
+        """
+        ...
+
+    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+        """The broker refused this message of ``publish``. Those behind it were sent again, none is lost."""
+        ...
+
+    def on_congested(self, session: Session, congested: bool) -> None:
+        """``session.congested`` changed."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """True when ``take_work`` has something to give, most likely."""
+        ...
+
+    def take_work(self) -> Callable[[], object] | None:
+        """
+        Give some work that the owner of the connection may do itself, as it is quick, most likely.
+
+        If it is not, another thread becomes the owner. It raises nothing.
+        """
+        ...
+
+    def hand_over(self, *, late: bool) -> None:
+        """Have other threads do that work: the owner cannot; or, ``late``, what it took last was not quick."""
+        ...
+
+    def on_tick(self, now: float) -> float | None:
+        """Do what is due; give the monotonic time of the next thing to do, or None."""
+        ...
+
+
+class Transport(Protocol):
+    """Connects, and keeps connected, one client or server."""
+
+    stats: Counter[str]
+    """``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that were gone."""
+
+    @property
+    def user(self) -> str | None:
+        """The AMQP user name, where it is known."""
+        ...
+
+    def needs(self, thread: int) -> bool:
+        """Tell whether nothing comes or goes while that thread waits: it calls the listener, or is amid a write."""
+        ...
+
+    def attend(self, is_over: Callable[[], bool], until: float) -> None:
+        """
+        Do the owner's work on this thread, which waits for something, where that saves waking it.
+
+        Only for a thread that nobody else shares the transport with at the moment. Returns when ``is_over`` gives True,
+        at the monotonic time ``until``, or for any other reason, at once too: wait on, then, as if it were not there.
+        """
+        ...
+
+    def recall(self) -> None:
+        """Have the owner work by itself, whatever ``attend`` does: there is something that nobody attends."""
+        ...
+
+    def start(self, listener: Listener) -> None:
+        """Begin to connect, unless connecting or connected. Returns at once."""
+        ...
+
+    def wake(self) -> None:
+        """Have ``on_tick`` called soon: something earlier than it last said is due."""
+        ...
+
+    def close(self, timeout: float) -> None:
+        """Write what is queued, close the connection and stop; gives up on an orderly end after ``timeout`` seconds."""
+        ...

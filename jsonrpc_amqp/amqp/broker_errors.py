@@ -1,0 +1,109 @@
+"""What a refusal means: errors of the broker, of OpenSSL and of sockets -> ours, which say what to do (pure)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..errors import AccessRefused, MessageTooLarge, NotConnected, TopologyMismatch, TransportError
+
+if TYPE_CHECKING:
+    from .base import Plan
+    from .link import BrokerURL
+
+# AMQP 0-9-1, section 1.2.
+_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
+# Section 1.3: the classes of methods that declare and bind.
+_EXCHANGE, _QUEUE = 40, 50
+# What OpenSSL says, and what to look at; the first that fits.
+_HINTS = (
+    ("WRONG_VERSION_NUMBER", "does this port speak TLS? amqp:// is without"),
+    ("certificate required", "the broker wants a certificate of this client: certfile and keyfile"),
+    ("alert handshake failure", "does the broker want a certificate of this client? certfile and keyfile"),
+    (
+        "alert (unknown ca|bad certificate|certificate (expired|revoked|unknown)|unsupported certificate)",
+        "the broker does not accept the certificate of this client",
+    ),
+    ("(Hostname|IP address) mismatch", "its certificate is for another host"),
+    ("certificate has expired", "its certificate has to be renewed"),
+    ("CERTIFICATE_VERIFY_FAILED", "name the authority of its certificate with ca_certs, or cacertfile in the URL"),
+    # In TLS 1.3 a broker looks at it when this side is through, and may be gone before it is heard why.
+    ("EOF occurred|reset|closed|Broken pipe", "does the broker want, and accept, a certificate of this client?"),
+)
+# What becomes of somebody who speaks AMQP to a port that wants TLS.
+_CLOSED = re.compile("Connection reset|closed connection|Broken pipe")
+# Refusals that end by themselves: limits that are reached, a virtual host or a queue's node that is not up yet.
+_PASSING = ("connection limit", "is down", "inaccessible")
+# How the broker says that what is declared exists otherwise.
+_INEQUIVALENT = re.compile(
+    r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '.*': "
+    r"received (?P<asked>.+) but current is (?P<current>.+)"
+)
+_OF_TYPE = re.compile(r"^the value '?(.*?)'? of type '\w+'$")
+
+
+def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> TransportError:
+    """Translate an error of connecting, of setting up (by the plan), or of a channel that the broker closed."""
+    code = getattr(exc, "reply_code", 0)  # what py-amqp's errors have
+    false_user = code == _PRECONDITION_FAILED and "user_id property" in str(exc)
+    if any(passing in str(exc) for passing in _PASSING):
+        return NotConnected(f"no connection to the broker at {url.where} now: {say(exc)}")
+    if false_user or code in (_ACCESS_REFUSED, _NOT_ALLOWED):
+        return AccessRefused(
+            f"the broker at {url.where} refused {_who(url)} on virtual host {url.vhost!r}: {say(exc)}. "
+            f"Check user, password, virtual host and permissions{_without_declaring(exc, plan)}"
+        )
+    if code == _PRECONDITION_FAILED and "message size" in str(exc):
+        return MessageTooLarge(f"the broker at {url.where} refused the message: {say(exc)}. It did not run")
+    if code in (_NOT_FOUND, _PRECONDITION_FAILED):
+        return TopologyMismatch(
+            f"the broker at {url.where} refused what was asked of an exchange or queue: {_topology(exc)}"
+        )
+    return NotConnected(f"no connection to the broker at {url.where}: {say(exc)}{_hint(exc, url)}")
+
+
+def _who(url: BrokerURL) -> str:
+    if url.options.get("auth_mechanism", "").upper() == "EXTERNAL":
+        return "the user of this client's certificate"
+    return f"user {url.user!r}"
+
+
+def _without_declaring(exc: Exception, plan: Plan | None) -> str:
+    """Say how to do without the operation that was refused, where that can be done."""
+    class_id = getattr(exc, "method_sig", (0, 0))[0]
+    # A client makes its own queue for answers in any case.
+    declared = (_EXCHANGE,) if plan is None or plan.queue is None else (_EXCHANGE, _QUEUE)
+    if plan is None or not plan.declare or class_id not in declared:
+        return ""
+    return "; or declare nothing, where somebody else has: declare=False (--no-declare)"
+
+
+def _hint(exc: Exception, url: BrokerURL) -> str:
+    text = str(exc)
+    if url.tls:
+        return next((f"; {hint}" for sign, hint in _HINTS if re.search(sign, text)), "")
+    if isinstance(exc, OSError) and _CLOSED.search(text):
+        return "; does this port want TLS? amqps:// is with"
+    return ""
+
+
+def _topology(exc: Exception) -> str:
+    """Say what differs, or is missing, and what to do."""
+    text = say(exc)
+    differs = _INEQUIVALENT.search(text)
+    if differs:
+        argument, kind, name = differs.group("argument", "kind", "name")
+        asked, current = (_OF_TYPE.sub(r"'\1'", differs[each]) for each in ("asked", "current"))
+        return (
+            f"{kind} '{name}' exists with {argument} {current}, and {argument} {asked} was asked for. Ask for what is "
+            "there, use declare=False, or delete it"
+        )
+    if "NOT_FOUND" in text:
+        return f"{text}. Start a server that declares it, or have it made by an administrator"
+    return f"{text}. Ask for what is there, or delete it"
+
+
+def say(exc: Exception) -> str:
+    """Give the text of an error as a part of a sentence."""
+    text = getattr(exc, "reply_text", None) or str(exc) or type(exc).__name__
+    return str(text).rstrip(".")

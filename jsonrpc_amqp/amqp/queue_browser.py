@@ -1,0 +1,152 @@
+"""
+Looking through a queue, message by message (``basic.get``): blocking, for people, far from any hot path.
+
+What is taken and not acknowledged goes back when the browser closes: to its place, in a classic queue. A quorum queue
+puts it behind what was not taken, mixes up more than some thirty, and counts it (``x-delivery-count``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from struct import pack
+from types import TracebackType
+from typing import Any
+
+from ..errors import TransportError
+from .base import Delivery
+from .broker_errors import describe
+from .codec import Frame
+from .link import connect_to_first
+
+# How long the queue may take for a step of taking messages back; somebody else may have taken them from it meanwhile.
+_PATIENCE = 1.0
+_METHOD, _BASIC = 1, 60
+_GET, _NACK = (_BASIC, 70), (_BASIC, 120)
+_DELIVER, _GET_OK, _GET_EMPTY = (pack(">HH", _BASIC, method) for method in (60, 71, 72))
+
+
+class QueueBrowser:
+    """
+    Takes the messages of one queue, over a connection of its own.
+
+    Args:
+        url: As for ``engine.Connection``; several are tried in turn.
+        queue: The queue's name.
+        max_body: Bodies over so many bytes are not kept.
+        timeout: Seconds that the broker has for each answer.
+        connect_timeout: Seconds for one attempt to connect.
+        connection_name: Shown by RabbitMQ's management.
+        tls: py-amqp's TLS options.
+
+    Attributes:
+        count: How many messages waited in the queue when it began.
+
+    Raises:
+        NotConnected, AccessRefused: There is no connection.
+        TopologyMismatch: There is no such queue.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        queue: str,
+        *,
+        max_body: int,
+        timeout: float,
+        connect_timeout: float,
+        connection_name: str,
+        tls: Mapping[str, Any] | None,
+    ) -> None:
+        self._queue = queue
+        self._timeout = timeout
+        self._held = 0
+
+        self._url, self._connection = connect_to_first(
+            url, timeout=connect_timeout, connection_name=connection_name, tls=tls
+        )
+        self._decoder = self._connection.decoder(max_body=max_body)
+        try:
+            with self._bounded():
+                self._channel = self._connection.open_channel(1)
+                self.count = self._waiting()
+        except BaseException:
+            self._connection.collect()
+            raise
+
+    def __enter__(self) -> QueueBrowser:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get(self) -> Delivery | None:
+        """
+        Take the next message; None when there is no other.
+
+        Raises:
+            AccessRefused: The user may not read the queue.
+        """
+        with self._bounded():
+            self._channel.send_method(_GET, "Bsb", (0, self._queue, False))
+            while True:
+                # Not by py-amqp, which does not survive a message with texts that are not UTF-8.
+                for event in self._decoder.feed(_as_deliver(self._connection.read_frame())):
+                    if isinstance(event, Delivery):
+                        self._held += 1
+                        return event
+                    if isinstance(event, Frame):
+                        if event.payload.startswith(_GET_EMPTY):
+                            return None
+                        self._connection.handle(event)
+
+    def ack(self, message: Delivery) -> None:
+        """Have the queue forget a message that was taken."""
+        with self._bounded():
+            self._channel.basic_ack(message.tag)
+            self._held -= 1
+
+    def close(self) -> None:
+        """Give back what was taken and not acknowledged."""
+        # Where that fails, the broker does so itself when it finds the connection gone.
+        with suppress(TransportError), self._bounded():
+            if self._held and self._channel.is_open:
+                self._give_back()
+            self._connection.close()
+        self._connection.collect()
+
+    def _give_back(self) -> None:
+        most, grew = self._waiting(), time.monotonic()
+        complete = most + self._held
+        # The end of a channel gives back as well, but to a quorum queue in any order, however few they are.
+        self._channel.send_method(_NACK, "Lbb", (0, True, True))  # all, and requeue
+        # Nothing confirms it, and the next look is to find them all.
+        while most < complete and time.monotonic() - grew < _PATIENCE:
+            count = self._waiting()
+            if count > most:
+                most, grew = count, time.monotonic()
+            else:
+                time.sleep(0.01)
+
+    def _waiting(self) -> int:
+        return int(self._channel.queue_declare(self._queue, passive=True).message_count)
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        self._connection.allow(self._timeout)
+        try:
+            yield
+        except Exception as exc:
+            raise describe(exc, self._url) from exc.with_traceback(None)
+
+
+def _as_deliver(frame: Frame) -> bytes:
+    """Give a frame as it stood on the wire; ``basic.get-ok`` as the ``basic.deliver`` that it nearly is."""
+    payload = frame.payload
+    if frame.type == _METHOD and payload.startswith(_GET_OK):
+        # An empty consumer tag in front, and no message count (a long) behind.
+        payload = _DELIVER + b"\0" + payload[4:-4]
+    return pack(">BHI", frame.type, frame.channel, len(payload)) + payload + b"\xce"

@@ -1,0 +1,266 @@
+"""
+Requests, notifications and batches -> bytes; bytes -> answers, checked (pure; the only import of jsonrpcclient).
+
+jsonrpcclient shapes what is sent. What comes back it believes too easily (a reply with both a result and an error is
+``Ok`` to it, junk a ``KeyError``), so each reply is checked here before it is given to it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jsonrpcclient
+from jsonrpcclient import Error, Ok
+
+from ..errors import MalformedReply, RemoteError, remote_error
+from .text import Malformed, dumps, loads
+
+__all__ = ["Error", "Ok"]
+
+Response = Ok | Error
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+_LONGEST_QUOTE = 80
+_PLAIN_PARAMS = frozenset((list, tuple, dict))
+
+
+class Kind(NamedTuple):
+    """
+    What a request body is.
+
+    Attributes:
+        is_notification: Nobody answers it.
+        id: The id of a single call; None for everything else.
+    """
+
+    is_notification: bool
+    id: Any
+
+
+# -- out ------------------------------------------------------------------------------------------------------
+
+
+def request_object(method: str, params: Params, id: Any) -> dict[str, Any]:
+    """
+    Make a request object.
+
+    Raises:
+        TypeError: The method is no string, or params are no list, tuple or dict.
+    """
+    # Always with an id: jsonrpcclient's generators are shared by all threads, and start anew in every process.
+    made: dict[str, Any] = jsonrpcclient.request(_checked(method), _plain(params), id=id)
+    return made
+
+
+def notification_object(method: str, params: Params) -> dict[str, Any]:
+    """Make a notification object; raises as ``request_object`` does."""
+    made: dict[str, Any] = jsonrpcclient.notification(_checked(method), _plain(params))
+    return made
+
+
+def request(method: str, params: Params, id: Any) -> bytes:
+    """
+    Write a request.
+
+    Raises:
+        TypeError: See ``request_object``.
+        EncodeError: A value has no form in JSON.
+    """
+    if type(method) is str and method and type(params) in _PLAIN_PARAMS and params:
+        # To the same bytes, in half the time.
+        return dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": id})
+    return dumps(request_object(method, params, id))
+
+
+def notification(method: str, params: Params) -> bytes:
+    """Write a notification; raises as ``request`` does."""
+    return dumps(notification_object(method, params))
+
+
+def encode(requests: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
+    """
+    Write what jsonrpcclient made: one object, or a list of them.
+
+    Raises:
+        EncodeError: A value has no form in JSON.
+    """
+    return dumps(requests)
+
+
+def classify(body: bytes) -> Kind:
+    """Tell whether a body awaits an answer. Whatever is no valid notification does: an error, in the end."""
+    try:
+        value = loads(body)
+    except Malformed:
+        return Kind(False, None)
+    if isinstance(value, list):
+        return Kind(bool(value) and all(map(is_notification, value)), None)
+    if is_notification(value):
+        return Kind(True, None)
+    return Kind(False, value.get("id") if isinstance(value, dict) else None)
+
+
+def is_notification(value: Any) -> bool:
+    """Tell whether a member of a batch, or a single value, is a valid notification."""
+    return (
+        isinstance(value, dict)
+        and "id" not in value
+        and value.get("jsonrpc") == "2.0"
+        and isinstance(value.get("method"), str)
+        and isinstance(value.get("params", []), (list, dict))
+    )
+
+
+def _checked(method: str) -> str:
+    if not isinstance(method, str) or not method:
+        raise TypeError(f"a method's name is a non-empty string, not {method!r}")
+    return method
+
+
+def _plain(params: Params) -> Any:
+    # A str is a Sequence as well, and never meant.
+    if params is None or isinstance(params, (list, tuple, dict)):
+        return params
+    if isinstance(params, Mapping):
+        return dict(params)
+    raise TypeError(f"params are a list or tuple (by position), a dict (by name) or None, not {type(params).__name__}")
+
+
+# -- in -------------------------------------------------------------------------------------------------------
+
+
+def parse_response(body: bytes, expected_id: Any) -> Response:
+    """
+    Read the answer to one call.
+
+    Args:
+        body: What came.
+        expected_id: The id that was sent; the response is given with it.
+
+    Raises:
+        MalformedReply: It is no JSON-RPC 2.0 response to that id.
+    """
+    value = _read(body)
+    return _checked_response(value, expected_id, _names_id(value, expected_id))
+
+
+def result_of(body: bytes, expected_id: Any) -> Any:
+    """
+    Read the answer to one call and give its result.
+
+    Raises:
+        RemoteError: The answer is an error.
+        MalformedReply: See ``parse_response``.
+    """
+    value = _read(body)
+    if type(value) is dict and len(value) == 3 and value.get("jsonrpc") == "2.0" and "result" in value:
+        id = value.get("id")
+        if type(id) is type(expected_id) and id == expected_id:
+            return value["result"]  # nearly all; there is nothing to tell of the others but what is wrong
+    response = _checked_response(value, expected_id, _names_id(value, expected_id))
+    if isinstance(response, Ok):
+        return response.result
+    raise to_exception(response)
+
+
+def to_exception(error: Error) -> RemoteError:
+    """Give the exception that stands for an error response."""
+    return remote_error(error.code, error.message, error.data)
+
+
+def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedReply]:
+    """
+    Read the answer to a batch.
+
+    Args:
+        body: What came.
+        ids: The ids of the calls in the batch, in order.
+
+    Returns:
+        For each id its response, matched by id; a ``MalformedReply`` where there is none, or it is none. A single
+        error, as servers give for a batch that they refuse as a whole, stands for every id.
+
+    Raises:
+        MalformedReply: The answer is neither an array nor a single error.
+    """
+    value = _read(body)
+    if isinstance(value, dict):
+        refusal = _checked_response(value, None, True)
+        if isinstance(refusal, Ok):
+            raise MalformedReply("a batch was answered with a single result")
+        return [Error(refusal.code, refusal.message, refusal.data, id) for id in ids]
+    if not isinstance(value, list):
+        raise MalformedReply(f"a batch was answered with {_quote(value)}, not an array")
+    by_id: defaultdict[Any, deque[Any]] = defaultdict(deque)
+    for member in value:
+        if isinstance(member, dict):
+            by_id[_identity(member.get("id"))].append(member)
+    matched = [(id, by_id[_identity(id)].popleft() if by_id[_identity(id)] else None) for id in ids]
+    others = len(value) - sum(member is not None for _id, member in matched)
+    return [_member(member, id, others) for id, member in matched]
+
+
+def _member(member: Any, id: Any, others: int) -> Response | MalformedReply:
+    if member is None:
+        return MalformedReply(
+            f"the answer to the batch has no member for id {_quote(id)}, and {others} for ids that were not asked for"
+        )
+    try:
+        return _checked_response(member, id, True)
+    except MalformedReply as malformed:
+        return malformed
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return loads(body)
+    except Malformed as exc:
+        raise MalformedReply(f"the answer is not JSON: {exc}") from exc
+
+
+def _names_id(value: Any, expected: Any) -> bool:
+    return isinstance(value, dict) and "id" in value and _identity(value["id"]) == _identity(expected)
+
+
+def _identity(id: Any) -> Any:
+    """Give a key that is equal for ids that are the same in JSON: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(id, (bool, list, dict)):
+        return (type(id).__name__, repr(id))
+    return id
+
+
+def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
+    if not isinstance(value, dict):
+        raise MalformedReply(f"the answer is {_quote(value)}, not an object")
+    if value.get("jsonrpc") != "2.0":
+        raise MalformedReply(f'the answer has jsonrpc {_quote(value.get("jsonrpc"))}, not "2.0"')
+    if ("result" in value) == ("error" in value):
+        raise MalformedReply("the answer must have exactly one of result and error")
+    if "id" not in value:
+        raise MalformedReply("the answer has no id")
+    is_error = "error" in value
+    # A server that could not read the request's id answers with null (section 5).
+    if not id_agrees and not (is_error and value["id"] is None):
+        raise MalformedReply(f"the answer has the id {_quote(value['id'])}, which was not asked for")
+    if is_error:
+        _check_error(value["error"])
+    # The id that was sent: it may come back as 1.0 for 1, or as null.
+    value["id"] = id
+    parsed: Response = jsonrpcclient.parse(value)  # type: ignore[assignment]
+    return parsed
+
+
+def _check_error(error: Any) -> None:
+    if not isinstance(error, dict):
+        raise MalformedReply(f"the answer's error is {_quote(error)}, not an object")
+    if type(error.get("code")) is not int:
+        raise MalformedReply(f"the answer's error has the code {_quote(error.get('code'))}, not an integer")
+    if not isinstance(error.get("message"), str):
+        raise MalformedReply(f"the answer's error has the message {_quote(error.get('message'))}, not a string")
+
+
+def _quote(value: Any) -> str:
+    text = ascii(value) if not isinstance(value, (list, dict)) else f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."

@@ -1,0 +1,5 @@
+"""
+What drives a connection: threads and event loops.
+
+May import: ``errors``.
+"""

@@ -1,0 +1,379 @@
+"""
+The server: register methods, run them on threads, answer, acknowledge, drain.
+
+    server = Server("amqp://", service="example")
+
+    @server.method("time.now")
+    def now() -> str:
+        return time.ctime()
+
+    server.serve_forever()
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from re import Pattern
+from types import FrameType, TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+from ..amqp.base import Plan, Transport
+from ..amqp.transports import connect_transport
+from ..dialects import ServerDialect
+from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
+from ..dialects.recipe2011 import RecipeServer
+from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
+from ..wire.authorization import Authorize, authorizer, check_user
+from ..wire.display import redact
+from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
+from ..wire.reply_route import reply_to_filter
+from ..wire.sender_checks import refuse_sender
+from .consumer import Consumer
+
+log = logging.getLogger("jsonrpc_amqp.server")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CONCURRENCY = 8
+# Enough to keep the handlers busy over the broker's round trip, few enough that a slow process does not sit on
+# work that another could do; at least twice the handlers.
+PREFETCH = 64
+# What RabbitMQ 4 takes where a quorum queue says nothing. Half of the requests that came back with the one that ends
+# each server get through each time: after so many, all of them.
+DELIVERY_LIMIT = 20
+MAX_SIZE = 16 << 20
+GRACE = 30.0
+
+
+class Server:
+    """
+    Serves the methods of one service to whoever calls it; any number of servers share its queue.
+
+    A request is acknowledged after its answer is written, so it survives the death of this process, and a method may
+    run a second time: ``current_request().redelivered`` then is true. ``redelivery`` and ``ack`` change that. Requests
+    that came back begin one at a time, since one of them may be what ended its server.
+
+    Args:
+        url: As for ``Client``.
+        service: The service's name: words of ``[A-Za-z0-9_-]`` joined by dots.
+        methods: Methods by name, jsonrpcserver's global ones included (``jsonrpc_amqp.global_methods``).
+        dispatcher: Stands in for our own: any ``Callable[[bytes], bytes | None]``.
+        dialect: Serve clients of another lineage as well, on the same queue: "recipe2011" or "rabbitmq-java" (see
+            docs/interop.md).
+        recipe_method: The method that all requests of the dialect "recipe2011" are for.
+        exchange: The topic exchange.
+        queue: The request queue; ``<service>_req`` where not given.
+        queue_type: Sent as ``x-queue-type`` ("classic", "quorum"); None leaves it to the virtual host.
+        delivery_limit: How often a request may come back to a quorum queue, the only kind that counts. One that
+            reached it is not run: its caller is told (-32002), and it becomes a dead letter.
+        dead_letters: Declare exchange and queue ``<service>_dead``, which keep the requests that reached the limit, and
+            redelivered notifications that were refused; not what expired. ``DeadLetters`` reads them.
+        redelivery: "run": a method may run a second time. "refuse": a request that a server may have had before, even
+            if it had not begun, is not run; its caller is told (-32001). ``method`` can say otherwise for one method.
+        ack: "late": a request survives the death of the process that runs it. "early": it is acknowledged before the
+            method runs, and lost with the process. ``method`` can say otherwise for one method.
+        declare: Declare exchange, queue and binding; False only checks that exchange and queue are there.
+        concurrency: Handlers that run at a time.
+        prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``.
+        expose_errors: Tell callers the text of uncaught exceptions. It may hold secrets.
+        verify_user: Serve only requests whose sender the broker vouches for: they have a ``user_id``, and came over the
+            exchange with a key that names that user, or with a bare ``S.request``. Others are dropped, or answered with
+            -32003 where that answer cannot reach somebody else.
+        authorize: Who may call what: a callable that is given the ``Request`` (``method``, ``user_id``, ...) and says
+            True, or a mapping of method names to users: ``{"admin.*": ["alice"], "*": "*"}``. The first pattern that
+            fits decides; what fits none is refused; "*" is any user that the broker vouches for. What is refused is
+            answered with -32003.
+        user: The AMQP user, where the URL does not tell (certificates), or the broker knows it by another name. It is
+            sent with answers, for clients with ``server_user``.
+        reply_to_allowed: Narrows which queues a ``reply_to`` may name: a regular expression for the whole name, or a
+            callable.
+        max_size, max_batch, max_depth: Caps on a message in bytes (both ways), on members of a batch, on nesting.
+        tls, heartbeat, connect_timeout, connection_name, transport: As for ``Client``.
+
+    Raises:
+        InvalidName: The service's name breaks a rule.
+        ValueError: The URL is malformed, or a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        url: str = "amqp://",
+        service: str = "",
+        *,
+        methods: Mapping[str, Callable[..., Any]] | None = None,
+        dispatcher: Callable[[bytes], bytes | None] | None = None,
+        dialect: Literal["recipe2011", "rabbitmq-java"] | None = None,
+        recipe_method: str | None = None,
+        exchange: str = DEFAULT_EXCHANGE,
+        queue: str | None = None,
+        queue_type: Literal["classic", "quorum"] | None = None,
+        delivery_limit: int = DELIVERY_LIMIT,
+        dead_letters: bool = False,
+        redelivery: Redelivery = "run",
+        ack: Ack = "late",
+        declare: bool = True,
+        concurrency: int = CONCURRENCY,
+        prefetch: int | None = None,
+        expose_errors: bool = False,
+        verify_user: bool = False,
+        authorize: Authorize | None = None,
+        user: str | None = None,
+        reply_to_allowed: str | Pattern[str] | Callable[[str], bool] | None = None,
+        max_size: int = MAX_SIZE,
+        max_batch: int = 1000,
+        max_depth: int = 100,
+        tls: Mapping[str, Any] | None = None,
+        heartbeat: float = 10.0,
+        connect_timeout: float = 5.0,
+        connection_name: str | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self.service = check_service(service)
+        if prefetch is None:
+            prefetch = max(PREFETCH, 2 * concurrency)
+        _check_numbers(concurrency, delivery_limit, prefetch)
+        check_user(user)
+        if dispatcher is not None:
+            _check_for_foreign(methods, redelivery, ack, dialect, authorize)
+        if verify_user and dialect is not None:
+            raise ValueError(f"programs that speak {dialect!r} send no user_id: with verify_user none would be served")
+        own = Dispatcher(
+            methods,
+            expose_errors=expose_errors,
+            max_size=max_size,
+            max_batch=max_batch,
+            max_depth=max_depth,
+            redelivery=redelivery,
+            ack=ack,
+            authorize=authorizer(authorize),
+        )
+        self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
+        self._dialect = _dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
+        plan = Plan(
+            exchange=exchange,
+            declare=declare,
+            queue=queue or request_queue(service),
+            queue_type=queue_type,
+            delivery_limit=delivery_limit,
+            dead_letters=dead_letter_queue(service) if dead_letters else None,
+            bindings=(request_binding(service),),
+            prefetch=prefetch,
+        )
+        transport = transport or connect_transport(
+            url,
+            connection_name=connection_name or f"jsonrpc-amqp server {service} {os.getpid()}",
+            heartbeat=heartbeat,
+            connect_timeout=connect_timeout,
+            max_body=max_size,
+            tls=tls,
+        )
+        self._where = redact(url)
+        self._consumer = Consumer(
+            transport,
+            self._dispatcher,
+            own.refuse_at_limit,
+            plan,
+            service=service,
+            concurrency=concurrency,
+            max_size=max_size,
+            allowed=reply_to_filter(reply_to_allowed),
+            dialect=self._dialect,
+            user=user or transport.user,
+            verify=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
+            refuse_sender=own.refuse_sender,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Server of {self.service!r} at {self._where}>"
+
+    # -- registering ------------------------------------------------------------------------------------
+
+    @overload
+    def method(self, function: F, /) -> F: ...
+    @overload
+    def method(
+        self, name: str | None = None, *, redelivery: Redelivery | None = None, ack: Ack | None = None
+    ) -> Callable[[F], F]: ...
+    def method(
+        self,
+        name: str | Callable[..., Any] | None = None,
+        *,
+        redelivery: Redelivery | None = None,
+        ack: Ack | None = None,
+    ) -> Any:
+        """
+        Register a method: ``@server.method``, ``@server.method("time.now")``, ``@server.method(redelivery="refuse")``.
+
+        It returns a plain value, or jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its
+        ``JsonRpcError``.
+
+        Args:
+            name: The method's name; the function's own where it is None.
+            redelivery, ack: As for the server, for this method.
+
+        Raises:
+            TypeError: An ``async def``, not supported yet; or this server has a foreign dispatcher.
+            ValueError: The name is taken, or begins with ``rpc.``, which the specification reserves.
+        """
+        if not isinstance(self._dispatcher, Dispatcher):
+            raise TypeError("this server was given a dispatcher of its own: register the method there")
+        if callable(name):
+            return self._dispatcher.method(name)
+        return self._dispatcher.method(name, redelivery=redelivery, ack=ack)
+
+    # -- running ----------------------------------------------------------------------------------------
+
+    def start(self, timeout: float | None = 30.0) -> Server:
+        """
+        Begin to serve on threads of this process; returns once requests are consumed.
+
+        Args:
+            timeout: Seconds to wait for that; None for ever.
+
+        Raises:
+            NotConnected: Not within ``timeout``. Attempts go on until ``stop``.
+            AccessRefused, TopologyMismatch: The broker said no; attempts end.
+        """
+        self._warn()
+        if not self._consumer.begin():
+            raise RuntimeError("a server that was stopped is not started again; make a new one")
+        self._consumer.wait_for_start(timeout)
+        return self
+
+    def serve_forever(self, *, grace: float = GRACE) -> None:
+        """
+        Serve until SIGTERM or SIGINT (or ``stop`` by another thread), then drain and return.
+
+        A missing broker is waited for. A second signal ends the process at once.
+
+        Args:
+            grace: Seconds that running handlers get to finish.
+
+        Raises:
+            AccessRefused, TopologyMismatch: The broker said no, now or when the connection was made again.
+        """
+        self._warn()
+        serving = self._consumer
+        with _Signals(serving.begin_drain):
+            if not serving.begin():
+                return  # stopped before it began
+            try:
+                serving.wait_for_start(None)
+                serving.wait_for_drain()
+            finally:
+                serving.stop(grace)
+
+    @property
+    def dialect_problem(self) -> str | None:
+        """Why no request of the ``dialect`` could be served with the methods there are now; None: they can."""
+        return None if self._dialect is None else self._dialect.problem()
+
+    def _warn(self) -> None:
+        if (problem := self.dialect_problem) is not None:
+            log.warning("%s", problem)
+
+    def stop(self, grace: float = GRACE) -> bool:
+        """
+        Stop consuming, give back what has not begun, let running handlers finish, answer, acknowledge and close.
+
+        Args:
+            grace: Seconds to wait for running handlers; their requests go back to the queue after that.
+
+        Returns:
+            True when nothing was left running.
+
+        Raises:
+            RuntimeError: Called by a handler, which it would wait for.
+        """
+        return self._consumer.stop(grace)
+
+    def __enter__(self) -> Server:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop(grace=0)  # the block does not run, so nobody else would
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stats(self) -> dict[str, int]:
+        """
+        Give the counters since the start.
+
+        ``received``, ``answered`` (answers written), ``failed`` (of them or of notifications: errors), ``expired``
+        (skipped, nobody waited any more), ``redelivered``, ``malformed`` (dropped: neither JSON-RPC nor a request of
+        the dialect), ``refused`` (requests whose sender is not who they seem to be, and calls and notifications that
+        were not authorised), ``dead_lettered`` (rejected, for the dead letters if the queue has them),
+        ``dropped_replies`` (nobody could be answered), ``abandoned`` (the connection they came by was lost before they
+        began; the broker delivers them again),
+        ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made, ``failed_attempts`` to connect.
+        """
+        return self._consumer.counts()
+
+
+def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None:
+    if concurrency < 1:
+        raise ValueError("concurrency is at least 1")
+    if delivery_limit < 1:
+        raise ValueError("delivery_limit is at least 1")
+    if prefetch < 1:
+        raise ValueError("prefetch is at least 1: without a bound one process takes the whole queue")
+
+
+def _check_for_foreign(methods: object, redelivery: Redelivery, ack: Ack, dialect: object, authorize: object) -> None:
+    """Refuse what a foreign dispatcher could not be told."""
+    if methods is not None:
+        raise ValueError("give methods or a dispatcher, not both: a dispatcher has its own methods")
+    if (redelivery, ack) != ("run", "late"):
+        raise ValueError("redelivery and ack are for our own dispatcher, which knows methods; this one is given")
+    if authorize is not None:
+        raise ValueError("authorize is for our own dispatcher, which knows methods; this one is given")
+    if dialect is not None:
+        raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
+
+
+def _dialect(
+    name: str | None, methods: Dispatcher, *, service: str, exchange: str, recipe_method: str | None
+) -> ServerDialect | None:
+    if (name == "recipe2011") != (recipe_method is not None):
+        raise ValueError('recipe_method and dialect="recipe2011" need each other: its requests name no method')
+    if name is None:
+        return None
+    if name == "recipe2011":
+        return RecipeServer(service, exchange, recipe_method or "", methods.signature_of)
+    if name == "rabbitmq-java":
+        java = JavaServer(service, lambda: {each: methods.signature_of(each) for each in methods.names})
+        if methods.signature_of(DESCRIBE) is None:
+            methods.register(java.describe, DESCRIBE)
+        return java
+    raise ValueError(f"dialect is 'recipe2011', 'rabbitmq-java' or None, not {name!r}")
+
+
+class _Signals:
+    """SIGTERM and SIGINT ask for an end, once; the second ends the process. Only the main thread may set them."""
+
+    def __init__(self, first: Callable[[], None]) -> None:
+        self._first = first
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._received) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, *_exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, _frame: FrameType | None) -> None:
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+        # In a thread: the one that the signal interrupted may hold the lock that this needs.
+        threading.Thread(target=self._first, name="drain", daemon=True).start()

@@ -1,0 +1,109 @@
+"""Who may call which method (pure)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from inspect import iscoroutinefunction
+from re import Pattern
+
+from ..context import Request
+from .display import printable
+
+log = logging.getLogger("jsonrpc_amqp.server")
+
+Users = str | Collection[str]
+
+"""One name, or several."""
+
+Authorize = Callable[[Request], bool] | Mapping[str, Users]
+
+"""Says which user may call which method; see ``authorizer``."""
+
+ANY_USER = "*"
+
+
+def authorizer(rule: Authorize | None) -> Callable[[Request], bool] | None:
+    """
+    Make one callable of what ``authorize=`` takes; None: everybody may call everything.
+
+    Args:
+        rule: A callable that is given the ``Request`` and returns True if it may run. Or users by patterns of method
+            names, in which ``*`` stands for any characters: the first pattern that fits decides, and what fits none may
+            not be called. The user ``"*"`` is anybody whose name is known.
+
+    Raises:
+        TypeError, ValueError: It is something else, or a pattern has no users.
+    """
+    if rule is None:
+        return None
+    if isinstance(rule, Mapping):
+        return _Rules([(_pattern(pattern), users_of(users)) for pattern, users in rule.items()])
+    if not callable(rule):
+        raise TypeError(f"authorize is a callable or a mapping of patterns to users, not a {type(rule).__name__}")
+    # An object may have an ``async def __call__``.
+    if any(map(iscoroutinefunction, (rule, type(rule).__call__))):
+        raise TypeError("authorize is async def, which is not supported: what it gives is not True, and lets nobody in")
+    return _closed(rule)
+
+
+def users_of(users: Users) -> frozenset[str]:
+    """
+    Give the names in ``users``, which may be one name.
+
+    Raises:
+        TypeError, ValueError: There is no name in it, or something else.
+    """
+    if not isinstance(users, Iterable):
+        raise TypeError(f"users are one name or several, not {users!r}")
+    names = [users] if isinstance(users, str) else list(users)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"users are names, not {users!r}")
+    if not names or "" in names:
+        raise ValueError("users are one name or several; to let nobody in, leave the pattern out")
+    return frozenset(names)
+
+
+def check_user(user: str | None) -> None:
+    """
+    Check what ``user=`` takes.
+
+    Raises:
+        ValueError: The name is empty.
+    """
+    if user == "":
+        raise ValueError("user is the name of an AMQP user, which is not empty; None is that of the URL")
+
+
+class _Rules:
+    def __init__(self, rules: list[tuple[Pattern[str], frozenset[str]]]) -> None:
+        self._rules = rules
+
+    def __call__(self, request: Request) -> bool:
+        user, method = request.user_id, request.method
+        if not user or method is None:
+            return False
+        users = next((users for pattern, users in self._rules if pattern.fullmatch(method)), None)
+        return users is not None and (user in users or ANY_USER in users)
+
+
+def _pattern(pattern: str) -> Pattern[str]:
+    if not isinstance(pattern, str):
+        raise TypeError(f"the name of a method, or a pattern of names, is a string, not {pattern!r}")
+    # Other signs than "*" stand for themselves: fnmatch would read "[" as well.
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+
+
+def _closed(rule: Callable[[Request], bool]) -> Callable[[Request], bool]:
+    """Have a rule that fails let nobody in."""
+
+    def decide(request: Request) -> bool:
+        try:
+            return rule(request) is True
+        # BaseException: a sys.exit() in there must not take the server's thread along.
+        except BaseException:
+            log.exception("authorize raised on a call of %s; it is refused", printable(request.method or ""))
+            return False
+
+    return decide

@@ -1,0 +1,222 @@
+"""The messages that carry calls, notifications and replies: properties, deadlines (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+from ..amqp.base import Delivery, Publish, Template, TemplatedPublish
+from ..errors import CallTimeout, InvalidName
+from .names import MAX_KEY_BYTES, MAX_QID_BYTES, check_service, fits_in_key
+from .reply_route import Route
+
+MAX_EXPIRATION_MS = 4294967295
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    Whom to call, and where the answer is awaited.
+
+    Attributes:
+        client: See ``client_word``.
+        reply_to: None for an answer over the exchange; else sent as ``reply_to``.
+        user: Sent as ``user_id``, which the broker verifies; None sends none.
+        answer_key: What the routing keys of answers over the exchange begin with; a qid follows.
+        template: Of its calls; what follows in their routing keys is given by ``rest_of_key``.
+
+    Raises:
+        InvalidName: The service's name is illegal, or keys would not fit into 255 bytes.
+    """
+
+    exchange: str
+    service: str
+    client: str
+    reply_to: str | None = None
+    user: str | None = None
+    notification_key: str = field(init=False)
+    answer_key: str = field(init=False)
+    template: Template = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_service(self.service)
+        object.__setattr__(self, "notification_key", f"{self.service}.request.{self.client}")
+        object.__setattr__(self, "answer_key", f"{self.service}.response.{self.client}.")
+        object.__setattr__(self, "template", _template_of_calls(self, f"{self.notification_key}."))
+        longest = len(self.service) + len(".response.") + len(self.client) + 1 + MAX_QID_BYTES
+        if longest > MAX_KEY_BYTES:
+            raise InvalidName(
+                f"service {self.service!r} and client {self.client!r} make routing keys of up to {longest} bytes; AMQP "
+                f"allows {MAX_KEY_BYTES}"
+            )
+
+    @staticmethod
+    def rest_of_key(qid: str) -> str:
+        """Give what follows on the template's in the routing key of a call."""
+        return qid
+
+
+@dataclass(frozen=True, slots=True)
+class QueueAddress:
+    """
+    A queue that is called by its name, through the default exchange, as any AMQP RPC client does.
+
+    Attributes:
+        queue: Its name, and the routing key of each request.
+        client, reply_to, user, template: As for ``Address``.
+
+    Raises:
+        InvalidName: It has no name, or one over 255 bytes.
+    """
+
+    queue: str
+    client: str
+    reply_to: str | None
+    user: str | None = None
+    template: Template = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "template", _template_of_calls(self, self.queue))
+        if not isinstance(self.queue, str) or not self.queue or not fits_in_key(self.queue):
+            raise InvalidName(f"a queue's name is a string of 1 to {MAX_KEY_BYTES} bytes, not {self.queue!r:.80}")
+
+    @property
+    def service(self) -> str:
+        """What errors call it."""
+        return self.queue
+
+    @property
+    def exchange(self) -> str:
+        """The default exchange, which knows each queue by its name."""
+        return ""
+
+    @property
+    def notification_key(self) -> str:
+        """The routing key of a notification."""
+        return self.queue
+
+    @staticmethod
+    def rest_of_key(_qid: str) -> str:
+        """Give what follows in the routing key of a call: nothing."""
+        return ""
+
+
+def _template_of_calls(address: Address | QueueAddress, key: str) -> Template:
+    return Template(address.exchange, key, reply_to=address.reply_to, user_id=address.user, tells_timeout=True)
+
+
+def milliseconds(seconds: float) -> int:
+    """Give a time to live as AMQP counts it; at least 1, as 0 would mean "drop at once", and no more than it takes."""
+    # Bounded before it is rounded: infinity has no integer.
+    return ceil(min(max(seconds * 1000, 1), MAX_EXPIRATION_MS))
+
+
+def deadline_of(delivery: Delivery, received: float) -> float | None:
+    """
+    Give when the caller of a request gives up, in monotonic seconds; None where it did not say.
+
+    Args:
+        delivery: The request.
+        received: When it arrived here, in monotonic seconds. The clocks of two hosts are never compared.
+    """
+    return None if delivery.timeout_ms is None else received + delivery.timeout_ms / 1000
+
+
+def call_message(
+    address: Address | QueueAddress,
+    body: bytes,
+    *,
+    number: str,
+    qid: str,
+    deadline: float | None,
+    now: float,
+    persistent: bool = False,
+    headers: Mapping[str, Any] | None = None,
+) -> Publish:
+    """
+    Describe the publish that carries one call, or a batch with a call in it.
+
+    Args:
+        address: Whom to call and where the answer is awaited.
+        body: One JSON-RPC 2.0 object or batch, UTF-8.
+        number: Numbers the calls of this client; answers are paired by it (``correlation_id``).
+        qid: See ``qid_of``.
+        deadline: When the caller gives up, in monotonic seconds; None: never.
+        now: The current time, in monotonic seconds.
+        persistent: Have the broker keep it on disk.
+        headers: Further AMQP headers.
+
+    Raises:
+        CallTimeout: The deadline has passed; ``may_have_run`` is false.
+    """
+    ttl = call_ttl_ms(address, deadline, now)
+    message = TemplatedPublish(address.template, address.rest_of_key(qid), number, ttl, body).message()
+    message.persistent, message.headers = persistent, headers
+    return message
+
+
+def call_ttl_ms(address: Address | QueueAddress, deadline: float | None, now: float) -> int | None:
+    """Give how long a call may wait in the queue, in whole milliseconds; for arguments and errors see ``call``."""
+    if deadline is None:
+        return None
+    if deadline <= now:
+        raise CallTimeout(f"no time was left to call {address.service!r}; nothing was sent", may_have_run=False)
+    return milliseconds(deadline - now)
+
+
+def notification_message(
+    address: Address | QueueAddress,
+    body: bytes,
+    *,
+    message_id: str,
+    persistent: bool = True,
+    headers: Mapping[str, Any] | None = None,
+) -> Publish:
+    """Describe the publish that carries a notification, or a batch of only those: it waits in the queue for ever."""
+    return Publish(
+        address.exchange,
+        address.notification_key,
+        body,
+        persistent=persistent,
+        message_id=message_id,
+        user_id=address.user,
+        headers=headers,
+    )
+
+
+def reply_message(
+    delivery: Delivery,
+    body: bytes,
+    *,
+    route: Route,
+    now: float,
+    deadline: float | None,
+    user: str | None = None,
+) -> Publish:
+    """
+    Describe the publish that carries an answer: transient, and dropped when nobody waits for it any more.
+
+    Args:
+        delivery: The request; its ``correlation_id`` is echoed.
+        body: The JSON-RPC response, or array of them.
+        route: See ``reply_route``.
+        now: The current time, in monotonic seconds.
+        deadline: See ``deadline_of``.
+        user: The server's, sent as ``user_id``; None sends none.
+    """
+    return Publish(
+        route.exchange,
+        route.routing_key,
+        body,
+        mandatory=route.mandatory,
+        correlation_id=delivery.correlation_id,
+        expiration_ms=reply_ttl_ms(deadline, now),
+        user_id=user,
+    )
+
+
+def reply_ttl_ms(deadline: float | None, now: float) -> int | None:
+    """Give how long an answer may wait for its caller, in whole milliseconds; see ``answer``."""
+    return None if deadline is None else milliseconds(deadline - now)

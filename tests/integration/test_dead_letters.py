@@ -1,0 +1,713 @@
+"""Dead letters: looked at, sent again, removed; on a real broker."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import pika
+import pytest
+
+from jsonrpc_amqp import (
+    AccessRefused,
+    DeadLetter,
+    DeadLetters,
+    InvalidName,
+    NoDeadLetter,
+    NotConnected,
+    NotRequeued,
+    Overloaded,
+    Server,
+    TopologyMismatch,
+    Unroutable,
+    current_request,
+)
+from jsonrpc_amqp.amqp.base import Delivery
+from jsonrpc_amqp.amqp.queue_browser import QueueBrowser
+from jsonrpc_amqp.cli import TRANSPORT_ERROR, USAGE_ERROR, main
+from jsonrpc_amqp.operator.dead_letters import _digest
+
+from ..broker import Broker
+from ..command import run, serving
+from ..tools import wait_for
+
+NOTIFICATION = b'{"jsonrpc": "2.0", "method": "record", "params": [1]}'
+CALL = b'{"jsonrpc": "2.0", "method": "record", "params": [1], "id": 1}'
+# What a terminal must never get to see.
+HOSTILE = "\x1b[2J\x07\x9b31m\u202e\n\r\u200f\ufeff\U000e0041"
+
+
+class Morgue:
+    """The queues of one service, and somebody who rejects what arrives."""
+
+    def __init__(self, url: str, service: str) -> None:
+        self.url = url
+        self.service = service
+        self._connection = pika.BlockingConnection(pika.URLParameters(url))
+        self.channel = self._connection.channel()
+        self.channel.confirm_delivery()
+
+    def declare(self, queue_type: Literal["classic", "quorum"] = "classic", delivery_limit: int = 20) -> None:
+        """Have a server declare what it does, and go."""
+        with Server(
+            self.url, self.service, dead_letters=True, queue_type=queue_type, delivery_limit=delivery_limit, methods={}
+        ):
+            pass
+
+    def send(self, body: bytes, key: str = "someone", **properties: Any) -> None:
+        """Leave a request in the queue of the service."""
+        properties = pika.BasicProperties(delivery_mode=2, **properties)
+        self.channel.basic_publish("jsonrpc", f"{self.service}.request.{key}", body, properties, mandatory=True)
+
+    def bury(self, body: bytes, key: str = "someone", **properties: Any) -> None:
+        """Have a request die."""
+        before = self.waiting("dead")
+        self.send(body, key, **properties)
+        method, _properties, _body = self.channel.basic_get(f"{self.service}_req")
+        self.channel.basic_reject(method.delivery_tag, requeue=False)
+        # It dies in the broker's own time.
+        wait_for(lambda: self.waiting("dead") == before + 1)
+
+    def waiting(self, which: str) -> int:
+        """Give how many messages a queue has: "req" or "dead"."""
+        count: int = self.channel.queue_declare(f"{self.service}_{which}", passive=True).method.message_count
+        return count
+
+    def close(self) -> None:
+        for queue in ("req", "dead"):
+            self.channel.queue_delete(f"{self.service}_{queue}")
+        for exchange in ("dead", "dead_kept", "dead_expired"):
+            self.channel.exchange_delete(f"{self.service}_{exchange}")
+        self._connection.close()
+
+
+@pytest.fixture
+def empty(url: str, service: str) -> Iterator[Morgue]:
+    morgue = Morgue(url, service)
+    yield morgue
+    morgue.close()
+
+
+@pytest.fixture
+def morgue(empty: Morgue) -> Morgue:
+    empty.declare()
+    return empty
+
+
+@pytest.fixture
+def dead(url: str, service: str) -> Iterator[DeadLetters]:
+    with DeadLetters(url, service, timeout=10) as letters:
+        yield letters
+
+
+def bodies(letters: list[DeadLetter]) -> list[bytes]:
+    return [letter.body for letter in letters]
+
+
+# -- looking ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_a_look_leaves_all_in_place_and_in_order(empty: Morgue, dead: DeadLetters, queue_type: Any) -> None:
+    empty.declare(queue_type)
+    sent = [b"%d" % number for number in range(20)]
+    for body in sent:
+        empty.bury(body)
+    letters = dead.list()
+    assert bodies(letters) == sent
+    for _ in range(3):
+        assert dead.get(letters[7].key).body == sent[7]
+        assert [(letter.key, letter.body) for letter in dead.list()] == [(each.key, each.body) for each in letters]
+    assert empty.waiting("dead") == 20
+    assert dead.purge(letters[1].key, letters[18].key) == 2
+    assert bodies(dead.list()) == [sent[0], *sent[2:18], sent[19]]
+
+
+def test_a_quorum_queue_that_was_looked_through_often(empty: Morgue, dead: DeadLetters) -> None:
+    empty.declare("quorum")
+    for number in range(50):
+        empty.bury(b"%d" % number)
+        time.sleep(0.04)
+    for _ in range(3):
+        letters = dead.list()
+        assert sorted(bodies(letters)) == sorted(b"%d" % number for number in range(50))
+        died = [letter.died for letter in letters if letter.died is not None]
+        assert died == sorted(died)
+        assert len(set(died)) > 1
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_a_look_finds_all_that_the_one_before_gave_back(empty: Morgue, dead: DeadLetters, queue_type: Any) -> None:
+    empty.declare(queue_type)
+    for number in range(500):
+        empty.channel.basic_publish("", f"{empty.service}_dead", b"%d" % number)
+    for limit in (500, 300, 500, 500):
+        assert len(set(bodies(dead.list(limit=limit)))) == limit
+        assert empty.waiting("dead") == 500
+    assert dead.purge(all=True) == 500
+
+
+def test_no_more_than_the_limit_are_listed(morgue: Morgue, dead: DeadLetters) -> None:
+    for number in range(5):
+        morgue.bury(b"%d" % number)
+    assert bodies(dead.list(limit=3)) == [b"0", b"1", b"2"]
+    assert len(dead.list(limit=6)) == 5
+
+
+def test_all_that_is_known_of_a_letter(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+    now = datetime.now(timezone.utc)
+    morgue.bury(
+        NOTIFICATION, "alice-k3x9q0zr71bd", user_id="guest", message_id="m1", headers={"trace": "t", "deep": {"a": [1]}}
+    )
+    (letter,) = dead.list()
+    assert letter.routing_key == f"{service}.request.alice-k3x9q0zr71bd"
+    assert (letter.user_id, letter.message_id, letter.correlation_id) == ("guest", "m1", None)
+    assert (letter.reason, letter.count, letter.is_notification, letter.method) == ("rejected", 1, True, "record")
+    assert letter.died is not None
+    assert abs(letter.died - now) < timedelta(seconds=30)
+    assert letter.headers["trace"] == "t"
+    assert letter.headers["deep"] == {"a": [1]}
+    assert letter.headers["x-first-death-queue"] == f"{service}_req"
+    assert letter.body == NOTIFICATION
+    assert len(letter.key) == 12
+
+
+def test_what_reached_its_delivery_limit(empty: Morgue, dead: DeadLetters, service: str) -> None:
+    empty.declare("quorum", delivery_limit=1)
+    empty.send(CALL, correlation_id="7")
+
+    def is_dead() -> bool:
+        method, _properties, _body = empty.channel.basic_get(f"{service}_req")
+        if method is not None:
+            empty.channel.basic_reject(method.delivery_tag, requeue=True)
+        return empty.waiting("dead") == 1
+
+    wait_for(is_dead)
+    (letter,) = dead.list()
+    assert (letter.reason, letter.correlation_id, letter.is_notification) == ("delivery_limit", "7", False)
+
+
+def test_what_expired_is_no_dead_letter(morgue: Morgue, dead: DeadLetters) -> None:
+    for _ in range(3):
+        morgue.send(CALL, expiration="1")
+    wait_for(lambda: morgue.waiting("req") == 0)
+    morgue.bury(NOTIFICATION)  # had they been kept, they would be there before it
+    assert bodies(dead.list()) == [NOTIFICATION]
+
+
+def test_a_request_that_had_died_before_is_kept_when_it_is_rejected(morgue: Morgue, dead: DeadLetters) -> None:
+    # As after a delay by means of a queue with a time to live; and what a sender may invent.
+    delayed = {"reason": "expired", "queue": "delay", "count": 1, "exchange": "", "routing-keys": ["k"]}
+    first = {"x-first-death-reason": "expired", "x-first-death-queue": "delay", "x-first-death-exchange": ""}
+    morgue.bury(NOTIFICATION, headers={"x-death": [delayed], **first})
+    morgue.bury(NOTIFICATION, headers={"x-death": [delayed]})
+    assert [letter.reason for letter in dead.list()] == ["rejected", "rejected"]
+
+
+def test_a_sender_cannot_say_how_its_request_died(morgue: Morgue, dead: DeadLetters) -> None:
+    forged = {"reason": "forged", "queue": "q", "count": 9, "exchange": "", "routing-keys": ["k"]}
+    morgue.bury(NOTIFICATION, headers={"x-death": [forged], "x-first-death-reason": "rejected"})
+    (letter,) = dead.list()
+    assert (letter.reason, letter.count) == ("rejected", 1)
+
+
+def test_letters_that_are_alike_share_a_key_and_others_do_not(morgue: Morgue, dead: DeadLetters) -> None:
+    for body, key, message_id in [
+        (b"1", "a", "m"),
+        (b"1", "a", "m"),
+        (b"2", "a", "m"),
+        (b"1", "b", "m"),
+        (b"1", "a", "n"),
+    ]:
+        morgue.bury(body, key, message_id=message_id)
+    keys = [letter.key for letter in dead.list()]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
+    assert dead.purge(keys[0]) == 2
+    assert [letter.key for letter in dead.list()] == keys[2:]
+
+
+def test_the_ids_of_a_letter_do_not_run_into_one_another() -> None:
+    def digest(message_id: str, correlation_id: str, body: bytes) -> str:
+        message = Delivery(1, 1, False, "", "k", body, message_id=message_id, correlation_id=correlation_id)
+        return _digest(message, body)
+
+    assert len({digest("a", "b", b""), digest("ab", "", b""), digest("", "ab", b""), digest("a", "", b"b")}) == 4
+
+
+def two_that_begin_alike(routing_key: str) -> tuple[bytes, bytes]:
+    """Give two bodies whose keys have their first four digits in common."""
+    seen: dict[str, bytes] = {}
+    for number in range(100_000):
+        body = b"%d" % number
+        other = seen.setdefault(_digest(Delivery(1, 1, False, "", routing_key, body), body)[:4], body)
+        if other != body:
+            return other, body
+    raise AssertionError("the keys are no digests")
+
+
+def test_a_key_may_be_cut_as_long_as_no_other_begins_so(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+    for body in two_that_begin_alike(f"{service}.request.someone"):
+        morgue.bury(body)
+    one, other = dead.list()
+    for verb in (dead.get, dead.purge, dead.requeue):
+        with pytest.raises(NoDeadLetter, match=f"2 dead letters have a key that begins with {one.key[:4]}"):
+            verb(one.key[:4])
+    assert dead.get(other.key[:11]).body == other.body
+    assert dead.purge(one.key[:11]) == 1
+    assert dead.get(other.key[:4]).body == other.body
+
+
+@pytest.mark.parametrize("key", ["", "abc", "ABCD", "xyz12", "ab cd", "0" * 65, "all\x1b"])
+def test_what_is_no_key(dead: DeadLetters, morgue: Morgue, key: str) -> None:
+    with pytest.raises(ValueError, match="hexadecimal") as caught:
+        dead.get(key)
+    assert str(caught.value).isprintable()
+
+
+def test_an_unknown_key(morgue: Morgue, dead: DeadLetters) -> None:
+    morgue.bury(NOTIFICATION)
+    (letter,) = dead.list()
+    unknown = f"{int(letter.key, 16) ^ 1:012x}"
+    for verb in (dead.purge, dead.requeue):
+        with pytest.raises(NoDeadLetter, match=unknown):
+            verb(letter.key, unknown)
+    assert morgue.waiting("dead") == 1
+
+
+JUNK = [
+    (b"", None),
+    (b"\xff\xfe\x00", None),
+    (b"[1, 2", None),
+    (b"[" * 100_000, None),
+    (b"5", None),
+    (b'"text"', None),
+    (b"[]", None),
+    (b'[1, {"method": 5}, {"method": ["x"]}]', None),
+    (b'{"method": {"a": 1}, "id": 1}', None),
+    (b'{"method": "\\ud800"}', None),
+    (b'{"method": "a", "id": 1}', "a"),
+    (b'[{"jsonrpc": "2.0", "method": "a"}, {"jsonrpc": "2.0", "method": "b", "id": [1]}, 3]', "a, b"),
+]
+
+
+def test_junk_is_listed_as_it_is(morgue: Morgue, dead: DeadLetters) -> None:
+    for body, _method in JUNK:
+        morgue.bury(body)
+    letters = dead.list()
+    assert [(letter.body, letter.method) for letter in letters] == JUNK
+    assert not any(letter.is_notification for letter in letters)
+
+
+def test_texts_that_are_not_utf_8(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+    junk = b"\xff\xfea"
+    with_junk: dict[str, Any] = dict.fromkeys(("message_id", "correlation_id", "content_type", "type", "app_id"), junk)
+    morgue.bury(NOTIFICATION, headers={"value": junk, "deep": {"value": junk}}, reply_to=junk, **with_junk)
+    morgue.bury(CALL)
+    letter, after = dead.list()
+    assert letter.message_id == letter.correlation_id == "\udcff\udcfea"
+    assert letter.headers["value"] == junk
+    assert letter.reason == "rejected"
+    assert after.body == CALL
+    shown = run("dead", "show", letter.key, "--service", service, url=morgue.url)
+    assert shown.returncode == 0
+    assert "\\udcff\\udcfea" in shown.stdout
+    listed = run("dead", "list", "--json", "--service", service, url=morgue.url)
+    assert json.loads(listed.stdout.splitlines()[0])["message_id"] == letter.message_id
+    assert dead.requeue(letter.key) == (1, 0)
+
+
+def test_headers_that_cannot_be_read(morgue: Morgue, dead: DeadLetters) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(2000):
+        nested = {"n": nested}
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    try:
+        morgue.bury(NOTIFICATION, headers={"nested": nested})
+    finally:
+        sys.setrecursionlimit(limit)
+    (letter,) = dead.list()
+    assert (letter.headers, letter.reason, letter.body) == ({}, None, NOTIFICATION)
+    assert dead.requeue(all=True) == (0, 1)
+    with pytest.raises(NotRequeued, match="headers cannot be read"):
+        dead.requeue(letter.key)
+    assert dead.purge(letter.key) == 1
+
+
+# -- sending again ----------------------------------------------------------------------------------------
+
+
+def test_a_notification_is_sent_again_and_gone(morgue: Morgue, dead: DeadLetters, url: str, service: str) -> None:
+    ran: list[Any] = []
+
+    def record(number: int) -> None:
+        request = current_request()
+        ran.append((number, request.user_id, dict(request.headers), request.is_notification, request.redelivered))
+
+    hop = {"trace": "t", "number": 2**40, "deep": {"a": [1, None, True]}, "timeout-ms": 1}
+    morgue.bury(NOTIFICATION, headers={**hop, "CC": ["elsewhere"]}, message_id="m")
+    (letter,) = dead.list()
+    assert dead.requeue(letter.key) == (1, 0)
+    assert (morgue.waiting("dead"), morgue.waiting("req")) == (0, 1)
+    with Server(url, service, methods={"record": record}, declare=False):
+        wait_for(lambda: bool(ran))
+        wait_for(lambda: morgue.waiting("req") == 0)
+    del hop["timeout-ms"]
+    assert ran == [(1, "guest", hop, True, False)]
+
+
+def test_a_call_is_refused_and_nothing_is_sent(morgue: Morgue, dead: DeadLetters) -> None:
+    for body in (NOTIFICATION, CALL):
+        morgue.bury(body)
+    notification, call = dead.list()
+    with pytest.raises(NotRequeued, match=f"{call.key} is not sent again: it is a call.*purge"):
+        dead.requeue(notification.key, call.key)
+    assert (morgue.waiting("dead"), morgue.waiting("req")) == (2, 0)
+
+
+def test_all_sends_notifications_and_leaves_calls_in_order(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+    batch = b"[%b, %b]" % (NOTIFICATION, NOTIFICATION)
+    mixed = b"[%b, %b]" % (NOTIFICATION, CALL)
+    large = NOTIFICATION.replace(b"[1]", b'["%b"]' % (b"x" * 300_000))
+    for body in (CALL, NOTIFICATION, mixed, batch, b"junk", large):
+        morgue.bury(body)
+    assert dead.requeue(all=True) == (3, 3)
+    assert bodies(dead.list()) == [CALL, mixed, b"junk"]
+    got = [morgue.channel.basic_get(f"{service}_req", auto_ack=True) for _ in range(3)]
+    assert [body for _method, _properties, body in got] == [NOTIFICATION, batch, large]
+    assert {properties.delivery_mode for _method, properties, _body in got} == {2}
+    assert dead.requeue(all=True) == (0, 3)
+
+
+def test_without_a_queue_that_takes_it_a_letter_stays(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+    morgue.bury(NOTIFICATION)
+    morgue.channel.queue_unbind(f"{service}_req", "jsonrpc", f"{service}.request.#")
+    (letter,) = dead.list()
+    with pytest.raises(Unroutable, match=f"dead letter {letter.key} stays; 0 before it were sent"):
+        dead.requeue(letter.key)
+    assert dead.get(letter.key).body == NOTIFICATION
+
+
+def test_a_failure_in_between_stops_and_says_how_many_were_sent(
+    broker: Broker, morgue: Morgue, dead: DeadLetters, service: str
+) -> None:
+    sent = [NOTIFICATION.replace(b"1", b"%d" % number) for number in range(4)]
+    for body in sent:
+        morgue.bury(body)
+    limits = '{"max-length": 2, "overflow": "reject-publish"}'
+    broker.ctl("set_policy", "--apply-to", "queues", service, f"^{service}_req$", limits)
+    with pytest.raises(Overloaded, match="2 before it were sent again"):
+        dead.requeue(all=True)
+    assert morgue.waiting("req") == 2
+    assert bodies(dead.list()) == sent[2:]
+    broker.ctl("clear_policy", service)
+
+
+def test_a_missing_exchange_is_told_as_such(morgue: Morgue, url: str, service: str) -> None:
+    morgue.bury(NOTIFICATION)
+    with (
+        DeadLetters(url, service, exchange=f"no-{service}") as dead,
+        pytest.raises(TopologyMismatch, match="no exchange"),
+    ):
+        dead.requeue(all=True)
+    assert morgue.waiting("dead") == 1
+
+
+# -- removing ---------------------------------------------------------------------------------------------
+
+
+def test_purge(morgue: Morgue, dead: DeadLetters) -> None:
+    sent = [b"%d" % number for number in range(5)]
+    for body in sent:
+        morgue.bury(body)
+    keys = [letter.key for letter in dead.list()]
+    assert dead.purge(keys[3], keys[1]) == 2
+    assert bodies(dead.list()) == [b"0", b"2", b"4"]
+    assert dead.purge(all=True) == 3
+    assert dead.list() == []
+    assert dead.purge(all=True) == 0
+
+
+def test_which_letters_is_to_be_said(dead: DeadLetters) -> None:
+    for verb in (dead.requeue, dead.purge):
+        for choice in ((), ("abcd", True)):
+            with pytest.raises(ValueError, match="say which"):
+                verb(*choice[:1], all=len(choice) > 1)
+
+
+# -- what is in the way -----------------------------------------------------------------------------------
+
+
+def test_a_service_that_keeps_none(url: str, service: str) -> None:
+    with DeadLetters(url, service) as dead:
+        for look in (dead.list, lambda: dead.get("abcd"), lambda: dead.purge(all=True), lambda: dead.requeue(all=True)):
+            with pytest.raises(TopologyMismatch, match=f"no queue '{service}_dead'.*dead_letters=True"):
+                look()
+
+
+def test_another_queue(morgue: Morgue, url: str, service: str) -> None:
+    morgue.send(CALL)
+    with DeadLetters(url, service, queue=f"{service}_req") as dead:
+        (letter,) = dead.list()
+    assert (letter.body, letter.reason, letter.count, letter.died) == (CALL, None, None, None)
+
+
+def test_no_memory() -> None:
+    with pytest.raises(ValueError, match="RabbitMQ only"):
+        DeadLetters("memory://", "s")
+
+
+def test_what_cannot_be_meant_is_refused_at_once(url: str) -> None:
+    with pytest.raises(InvalidName):
+        DeadLetters(url, "a.request")
+    with pytest.raises(ValueError, match="URL"):
+        DeadLetters("ftp://h", "s")
+    with pytest.raises(ValueError, match="TLS"):
+        DeadLetters(url, "s", tls={"ca_certs": "ca.pem"})
+
+
+def test_its_repr_has_no_password() -> None:
+    assert repr(DeadLetters("amqp://u:sentinel@h", "s")) == "<DeadLetters of 's' at amqp://u:***@h>"
+
+
+def test_the_next_broker_where_one_is_down(morgue: Morgue, url: str, service: str) -> None:
+    morgue.bury(NOTIFICATION)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with DeadLetters(f"amqp://127.0.0.1:{taken.getsockname()[1]};{url}", service) as dead:
+            assert bodies(dead.list()) == [NOTIFICATION]
+
+
+@pytest.fixture
+def operator(broker: Broker, service: str) -> Iterator[str]:
+    """Give the URL of a user who may read the dead letters, and send requests, and nothing else."""
+    broker.ctl("add_user", service, "secret")
+    broker.ctl("set_permissions", service, "^$", "^jsonrpc$", f"^{service}_dead$")
+    broker.ctl("set_topic_permissions", service, "jsonrpc", rf"^{service}\.request\..+$", "^$")
+    yield broker.url.replace("guest:guest", f"{service}:secret")
+    broker.ctl("delete_user", service)
+
+
+def test_the_rights_that_an_operator_needs(morgue: Morgue, operator: str, service: str) -> None:
+    for body in (NOTIFICATION, CALL):
+        morgue.bury(body)
+    with DeadLetters(operator, service) as dead:
+        assert len(dead.list()) == 2
+        assert dead.requeue(all=True) == (1, 1)
+        assert dead.purge(all=True) == 1
+    _method, properties, _body = morgue.channel.basic_get(f"{service}_req", auto_ack=True)
+    assert properties.user_id == service
+
+
+def test_a_user_who_may_not_read_them(broker: Broker, morgue: Morgue, operator: str, service: str) -> None:
+    morgue.bury(NOTIFICATION)
+    broker.ctl("set_permissions", service, "^$", "^jsonrpc$", "^$")
+    with DeadLetters(operator, service) as dead, pytest.raises(AccessRefused, match=f"{service}_dead"):
+        dead.list()
+    assert morgue.waiting("dead") == 1
+
+
+def test_refused_credentials(url: str, service: str) -> None:
+    with DeadLetters(url.replace("guest@", "wrong@"), service) as dead, pytest.raises(AccessRefused):
+        dead.list()
+
+
+def test_a_frozen_broker_is_not_waited_for(second_broker: Any, service: str) -> None:
+    node: Broker = second_broker()
+    morgue = Morgue(node.url, service)
+    morgue.declare()
+    morgue.bury(NOTIFICATION)
+    browser = QueueBrowser(
+        node.url, f"{service}_dead", max_body=1 << 20, timeout=1, connect_timeout=5, connection_name="t", tls=None
+    )
+    assert browser.count == 1
+    node.freeze()
+    began = time.monotonic()
+    with pytest.raises(NotConnected, match=r"did not answer in time|timed out"):
+        browser.get()
+    browser.close()
+    assert 0.9 < time.monotonic() - began < 4
+    node.thaw()
+    morgue.close()
+
+
+# -- the command ------------------------------------------------------------------------------------------
+
+
+def printable_lines(text: str) -> list[str]:
+    lines = text.split("\n")
+    assert lines.pop() == ""
+    assert all(line.isprintable() for line in lines)
+    return lines
+
+
+def test_list_and_show(morgue: Morgue, url: str, service: str) -> None:
+    morgue.bury(NOTIFICATION, user_id="guest", headers={"trace": "é"})
+    morgue.bury(CALL)
+    with DeadLetters(url, service) as dead:
+        notification, call = dead.list()
+    assert notification.died is not None
+    died = notification.died.strftime("%Y-%m-%dT%H:%M:%SZ")
+    done = run("dead", "list", "--service", service, url=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split() for line in printable_lines(done.stdout)] == [
+        [notification.key, died, "rejected", "notification", "record", "guest", "53", "bytes"],
+        [call.key, call.died.strftime("%Y-%m-%dT%H:%M:%SZ"), "rejected", "call", "record", "-", "62", "bytes"],  # type: ignore[union-attr]
+    ]
+    assert printable_lines(run("dead", "list", "--limit", "1", "--service", service, url=url).stdout) == [
+        printable_lines(done.stdout)[0]
+    ]
+    done = run("dead", "list", "--json", "--service", service, url=url)
+    first, second = map(json.loads, printable_lines(done.stdout))
+    assert first["headers"].pop("x-death")[0]["reason"] == "rejected"
+    # RabbitMQ 4 says both.
+    first["headers"] = {name: value for name, value in first["headers"].items() if "x-last-death" not in name}
+    assert first == {
+        "key": notification.key,
+        "died": died,
+        "reason": "rejected",
+        "count": 1,
+        "is_notification": True,
+        "method": "record",
+        "user_id": "guest",
+        "message_id": None,
+        "correlation_id": None,
+        "routing_key": f"{service}.request.someone",
+        "headers": {
+            "trace": "é",
+            "x-first-death-exchange": "jsonrpc",
+            "x-first-death-queue": f"{service}_req",
+            "x-first-death-reason": "rejected",
+        },
+        "body": NOTIFICATION.decode(),
+    }
+    assert (second["is_notification"], second["user_id"]) == (False, None)
+    done = run("dead", "show", notification.key[:6], "--service", service, url=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, body = done.stdout.split("body, 53 bytes:\n")
+    assert json.loads(body) == json.loads(NOTIFICATION)
+    assert '\n  "params": [\n' in body
+    lines = printable_lines(head)
+    assert f'key: "{notification.key}"' in lines
+    assert 'header trace: "é"' in lines
+    assert morgue.waiting("dead") == 2
+
+
+def test_nothing_from_the_wire_steers_the_terminal(morgue: Morgue, url: str, service: str) -> None:
+    deep: Any = HOSTILE
+    for _ in range(100):
+        deep = {HOSTILE: [deep]}
+    in_json = json.dumps({"jsonrpc": "2.0", "method": HOSTILE * 100, HOSTILE: [HOSTILE]}, ensure_ascii=False).encode()
+    for body in (in_json, HOSTILE.encode(), b"\x9b31m\xff", b'["\\ud800\x1b"]', b'["\\ud800"]'):
+        morgue.bury(
+            body,
+            f"x{HOSTILE}",
+            message_id=HOSTILE,
+            correlation_id=HOSTILE,
+            headers={HOSTILE: HOSTILE, f"deep{HOSTILE}": deep, "bytes": HOSTILE.encode("utf-16")},
+        )
+    with DeadLetters(url, service) as dead:
+        letters = dead.list()
+    done = run("dead", "list", "--service", service, url=url)
+    assert done.returncode == 0
+    assert len(printable_lines(done.stdout)) == 5
+    assert max(map(len, printable_lines(done.stdout))) < 400
+    done = run("dead", "list", "--json", "--service", service, url=url)
+    shown = [json.loads(line) for line in printable_lines(done.stdout)]
+    assert [each["routing_key"] for each in shown] == [f"{service}.request.x{HOSTILE}"] * 5
+    assert [each["body"].encode("utf-8", "surrogateescape") for each in shown] == bodies(letters)
+    assert shown[0]["method"] == HOSTILE * 100
+    for letter in letters:
+        done = run("dead", "show", letter.key, "--service", service, url=url)
+        assert done.returncode == 0
+        assert printable_lines(done.stdout)
+
+
+def test_requeue_reaches_a_running_server(morgue: Morgue, url: str, service: str, tmp_path: Path) -> None:
+    for body in (NOTIFICATION, CALL, NOTIFICATION.replace(b"1", b"2"), NOTIFICATION.replace(b"1", b"3")):
+        morgue.bury(body)
+    with DeadLetters(url, service) as dead:
+        first, call, second, _third = (letter.key for letter in dead.list())
+    file = tmp_path / "record"
+    morgue.channel.queue_delete(f"{service}_req")
+    with serving("tests.served:methods", "--service", service, url=url, env={"RECORD": str(file)}):
+        done = run("dead", "requeue", first, second[:8], "--service", service, url=url)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "sent again: 2\n", "")
+        wait_for(lambda: file.exists() and sorted(file.read_text().split()) == ["1", "2"])
+        done = run("dead", "requeue", call, "--service", service, url=url)
+        assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
+        assert "it is a call" in printable_lines(done.stderr)[0]
+        done = run("dead", "requeue", "--all", "--service", service, url=url)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert printable_lines(done.stdout) == ["sent again: 1", "left, since they are calls or cannot be read: 1"]
+        wait_for(lambda: sorted(file.read_text().split()) == ["1", "2", "3"])
+    assert morgue.waiting("dead") == 1
+
+
+def test_purge_asks_before_all_are_removed(morgue: Morgue, url: str, service: str) -> None:
+    for number in range(4):
+        morgue.bury(b"%d" % number)
+    with DeadLetters(url, service) as dead:
+        key = dead.list()[0].key
+    done = run("dead", "purge", key, "--service", service, url=url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "removed: 1\n", "")
+    for answer in (b"", b"n\n", b"\n"):
+        done = run("dead", "purge", "--all", "--service", service, url=url, stdin=answer)
+        assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
+        assert f"Remove all dead letters of {service}?" in done.stderr
+        assert "nothing was removed" in done.stderr
+    assert morgue.waiting("dead") == 3
+    done = run("dead", "purge", "--all", "--service", service, url=url, stdin=b"y\n")
+    assert (done.returncode, done.stdout) == (0, "removed: 3\n")
+    morgue.bury(CALL)
+    done = run("dead", "purge", "--all", "--yes", "--service", service, url=url)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "removed: 1\n", "")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["show", "abc"], "hexadecimal"),
+        (["show", "abcd"], "no dead letter"),
+        (["purge", "abcd"], "no dead letter"),
+        (["purge"], "--all"),
+        (["requeue"], "--all"),
+        (["requeue", "abcd", "--all"], "--all"),
+        (["list", "--url", "memory://"], "RabbitMQ only"),
+        (["list", "--url", "ftp://h"], "URL"),
+    ],
+)
+def test_wrong_usage(morgue: Morgue, url: str, service: str, args: list[str], says: str) -> None:
+    done = run("dead", *args, "--service", service, url=url)
+    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
+    (line,) = printable_lines(done.stderr)
+    assert says in line
+
+
+def test_a_service_that_keeps_none_on_the_command_line(url: str, service: str) -> None:
+    done = run("dead", "list", "--service", service, url=url)
+    assert (done.returncode, done.stdout) == (TRANSPORT_ERROR, "")
+    (line,) = printable_lines(done.stderr)
+    assert "--dead-letters" in line
+
+
+def test_every_option_is_explained() -> None:
+    assert isinstance(main, click.Group)
+    group = main.commands["dead"]
+    assert isinstance(group, click.Group)
+    assert sorted(group.commands) == ["list", "purge", "requeue", "show"]
+    for name, command in group.commands.items():
+        done = run("dead", name, "--help")
+        assert f"jsonrpc-amqp dead {name} " in done.stdout
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help
+                assert parameter.opts[0] in done.stdout

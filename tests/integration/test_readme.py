@@ -1,0 +1,45 @@
+"""The programs in README.md run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def run(program: str) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(program, "README.md", "exec"), namespace)
+    return namespace
+
+
+def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_URL", url)
+    server_program, client_program, _ = PROGRAMS
+    with run(server_program)["server"]:
+        run(client_program)
+    _time, sums, proxied, submitted, batched, error = capsys.readouterr().out.splitlines()
+    assert (sums, proxied, submitted, batched) == ("3 3", "3", "7", "3 7")
+    assert error == "-32601 Method not found"
+
+
+def test_unit_test_without_a_broker() -> None:
+    run(PROGRAMS[2])["test_greeting"]()
+
+
+def test_both_commands_stand_at_the_top() -> None:
+    top = README.split("## ")[0]
+    assert "make demo" in top
+    assert "make test" in top
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", README)
+    assert links
+    assert all((ROOT / link).exists() for link in links)

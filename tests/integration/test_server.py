@@ -1,0 +1,370 @@
+"""What a server does around its methods, on RabbitMQ and on memory://."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+import pika
+import pytest
+
+from jsonrpc_amqp import (
+    CallTimeout,
+    Client,
+    ConnectionLost,
+    Dispatcher,
+    InternalError,
+    NotConnected,
+    Server,
+    TopologyMismatch,
+    current_request,
+)
+
+from ..tools import wait_for
+
+PLACES = ["memory", "rabbitmq"]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, service: str) -> str:
+    """Give a URL."""
+    return f"memory://{service}" if request.param == "memory" else str(request.getfixturevalue("url"))
+
+
+def test_methods_of_a_mapping_and_of_the_decorator(place: str, service: str) -> None:
+    server = Server(place, service, methods={"one": lambda: 1})
+    server.method("two")(lambda: 2)
+    with server, Client(place, service) as client:
+        assert (client.call("one"), client.call("two")) == (1, 2)
+
+
+def test_other_dispatcher_stands_in(place: str, service: str) -> None:
+    def shout(body: bytes) -> bytes | None:
+        request = json.loads(body)
+        return json.dumps({"jsonrpc": "2.0", "result": request["method"].upper(), "id": request["id"]}).encode()
+
+    server = Server(place, service, dispatcher=shout)
+    with pytest.raises(TypeError, match="dispatcher"):
+        server.method("x")
+    with server, Client(place, service) as client:
+        assert client.call("hello") == "HELLO"
+
+
+def test_other_dispatcher_that_raises_does_not_end_the_server(place: str, service: str) -> None:
+    calls = []
+
+    def broken(body: bytes) -> bytes | None:
+        calls.append(body)
+        if len(calls) == 1:
+            raise SystemExit("no")
+        return json.dumps({"jsonrpc": "2.0", "result": 1, "id": json.loads(body)["id"]}).encode()
+
+    with Server(place, service, dispatcher=broken) as server, Client(place, service) as client:
+        with pytest.raises(InternalError):
+            client.call("x")
+        assert client.call("x") == 1
+        assert server.stats()["failed"] == 1
+
+
+def test_exceptions_are_logged_and_not_told(place: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
+    def leak() -> None:
+        raise ValueError("password=hunter2")
+
+    server = Server(place, service, methods={"leak": leak})
+    with server, Client(place, service) as client, pytest.raises(InternalError) as caught:
+        client.call("leak")
+    assert "hunter2" not in repr(caught.value)
+    assert "hunter2" in caplog.text
+
+
+def test_expose_errors_tells_the_text(place: str, service: str) -> None:
+    def leak() -> None:
+        raise ValueError("on purpose")
+
+    with Server(place, service, methods={"leak": leak}, expose_errors=True), Client(place, service) as client:
+        with pytest.raises(InternalError) as caught:
+            client.call("leak")
+        assert caught.value.data == "on purpose"
+
+
+def test_result_over_the_cap_is_an_error_of_that_call(place: str, service: str) -> None:
+    server = Server(place, service, methods={"big": lambda n: "x" * n}, max_size=10_000)
+    with server, Client(place, service) as client:
+        with pytest.raises(InternalError, match="10000"):
+            client.call("big", [20_000])
+        assert client.call("big", [5_000]) == "x" * 5_000
+
+
+def test_request_over_the_cap_is_answered(place: str, service: str) -> None:
+    with Server(place, service, methods={"size": len}, max_size=10_000), Client(place, service) as client:
+        answer = client.send_raw(
+            json.dumps({"jsonrpc": "2.0", "method": "size", "params": ["x" * 300_000], "id": 1}).encode()
+        )
+        assert answer is not None
+        assert json.loads(answer)["error"]["code"] == -32600
+        assert client.call("size", ["abc"]) == 3
+
+
+def test_request_that_expires_in_the_prefetch_buffer_is_skipped(place: str, service: str) -> None:
+    ran = []
+
+    def nap(seconds: float) -> None:
+        ran.append(seconds)
+        time.sleep(seconds)
+
+    with Server(place, service, methods={"nap": nap}, concurrency=1) as server, Client(place, service) as client:
+        slow = client.submit("nap", [0.8])
+        with pytest.raises(CallTimeout):
+            client.call("nap", [0.1], timeout=0.3)
+        slow.result(5)
+        wait_for(lambda: server.stats()["expired"] == 1)
+        assert ran == [0.8]
+
+
+def test_stop_finishes_what_runs_and_gives_back_the_rest(place: str, service: str) -> None:
+    ran: list[tuple[int, int, bool]] = []
+
+    def worker(number: int) -> Server:
+        def work(i: int) -> int:
+            ran.append((number, i, current_request().redelivered))
+            time.sleep(0.05)
+            return i
+
+        return Server(place, service, methods={"work": work}, concurrency=2)
+
+    first, second = worker(1), worker(2)
+    with second, Client(place, service, timeout=20) as client:
+        first.start()
+        futures = [client.submit("work", [i]) for i in range(60)]
+        wait_for(lambda: any(number == 1 for number, _, _ in ran))
+        began = time.monotonic()
+        assert first.stop(grace=5)
+        assert time.monotonic() - began < 2
+        assert [future.result(20) for future in futures] == list(range(60))
+        assert sorted(i for _, i, _ in ran) == list(range(60))
+        assert any(redelivered for number, _, redelivered in ran if number == 2)
+
+
+def test_stop_gives_up_after_its_grace(place: str, service: str) -> None:
+    release = threading.Event()
+    server = Server(place, service, methods={"stuck": lambda: release.wait(10)})
+    server.start()
+    with Client(place, service) as client:
+        client.submit("stuck")
+        wait_for(lambda: server.stats()["received"] == 1)
+        began = time.monotonic()
+        assert not server.stop(grace=0.3)
+        assert time.monotonic() - began < 2.5
+    release.set()
+
+
+def test_stop_inside_a_handler_is_refused(place: str, service: str) -> None:
+    server = Server(place, service)
+    server.method("stop")(lambda: server.stop())
+    with server, Client(place, service) as client, pytest.raises(InternalError):
+        client.call("stop")
+    assert server.stop()
+
+
+def test_server_of_another_process_is_left_alone(place: str, service: str) -> None:
+    with Server(place, service, methods={"ok": lambda: 1}) as server, Client(place, service) as client:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                server.stop()
+                server.start()
+            except RuntimeError:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert client.call("ok") == 1
+
+
+def test_misspelt_notification_is_logged(place: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Server(place, service) as server, Client(place, service) as client:
+        client.notify("misspelt")
+        wait_for(lambda: server.stats()["failed"] == 1)
+    assert "'misspelt' ended in: 'Method not found'" in caplog.text
+
+
+def test_numbers_of_stats(place: str, service: str) -> None:
+    with Server(place, service, methods={"ok": lambda: 1}) as server, Client(place, service) as client:
+        client.call("ok")
+        client.notify("ok")
+        with pytest.raises(Exception, match="Method not found"):
+            client.call("absent")
+        wait_for(lambda: server.stats()["received"] == 3)
+        stats = server.stats()
+        assert (stats["answered"], stats["failed"], stats["expired"], stats["redelivered"]) == (2, 1, 0, 0)
+
+
+def test_queue_type_that_differs_is_a_topology_mismatch(place: str, service: str) -> None:
+    with (
+        Server(place, service, queue_type="classic"),
+        pytest.raises(TopologyMismatch, match="type"),
+    ):
+        Server(place, service, queue_type="quorum").start(timeout=10)
+
+
+def test_declare_false_wants_what_is_there(place: str, service: str) -> None:
+    with pytest.raises(TopologyMismatch):
+        Server(place, service, declare=False).start(timeout=10)
+    with Server(place, service, methods={"who": lambda: 1}):
+        pass
+    with Server(place, service, declare=False, methods={"who": lambda: 2}), Client(place, service) as client:
+        assert client.call("who") == 2
+
+
+def test_arguments_that_make_no_sense(service: str) -> None:
+    with pytest.raises(ValueError, match="concurrency"):
+        Server("memory://x", service, concurrency=0)
+    with pytest.raises(ValueError, match="prefetch"):
+        Server("memory://x", service, prefetch=0)
+    with pytest.raises(ValueError, match="not both"):
+        Server("memory://x", service, methods={}, dispatcher=Dispatcher())
+    with pytest.raises(ValueError, match="amqp://"):
+        Server("redis://localhost", service)
+
+
+class Raw:
+    """A client that speaks bare AMQP."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = pika.BlockingConnection(pika.URLParameters(url))
+        self.channel = self.connection.channel()
+        self.queue = self.channel.queue_declare("", exclusive=True).method.queue
+        self.answers: list[tuple[Any, Any, bytes]] = []
+        self.channel.basic_consume(
+            self.queue,
+            lambda _c, method, properties, body: self.answers.append((method, properties, body)),
+            auto_ack=True,
+        )
+
+    def answer(self, seconds: float = 10) -> tuple[Any, Any, bytes]:
+        deadline = time.monotonic() + seconds
+        while not self.answers and time.monotonic() < deadline:
+            self.connection.process_data_events(time_limit=0.05)
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def raw(url: str) -> Any:
+    raw = Raw(url)
+    yield raw
+    raw.connection.close()
+
+
+CALL = b'{"jsonrpc": "2.0", "method": "ok", "id": "q538"}'
+
+
+def test_answer_properties(raw: Raw, url: str, service: str) -> None:
+    with Server(url, service, methods={"ok": lambda: 1}):
+        raw.channel.queue_bind(raw.queue, "jsonrpc", f"{service}.response.q538")
+        raw.channel.basic_publish(
+            "jsonrpc", f"{service}.request.q538", CALL, pika.BasicProperties(correlation_id="c-1", expiration="5000")
+        )
+        method, properties, body = raw.answer()
+    assert json.loads(body) == {"jsonrpc": "2.0", "result": 1, "id": "q538"}
+    assert (method.exchange, method.routing_key) == ("jsonrpc", f"{service}.response.q538")
+    assert (properties.content_type, properties.content_encoding) == ("application/json", None)
+    assert (properties.correlation_id, properties.reply_to, properties.delivery_mode) == ("c-1", None, 1)
+
+
+def test_answer_expires_with_its_request(raw: Raw, url: str, service: str) -> None:
+    with Server(url, service, methods={"ok": lambda: 1}):
+        properties = pika.BasicProperties(reply_to=raw.queue, headers={"timeout-ms": 5000})
+        raw.channel.basic_publish("", f"{service}_req", CALL, properties)
+        _, properties, _ = raw.answer()
+    assert 0 < int(properties.expiration) <= 5000
+
+
+BROKEN_DIRECT = "amq.rabbitmq.reply-to.g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYy.key"
+
+
+@pytest.mark.parametrize("reply_to", ["{service}_req", "other_req", "amq.topic", "x" * 255, BROKEN_DIRECT])
+def test_reply_to_that_is_not_answered(
+    raw: Raw, url: str, service: str, reply_to: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Server(url, service, methods={"ok": lambda: 1}) as server:
+        properties = pika.BasicProperties(reply_to=reply_to.format(service=service))
+        raw.channel.basic_publish("", f"{service}_req", CALL, properties)
+        wait_for(lambda: server.stats()["dropped_replies"] == 1)
+        # Once, and the server goes on.
+        raw.channel.basic_publish("", f"{service}_req", CALL, pika.BasicProperties(reply_to=raw.queue))
+        assert json.loads(raw.answer()[2])["result"] == 1
+        assert server.stats()["received"] == 2
+        assert server.stats()["connections"] == 1
+
+
+def test_reply_to_allowed_narrows(raw: Raw, url: str, service: str) -> None:
+    with Server(url, service, methods={"ok": lambda: 1}, reply_to_allowed=r"friends\..*") as server:
+        raw.channel.basic_publish("", f"{service}_req", CALL, pika.BasicProperties(reply_to=raw.queue))
+        wait_for(lambda: server.stats()["dropped_replies"] == 1)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff\xfe", b"[" * 10_000, b'{"jsonrpc": "2.0"', b"NaN", b'"\xff"', "{}".encode("utf-16")]
+)
+def test_hostile_bytes_are_answered_and_acknowledged(raw: Raw, url: str, service: str, body: bytes) -> None:
+    with Server(url, service, methods={"ok": lambda: 1}) as server:
+        for content_type, encoding in [("application/json", None), ("application/x-python-serialize", "bzip2")]:
+            properties = pika.BasicProperties(
+                reply_to=raw.queue, content_type=content_type, content_encoding=encoding, correlation_id="h"
+            )
+            raw.channel.basic_publish("", f"{service}_req", body, properties)
+            answer = json.loads(raw.answer()[2])
+            assert (answer["error"]["code"], answer["id"]) == (-32700, None)
+        wait_for(lambda: raw.channel.queue_declare(f"{service}_req", passive=True).method.message_count == 0)
+        assert server.stats()["received"] == 2
+
+
+def test_draining_server_does_not_consume_over_a_new_connection(url: str, broker: Any, service: str) -> None:
+    release = threading.Event()
+    server = Server(url, service, methods={"stuck": lambda: release.wait(20), "ok": lambda: 1}).start()
+    with Client(url, service, timeout=10) as client:
+        stuck = client.submit("stuck")
+        wait_for(lambda: server.stats()["received"] == 1)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        broker.ctl("close_all_connections", "test")
+        with pytest.raises(ConnectionLost):
+            stuck.result(10)
+        wait_for(lambda: server.stats()["connections"] == 2)
+        with pytest.raises(CallTimeout, match="0 consumers"):
+            client.call("ok", timeout=1)
+        # What ran when the connection was lost is redelivered, but not to this one.
+        assert server.stats()["received"] == 1
+        release.set()
+        stopper.join(10)
+        assert not stopper.is_alive()
+
+
+def test_block_that_cannot_start_leaves_nothing_behind(service: str) -> None:
+    threads = threading.active_count()
+    with pytest.raises(NotConnected), Client("amqp://127.0.0.1:1/", service, timeout=0.2):
+        pass
+    with pytest.raises(TopologyMismatch), Server(f"memory://{service}", service, declare=False):
+        pass
+    wait_for(lambda: threading.active_count() == threads)
+
+
+def test_an_answer_amid_a_burst_does_not_wait_for_the_next_method(url: str, service: str) -> None:
+    def nap(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    with Server(url, service, methods={"nap": nap}, concurrency=1), Client(url, service, timeout=20) as client:
+        for _ in range(3):
+            quick = [client.submit("nap", [0]) for _ in range(300)]
+            slow = client.submit("nap", [1])
+            for each in quick:
+                each.result(10)
+            assert not slow.done()
+            slow.result(10)

@@ -1,0 +1,352 @@
+"""Requests and batches -> bytes, and what is believed of the bytes that come back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jsonrpc_amqp.errors import (
+    EncodeError,
+    InternalError,
+    InvalidParams,
+    InvalidRequest,
+    MalformedReply,
+    MethodNotFound,
+    ParseError,
+    RemoteError,
+    ServerError,
+)
+from jsonrpc_amqp.jsonrpc import messages
+from jsonrpc_amqp.jsonrpc.messages import Error, Ok
+from jsonrpc_amqp.wire.names import qid_of
+
+from ...unit.wire.test_wire import cases
+
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+# Nearly responses: each member there or not, and right or not.
+RESPONSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "jsonrpc": st.just("2.0") | JSON_VALUES,
+        "id": st.sampled_from([1, 1.0, "1", True, None]) | JSON_VALUES,
+        "result": JSON_VALUES,
+        "error": st.fixed_dictionaries(
+            {},
+            optional={"code": st.integers() | JSON_VALUES, "message": st.text() | JSON_VALUES, "data": JSON_VALUES},
+        )
+        | JSON_VALUES,
+    },
+)
+IDS = st.none() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def body_of(inputs: dict[str, Any]) -> bytes:
+    return bytes.fromhex(inputs["body_hex"]) if "body_hex" in inputs else inputs["body"].encode()
+
+
+def text(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+# -- out --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "sent"),
+    [
+        ([1, "a"], [1, "a"]),
+        ((1, "a"), [1, "a"]),
+        ({"a": 1}, {"a": 1}),
+        ([None], [None]),
+        ([[]], [[]]),
+    ],
+)
+def test_request_with_params(params: Any, sent: Any) -> None:
+    assert json.loads(messages.request("m", params, 7)) == {"jsonrpc": "2.0", "method": "m", "params": sent, "id": 7}
+    assert json.loads(messages.notification("m", params)) == {"jsonrpc": "2.0", "method": "m", "params": sent}
+
+
+@pytest.mark.parametrize("params", [None, [], (), {}])
+def test_request_without_params(params: Any) -> None:
+    assert json.loads(messages.request("m", params, "q")) == {"jsonrpc": "2.0", "method": "m", "id": "q"}
+    assert json.loads(messages.notification("m", params)) == {"jsonrpc": "2.0", "method": "m"}
+
+
+@pytest.mark.parametrize("request_id", [0, -5, 2**64, 1.5, "", "a.b", None])
+def test_id_is_sent_as_it_is(request_id: Any) -> None:
+    sent = json.loads(messages.request("m", None, request_id))["id"]
+    assert (sent, type(sent)) == (request_id, type(request_id))
+
+
+@pytest.mark.parametrize("params", ["ab", b"ab", 1, 1.5, True, {1, 2}, iter([1]), object()])
+def test_other_params_are_refused_and_told_what_is_allowed(params: Any) -> None:
+    makers: list[Callable[[], bytes]] = [
+        lambda: messages.request("m", params, 1),
+        lambda: messages.notification("m", params),
+    ]
+    for make in makers:
+        with pytest.raises(TypeError, match=rf"list or tuple .* dict .* None, not {type(params).__name__}"):
+            make()
+
+
+@pytest.mark.parametrize("method", ["", None, 1, b"m", ["m"]])
+def test_method_is_a_string_with_something_in_it(method: Any) -> None:
+    makers: list[Callable[[], bytes]] = [
+        lambda: messages.request(method, None, 1),
+        lambda: messages.notification(method, None),
+    ]
+    for make in makers:
+        with pytest.raises(TypeError, match="non-empty string"):
+            make()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800"])
+def test_params_without_a_form_in_json_are_refused(value: Any) -> None:
+    makers: list[Callable[[], bytes]] = [
+        lambda: messages.request("m", [value], 1),
+        lambda: messages.notification("m", {"a": value}),
+        lambda: messages.encode([messages.request_object("m", [value], 1)]),
+    ]
+    for make in makers:
+        with pytest.raises(EncodeError):
+            make()
+
+
+def test_batch_is_the_array_of_its_members() -> None:
+    members = [messages.request_object("m", [1], 1), messages.notification_object("n", None)]
+    assert json.loads(messages.encode(members)) == [
+        {"jsonrpc": "2.0", "method": "m", "params": [1], "id": 1},
+        {"jsonrpc": "2.0", "method": "n"},
+    ]
+
+
+@cases("requests.json", "kind")
+def test_kinds(inputs: dict[str, Any], expected: dict[str, Any]) -> None:
+    kind = messages.classify(body_of(inputs))
+    assert kind.is_notification == (expected["kind"] == "notification")
+    if expected["qid"] is not None:
+        assert qid_of(kind.id) == expected["qid"]
+
+
+@given(st.binary(max_size=60) | JSON_VALUES.map(text))
+def test_any_bytes_have_a_kind(body: bytes) -> None:
+    kind = messages.classify(body)
+    if kind.is_notification:
+        value = json.loads(body)
+        members = value if isinstance(value, list) else [value]
+        assert members
+        assert all("id" not in member for member in members)
+
+
+@given(st.text(min_size=1), st.none() | st.lists(JSON_VALUES, max_size=3), IDS)
+def test_kinds_of_what_is_made_here(method: str, params: Any, request_id: Any) -> None:
+    assert messages.classify(messages.notification(method, params)).is_notification
+    kind = messages.classify(messages.request(method, params, request_id))
+    assert not kind.is_notification
+    assert kind.id == request_id
+
+
+# -- in ---------------------------------------------------------------------------------------------------------
+
+
+@cases("answers.json", "response")
+def test_responses(inputs: dict[str, Any], expected: dict[str, Any]) -> None:
+    body, sent = body_of(inputs), json.loads(inputs["id_json"])
+    if "malformed" in expected:
+        for read in (messages.parse_response, messages.result_of):
+            with pytest.raises(MalformedReply) as caught:
+                read(body, sent)
+            assert expected["malformed"] in str(caught.value)
+            assert caught.value.may_have_run
+    elif "result" in expected:
+        assert messages.result_of(body, sent) == expected["result"]
+        assert messages.parse_response(body, sent) == Ok(expected["result"], sent)
+    else:
+        response = messages.parse_response(body, sent)
+        assert as_expected(response) == expected
+        with pytest.raises(RemoteError) as raised:
+            messages.result_of(body, sent)
+        error = raised.value
+        told = expected["error"]
+        assert (error.code, error.message, error.data) == (told["code"], told["message"], told.get("data"))
+
+
+def as_expected(answer: Ok | Error | MalformedReply) -> dict[str, Any]:
+    """Give an answer as the vectors write it."""
+    if isinstance(answer, MalformedReply):
+        return {"malformed": str(answer)}
+    if isinstance(answer, Ok):
+        return {"result": answer.result}
+    data = {} if answer.data is None else {"data": answer.data}
+    return {"error": {"code": answer.code, "message": answer.message, **data}}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (-32700, ParseError),
+        (-32600, InvalidRequest),
+        (-32601, MethodNotFound),
+        (-32602, InvalidParams),
+        (-32603, InternalError),
+        (-32000, ServerError),
+        (-32099, ServerError),
+        (-31999, RemoteError),
+        (-32100, RemoteError),
+        (1, RemoteError),
+        (10**30, RemoteError),
+    ],
+)
+def test_codes_have_exceptions(code: int, kind: type[RemoteError]) -> None:
+    error = messages.to_exception(Error(code, "message", {"a": 1}, 1))
+    assert type(error) is kind
+    assert (error.code, error.message, error.data) == (code, "message", {"a": 1})
+
+
+def test_messages_of_malformed_replies_are_short_and_harmless() -> None:
+    hostile = "\x1b[31m" + "x" * 100_000
+    for reply in (
+        hostile,
+        {"jsonrpc": hostile},
+        {"jsonrpc": "2.0", "result": 1, "id": hostile},
+        {"jsonrpc": "2.0", "error": {"code": hostile, "message": "m"}, "id": 1},
+        {"jsonrpc": "2.0", "error": {"code": 1, "message": [hostile]}, "id": 1},
+        {"jsonrpc": "2.0", "error": [hostile], "id": 1},
+    ):
+        with pytest.raises(MalformedReply) as caught:
+            messages.parse_response(text(reply), 1)
+        assert len(str(caught.value)) < 300
+        assert "\x1b" not in str(caught.value)
+
+
+@given(RESPONSES.map(text) | JSON_VALUES.map(text) | st.binary(max_size=60))
+@example(b'{"jsonrpc":"2.0","result":1,"id":[]}')
+def test_any_reply_is_a_result_or_one_of_two_errors(body: bytes) -> None:
+    try:
+        result = messages.result_of(body, 1)
+    except (MalformedReply, RemoteError):
+        return
+    reply = json.loads(body)
+    assert reply["jsonrpc"] == "2.0"
+    assert reply["id"] == 1
+    assert reply["id"] is not True
+    assert "error" not in reply
+    assert result == reply["result"]
+
+
+@given(IDS, JSON_VALUES)
+def test_any_id_and_result_come_back(request_id: Any, result: Any) -> None:
+    body = text({"jsonrpc": "2.0", "result": result, "id": request_id})
+    assert messages.parse_response(body, request_id) == Ok(result, request_id)
+
+
+# -- batches ----------------------------------------------------------------------------------------------------
+
+
+@cases("batches.json", "answer")
+def test_answers_to_batches(inputs: dict[str, Any], expected: dict[str, Any]) -> None:
+    body, ids = body_of(inputs), inputs["ids"]
+    if "malformed" in expected:
+        with pytest.raises(MalformedReply, match=expected["malformed"]):
+            messages.parse_batch(body, ids)
+        return
+    answers = messages.parse_batch(body, ids)
+    for answer, request_id, told in zip(answers, ids, expected["answers"], strict=True):
+        if "malformed" in told:
+            assert isinstance(answer, MalformedReply)
+            assert told["malformed"] in str(answer)
+        else:
+            assert as_expected(answer) == told
+            assert not isinstance(answer, MalformedReply)
+            assert (answer.id, type(answer.id)) == (request_id, type(request_id))
+
+
+@given(st.lists(st.integers(-3, 3) | st.sampled_from(["1", "2", "x"]), unique_by=lambda id: (type(id), id)), st.data())
+def test_members_are_matched_by_id_in_any_order(ids: list[Any], data: st.DataObject) -> None:
+    shuffled = data.draw(st.permutations(ids))
+    body = text([{"jsonrpc": "2.0", "result": [id], "id": id} for id in shuffled])
+    assert messages.parse_batch(body, ids) == [Ok([id], id) for id in ids]
+
+
+def is_same_in_json(one: Any, other: Any) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+SIMILAR_IDS = st.lists(st.sampled_from([1, 1.0, "1", True, 0, -0.0, False, "", None, "null", 2**53 + 1, 2.0**53]))
+
+
+@given(SIMILAR_IDS, SIMILAR_IDS)
+@example([1, 1.0, "1"], [True, "1", 1.0, 1, 1])
+@example([2**53 + 1], [2.0**53])
+def test_members_are_matched_by_the_identity_that_ids_have_in_json(ids: list[Any], came: list[Any]) -> None:
+    answers = messages.parse_batch(
+        text([{"jsonrpc": "2.0", "result": place, "id": id} for place, id in enumerate(came)]), ids
+    )
+    left = list(enumerate(came))
+    for id, answer in zip(ids, answers, strict=True):
+        member = next((member for member in left if is_same_in_json(member[1], id)), None)
+        if member is None:
+            assert isinstance(answer, MalformedReply)
+        else:
+            left.remove(member)
+            assert answer == Ok(member[0], id)
+            assert type(answer.id) is type(id)
+
+
+@pytest.mark.parametrize(("sent", "came"), [(1, 1.0), (1.0, 1), (0, -0.0)])
+def test_id_is_given_back_as_it_was_sent(sent: Any, came: Any) -> None:
+    response = messages.parse_response(text({"jsonrpc": "2.0", "result": "x", "id": came}), sent)
+    assert (response.id, type(response.id)) == (sent, type(sent))
+
+
+def test_id_is_given_back_where_the_server_could_not_read_it() -> None:
+    body = text({"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse error"}, "id": None})
+    assert messages.parse_response(body, "q538") == Error(-32700, "Parse error", None, "q538")
+
+
+@given(st.lists(RESPONSES | JSON_VALUES, max_size=4).map(text) | RESPONSES.map(text) | st.binary(max_size=60))
+def test_any_answer_to_a_batch_is_read_or_malformed(body: bytes) -> None:
+    ids = [1, "1", None]
+    try:
+        answers = messages.parse_batch(body, ids)
+    except MalformedReply:
+        return
+    assert len(answers) == len(ids)
+    assert all(isinstance(answer, (Ok, Error, MalformedReply)) for answer in answers)
+
+
+@given(method=st.text(min_size=1), params=st.none() | st.lists(JSON_VALUES) | st.dictionaries(st.text(), JSON_VALUES))
+def test_the_short_way_writes_what_jsonrpcclient_makes(method: str, params: Any) -> None:
+    try:
+        expected = messages.encode(messages.request_object(method, params, 7))
+    except EncodeError:
+        with pytest.raises(EncodeError):
+            messages.request(method, params, 7)
+    else:
+        assert messages.request(method, params, 7) == expected
+
+
+@given(response=RESPONSES)
+def test_the_short_way_believes_what_the_long_way_does(response: dict[str, Any]) -> None:
+    body = json.dumps(response).encode()
+    try:
+        long_way = messages.parse_response(body, 1)
+    except MalformedReply as error:
+        with pytest.raises(MalformedReply, match=f"^{re.escape(str(error))}$"):
+            messages.result_of(body, 1)
+    else:
+        if isinstance(long_way, Ok):
+            assert messages.result_of(body, 1) == long_way.result
+        else:
+            with pytest.raises(RemoteError):
+                messages.result_of(body, 1)
