@@ -55,13 +55,13 @@ Step = Callable[[], object]
 
 def steps() -> dict[str, Step]:
     """Give all steps. What they use of the package is named here and nowhere else."""
-    from jsonrpc_amqp.amqp.base import Delivery, Template, TemplatedPublish
+    from jsonrpc_amqp.amqp.base import Delivery
     from jsonrpc_amqp.amqp.codec import Decoder, Encoder
     from jsonrpc_amqp.client.pending import Pending, WaitingCall
     from jsonrpc_amqp.jsonrpc import messages
     from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
     from jsonrpc_amqp.wire.names import client_word
-    from jsonrpc_amqp.wire.publish import Address, call_message, call_ttl_ms, reply_message, reply_ttl_ms
+    from jsonrpc_amqp.wire.publish import Address, call_message, reply_message
     from jsonrpc_amqp.wire.reply_route import reply_route
 
     def awaited(first: int, count: int) -> list[WaitingCall]:
@@ -106,14 +106,11 @@ def steps() -> dict[str, Step]:
         return reply_route(delivery, service="example", exchange="jsonrpc")
 
     def encode_call() -> object:
-        ttl = call_ttl_ms(address, now + 30, now)
-        return encoder.publish(1, TemplatedPublish(address.template, "17", "17", ttl, request))
+        return encoder.publish(1, describe_call())
 
     def encode_answer() -> object:
-        ttl = reply_ttl_ms(now + 30, now)
-        return encoder.publish(1, TemplatedPublish(answers, route.routing_key, "17", ttl, answer))
+        return encoder.publish(1, reply_message(delivery, answer, route=route, now=now, deadline=now + 30))
 
-    answers = Template(route.exchange, mandatory=route.mandatory)
     answered = reply_message(delivery, answer, route=route, now=now, deadline=now + 30)
     answer_frames = _delivered(encoder.publish(1, answered), answered.exchange, answered.routing_key)
     assert messages.result_of(answer, 17) == 7
@@ -131,7 +128,7 @@ def steps() -> dict[str, Step]:
         "encode the answer": encode_answer,
         "decode its delivery to the client": lambda: decoder.feed(answer_frames),
         "read the answer": lambda: messages.result_of(answer, 17),
-        "describe and encode any publish": lambda: encoder.publish(1, describe_call()),
+        "encode any publish": lambda: b"".join(encoder.pieces(1, called)),
         "await it: add, pop": add_and_pop(Pending()),
         f"the same among {_OTHERS:,}": add_and_pop(crowd),
     }

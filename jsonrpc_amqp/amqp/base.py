@@ -51,55 +51,6 @@ class Publish:
     content_type: str = JSON
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Template:
-    """
-    What many publishes have in common, so that it is encoded once.
-
-    Attributes:
-        key: What their routing keys begin with.
-        tells_timeout: Their time to live is sent as the header ``timeout-ms``, too.
-    """
-
-    exchange: str
-    key: str = ""
-    mandatory: bool = True
-    reply_to: str | None = None
-    user_id: str | None = None
-    tells_timeout: bool = False
-
-
-class TemplatedPublish(NamedTuple):
-    """
-    One publish from a template.
-
-    Attributes:
-        rest: What follows in its routing key.
-        ttl_ms: As ``Publish.expiration_ms``.
-    """
-
-    template: Template
-    rest: str
-    correlation_id: str
-    ttl_ms: int | None
-    body: bytes
-
-    def message(self) -> Publish:
-        """Describe it in full."""
-        template = self.template
-        return Publish(
-            template.exchange,
-            template.key + self.rest,
-            self.body,
-            mandatory=template.mandatory,
-            correlation_id=self.correlation_id,
-            reply_to=template.reply_to,
-            expiration_ms=self.ttl_ms,
-            timeout_ms=self.ttl_ms if template.tells_timeout else None,
-            user_id=template.user_id,
-        )
-
-
 class Delivery:
     """
     One message that a consumer was handed (``basic.deliver``).
@@ -243,9 +194,9 @@ class Session(Protocol):
         """The name of the exclusive reply queue; empty where the plan asked for none."""
         ...
 
-    def publish(self, message: Publish | TemplatedPublish, *, acks: Delivery | None = None) -> bool:
+    def publish(self, message: Publish, *, acks: Delivery | None = None) -> bool:
         """
-        Queue a publish; one from a template costs a third. False: this session is gone and nothing was queued.
+        Queue a publish. False: this session is gone and nothing was queued.
 
         Args:
             acks: A delivery to acknowledge as well, behind the message.

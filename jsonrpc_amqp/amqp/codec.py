@@ -36,7 +36,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple, TypeAlias
 
-from .base import JSON, Delivery, Publish, Returned, Template, TemplatedPublish
+from .base import JSON, Delivery, Publish, Returned
 
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _END = 0xCE
@@ -77,7 +77,7 @@ _LONGEST_TIMEOUT_MS = 0xFFFFFFFF
 # Of a body that comes in pieces: shorter ones are joined as they come.
 _WORTH_A_VIEW = 4096
 # Clients choose the lengths of what is in an answer.
-_MOST_FORMS = 1000
+_MOST_TEMPLATES = 1000
 
 
 class FrameError(Exception):
@@ -136,9 +136,9 @@ class Encoder:
     def __init__(self, *, frame_max: int, encode_table: Callable[[Mapping[str, Any]], bytes]) -> None:
         self._max_payload = frame_max - _OVERHEAD
         self._encode_table = encode_table
-        self._forms: dict[tuple[Template, int, int, int, int], bytes] = {}
+        self._templates: dict[_Shape, bytes] = {}
 
-    def publish(self, channel: int, message: Publish | TemplatedPublish) -> bytes:
+    def publish(self, channel: int, message: Publish) -> bytes:
         """
         Encode ``basic.publish`` with its header and body frames.
 
@@ -146,14 +146,42 @@ class Encoder:
             ValueError: A text is longer than the 255 bytes that it may have, or the headers do not fit a table or
                 one frame; the error names it. Nothing may be sent.
         """
-        if isinstance(message, TemplatedPublish):
-            return self._publish_filled(channel, message)
-        return b"".join(self.pieces(channel, message))
+        body, number, timeout_ms = message.body, message.correlation_id, message.timeout_ms
+        size = len(body)
+        if (
+            number is None
+            or message.persistent
+            or message.headers
+            or message.message_id is not None
+            or message.content_type != JSON
+            or not 0 < size <= self._max_payload
+            or (timeout_ms is not None and timeout_ms >= 1 << 31)
+        ):
+            return b"".join(self.pieces(channel, message))
+        # Most calls and replies have this shape. Filling in a template takes a tenth of the time of ``pieces``.
+        key = message.routing_key.encode("utf-8", "surrogateescape")
+        tag = number.encode("utf-8", "surrogateescape")
+        digits = b"" if message.expiration_ms is None else b"%d" % message.expiration_ms
+        shape = (
+            channel,
+            message.exchange,
+            message.mandatory,
+            message.reply_to,
+            message.user_id,
+            timeout_ms is None,
+            len(key),
+            len(tag),
+            len(digits),
+        )
+        template = self._templates.get(shape)
+        if template is None:
+            template = self._new_template(shape)
+        if timeout_ms is None:
+            return template % (key, _pack_longlong(size), tag, digits, _pack_long(size), body)
+        return template % (key, _pack_longlong(size), _pack_long(timeout_ms), tag, digits, _pack_long(size), body)
 
-    def pieces(self, channel: int, message: Publish | TemplatedPublish) -> list[bytes | memoryview]:
+    def pieces(self, channel: int, message: Publish) -> list[bytes | memoryview]:
         """Encode as ``publish`` does, in pieces, so that a large body is not copied."""
-        if isinstance(message, TemplatedPublish):
-            message = message.message()
         arguments = _shortstr("exchange", message.exchange) + _shortstr("routing_key", message.routing_key)
         flags = _CONTENT_TYPE | _DELIVERY_MODE
         properties = _JSON_TYPE if message.content_type == JSON else _shortstr("content_type", message.content_type)
@@ -199,26 +227,12 @@ class Encoder:
                 pieces += (_pack_frame(_BODY, channel, len(piece)), piece, b"\xce")
         return pieces
 
-    def _publish_filled(self, channel: int, filled: TemplatedPublish) -> bytes:
-        """Encode ``filled.message()``, to the same bytes as that."""
-        template, rest, correlation_id, ttl_ms, body = filled
-        size = len(body)
-        if not 0 < size <= self._max_payload or (ttl_ms is not None and ttl_ms >= 1 << 31):
-            return self.publish(channel, filled.message())
-        tail = rest.encode("utf-8", "surrogateescape")
-        number = correlation_id.encode("utf-8", "surrogateescape")
-        digits = b"" if ttl_ms is None else b"%d" % ttl_ms
-        shape = (template, channel, len(tail), len(number), len(digits))
-        form = self._forms.get(shape)
-        if form is None:
-            # Whatever is wrong with it is said there.
-            self.publish(channel, filled.message())
-            if len(self._forms) >= _MOST_FORMS:
-                self._forms.clear()
-            form = self._forms[shape] = _form(*shape)
-        if ttl_ms is None or not template.tells_timeout:
-            return form % (tail, _pack_longlong(size), number, digits, _pack_long(size), body)
-        return form % (tail, _pack_longlong(size), _pack_long(ttl_ms), number, digits, _pack_long(size), body)
+    def _new_template(self, shape: _Shape) -> bytes:
+        template = _template(*shape)
+        if len(self._templates) >= _MOST_TEMPLATES:
+            self._templates.clear()
+        self._templates[shape] = template
+        return template
 
     def _table(self, timeout_ms: int | None, headers: Mapping[str, Any]) -> bytes:
         if timeout_ms is None:
@@ -240,38 +254,58 @@ class Encoder:
             raise ValueError(f"headers: {exc}") from exc
 
 
-def _form(template: Template, channel: int, tail: int, number: int, digits: int) -> bytes:
-    """
-    Write a publish with holes (``%b``) for what varies, for given lengths of it in bytes.
+# Channel, exchange, mandatory, reply_to, user_id, whether there is no timeout-ms header, and the lengths in bytes of
+# routing key, correlation_id and expiration (0: none).
+_Shape: TypeAlias = tuple[int, str, bool, str | None, str | None, bool, int, int, int]
 
-    The holes: rest of the routing key, size of the body, time to live where the header tells it, correlation id,
-    expiration (empty where there is none), size of the body, body.
+
+def _template(
+    channel: int,
+    exchange: str,
+    mandatory: bool,
+    reply_to: str | None,
+    user_id: str | None,
+    without_timeout: bool,
+    key: int,
+    correlation_id: int,
+    expiration: int,
+) -> bytes:
     """
-    key = _shortstr("routing_key", template.key)[1:]
-    before = _shortstr("exchange", template.exchange) + _OCTETS[len(key) + tail] + key
+    Encode a publish with placeholders (``%b``) for what varies: a ``bytes`` format.
+
+    The placeholders: routing key, size of the body (longlong), value of ``timeout-ms`` where there is that header,
+    correlation_id, expiration (empty where there is none), size of the body (long), body.
+
+    Raises:
+        ValueError: A text is longer than the 255 bytes that it may have.
+    """
+    for name, length in (("routing_key", key), ("correlation_id", correlation_id)):
+        if length > 255:
+            raise _too_long(name, length)
+    before = _shortstr("exchange", exchange) + _OCTETS[key]
     flags = _CONTENT_TYPE | _DELIVERY_MODE | _CORRELATION_ID
     parts: list[bytes | None] = [_JSON_TYPE]
-    holes = number + digits
-    if digits and template.tells_timeout:
+    variable = correlation_id + expiration
+    if not without_timeout:
         flags |= _HEADERS
         parts += [_ONLY_TIMEOUT, None]
-        holes += 4
-    parts += [b"\1" + _OCTETS[number], None]
-    if template.reply_to is not None:
+        variable += 4
+    parts += [b"\1" + _OCTETS[correlation_id], None]
+    if reply_to is not None:
         flags |= _REPLY_TO
-        parts.append(_shortstr("reply_to", template.reply_to))
-    if digits:
+        parts.append(_shortstr("reply_to", reply_to))
+    if expiration:
         flags |= _EXPIRATION
-        parts.append(_OCTETS[digits])
+        parts.append(_OCTETS[expiration])
     parts.append(None)
-    if template.user_id is not None:
+    if user_id is not None:
         flags |= _USER_ID
-        parts.append(_shortstr("user_id", template.user_id))
-    properties = sum(len(part) for part in parts if part is not None) + holes
+        parts.append(_shortstr("user_id", user_id))
+    properties = sum(len(part) for part in parts if part is not None) + variable
     whole: list[bytes | None] = [
-        _pack_publish(_METHOD, channel, 7 + len(before) + tail, _BASIC, _PUBLISH, 0) + before,
+        _pack_publish(_METHOD, channel, 7 + len(before) + key, _BASIC, _PUBLISH, 0) + before,
         None,
-        b"\1\xce" if template.mandatory else b"\0\xce",
+        b"\1\xce" if mandatory else b"\0\xce",
         _pack_frame(_HEADER, channel, 14 + properties) + _pack_class(_BASIC, 0),
         None,
         _pack_flags(flags),
@@ -289,8 +323,12 @@ def _shortstr(name: str, text: str) -> bytes:
     raw = text.encode("utf-8", "surrogateescape")
     length = len(raw)
     if length > 255:
-        raise ValueError(f"{name}: {length} bytes, where AMQP takes 255")
+        raise _too_long(name, length)
     return _OCTETS[length] + raw
+
+
+def _too_long(name: str, length: int) -> ValueError:
+    return ValueError(f"{name}: {length} bytes, where AMQP takes 255")
 
 
 # -- from the broker to us ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import Overloaded, TransportError, Unroutable
-from .base import DIRECT_REPLY_TO, Outcome, Publish, Returned, TemplatedPublish
+from .base import DIRECT_REPLY_TO, Outcome, Publish, Returned
 
 
 class Unacked:
@@ -120,10 +120,10 @@ class Recent:
     MOST_BYTES = 4 << 20
 
     def __init__(self) -> None:
-        self._messages: deque[Publish | TemplatedPublish] = deque()  # filled ones as they are: few are ever asked for
+        self._messages: deque[Publish] = deque()
         self._bytes = 0
 
-    def add(self, message: Publish | TemplatedPublish) -> None:
+    def add(self, message: Publish) -> None:
         """Note a publish; must be called in the order of the bytes on the wire."""
         messages = self._messages
         messages.append(message)
@@ -132,7 +132,7 @@ class Recent:
             self._bytes -= len(messages.popleft().body)
 
     def __iter__(self) -> Iterator[Publish]:
-        return (each if isinstance(each, Publish) else each.message() for each in self._messages)
+        return iter(self._messages)
 
 
 def _exchange(message: Publish) -> str:

@@ -36,7 +36,6 @@ from .base import (
     Publish,
     QueueFacts,
     Returned,
-    TemplatedPublish,
 )
 from .delivery_tracking import unroutable
 
@@ -286,8 +285,8 @@ class MemorySession:
         self._unacked: dict[int, _Message] = {}
         self._arrived: list[Delivery] = []
 
-    def publish(self, message: Publish | TemplatedPublish, *, acks: Delivery | None = None) -> bool:
-        published = self._publish(message.message() if isinstance(message, TemplatedPublish) else message)
+    def publish(self, message: Publish, *, acks: Delivery | None = None) -> bool:
+        published = self._publish(message)
         if acks is not None:
             self.ack(acks)
         return published

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConnectionLost, TopologyMismatch, TransportError
 from . import codec
-from .base import DIRECT_REPLY_TO, Delivery, Outcome, Publish, QueueFacts, TemplatedPublish
+from .base import DIRECT_REPLY_TO, Delivery, Outcome, Publish, QueueFacts
 from .delivery_tracking import Confirms, Recent, Unacked, find_refused
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ class LiveSession:
     def reply_queue(self) -> str:
         return self.link.reply_queue
 
-    def publish(self, message: Publish | TemplatedPublish, *, acks: Delivery | None = None) -> bool:
+    def publish(self, message: Publish, *, acks: Delivery | None = None) -> bool:
         engine = self._engine
         with engine._lock:
             if self._is_gone():
                 engine.stats["dropped_acks"] += acks is not None
                 return False
             if self._held is not None:
-                self._held.append((message.message() if isinstance(message, TemplatedPublish) else message, None))
+                self._held.append((message, None))
             else:
                 # Encoded under the lock: the channel may be another the moment after.
                 self._put_publish(self.link.publisher, message)
@@ -166,7 +166,7 @@ class LiveSession:
         for tag, multiple in self.unacked.collect():
             self._put(codec.ack(self.link.consumer, tag, multiple))
 
-    def _put_publish(self, channel: int, message: Publish | TemplatedPublish) -> None:
+    def _put_publish(self, channel: int, message: Publish) -> None:
         encoder = self.link.encoder
         if len(message.body) < LARGE_BODY:
             self._put(encoder.publish(channel, message))

@@ -19,7 +19,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from math import ceil
 
 from ..amqp.base import (
     DIRECT_REPLY_TO,
@@ -29,7 +28,6 @@ from ..amqp.base import (
     QueueFacts,
     Returned,
     Session,
-    TemplatedPublish,
     Transport,
 )
 from ..amqp.delivery_tracking import unroutable
@@ -50,7 +48,7 @@ from ..wire.display import printable
 from ..wire.names import check_service, client_word, new_token, reply_binding, request_queue
 from ..wire.publish import Address, QueueAddress, call_message, notification_message
 from ..wire.reply_checks import ReplyChecks
-from .pending import PLAIN, Call, Pending, WaitingCall
+from .pending import Call, Pending, WaitingCall
 
 log = logging.getLogger("jsonrpc_amqp.client")
 
@@ -79,9 +77,6 @@ _LONGEST_RETRY = 2.0
 _LEAST_FOR_RETRY = 0.1
 # With so many on their way one call may wait a millisecond to leave with others.
 _MANY_IN_FLIGHT = 16
-# In seconds: a time to live that is sure to be no more than AMQP takes.
-_LONGEST_PLAIN = 1e6
-
 _Address = Address | QueueAddress
 
 
@@ -142,7 +137,6 @@ class Requests:
         self._dialect = dialect
         self._answers = ReplyChecks(exchange if reply == "topic" else "", server_users)
         self._last_flaw: str | None = None
-        self._all_plain = dialect is None and not confirm
         client_word(user, "")  # refused here rather than at the first call
         self._pid: int | None = None
         # Reentrant: signal handlers may call, submit and close amid anything that their thread does.
@@ -164,7 +158,6 @@ class Requests:
         self._token = ""
         self._reply_to = DIRECT_REPLY_TO if reply == "direct" else None
         self._addresses: dict[str, _Address] = {}
-        self._ready: dict[str, _Address] = {}  # where plain calls may leave at once
         self._bound: set[str] = set()
         self._binding: set[str] = set()
         self._facts: dict[str, tuple[float, QueueFacts | None]] = {}
@@ -214,10 +207,8 @@ class Requests:
                 )
             call.number = str(next(self._correlations))
             wake = self._pending.add(call) < self._next_tick
-            session, ready = self._session, self._ready.get(call.service)
-            refusal = None
-            if session is None or ready is None or not self._send_plainly(session, ready, call):
-                refusal = self._send_or_park(call)
+            session = self._session
+            refusal = self._send_or_park(call)
         if refusal is not None:
             self._tell(call, refusal)
         if session is None:
@@ -376,23 +367,7 @@ class Requests:
             return EncodeError(f"AMQP has no form for the message: {exc}")
         if not call.sent:
             self._parked.append(call)  # the session just ended; there will be another
-        elif self._all_plain and call.extra is PLAIN:
-            self._ready[call.service] = address
         return None
-
-    def _send_plainly(self, session: Session, address: _Address, call: Call) -> bool:
-        """Hand over a call as most are, in the same bytes as ``_send``, which does it where this gives False."""
-        left = call.deadline - time.monotonic()
-        if call.extra is not PLAIN or session.congested or not 0 < left < _LONGEST_PLAIN:
-            return False
-        rest = address.rest_of_key(call.qid)
-        try:
-            call.sent = session.publish(
-                TemplatedPublish(address.template, rest, call.number, ceil(left * 1000), call.body)
-            )
-        except ValueError:  # told there
-            return False
-        return call.sent
 
     @staticmethod
     def _message(address: _Address, call: Call) -> Publish:
@@ -459,7 +434,6 @@ class Requests:
             if self._reply == "queue":
                 self._reply_to = session.reply_queue
             self._addresses.clear()
-            self._ready.clear()
             self._redeclare_at = time.monotonic() + _REDECLARE_SECONDS
             self._failure = None
             self._facts.clear()
@@ -635,7 +609,7 @@ class Requests:
             address = self._addresses[call.service]
             assert isinstance(address, Address)
             qid = call.qid if self._dialect is None else call.number
-            return self._answers.flaw(delivery, address.answer_key + qid)
+            return self._answers.flaw(delivery, address.reply_key + qid)
         return self._answers.flaw(delivery, self._reply_to)
 
     def _reject(self, delivery: Delivery, flaw: str) -> None:

@@ -16,13 +16,13 @@ from dataclasses import replace
 from functools import partial
 
 from .. import context
-from ..amqp.base import Delivery, Plan, Publish, Session, Template, TemplatedPublish, Transport
+from ..amqp.base import JSON, Delivery, Plan, Publish, Session, Transport
 from ..amqp.base import Returned as ReturnedMessage
 from ..dialects import MalformedEnvelope, ServerDialect
 from ..errors import MessageTooLarge, NotConnected, TransportError
 from ..jsonrpc.dispatcher import internal_error, too_large
 from ..wire.display import printable
-from ..wire.publish import deadline_of, reply_message, reply_ttl_ms
+from ..wire.publish import deadline_of, reply_message
 from ..wire.reply_route import Route, reply_route
 from ..wire.sender_checks import Refusal
 from .work_queue import Job, Returned, WorkQueue
@@ -113,7 +113,6 @@ class Consumer:
         self._waiting = 0  # threads that have a request and may not begin it yet
         self._owners_at_work: set[int] = set()  # threads that own the connection, or did, and run a handler
         self._not_begun: list[Job] = []
-        self._templates: dict[tuple[str, bool], Template] = {}
         self._stats: Counter[str] = Counter()
 
     # -- what a server asks -------------------------------------------------------------------------------
@@ -458,28 +457,25 @@ class Consumer:
                 printable(delivery.reply_to or ""),
             )
             return
-        self._count("answered" if self._publish_answer(job, route, body) else "dropped_replies")
+        self._count("answered" if self._publish_reply(job, route, body) else "dropped_replies")
 
-    def _publish_answer(self, job: Job, route: Route, body: bytes) -> bool:
-        delivery, inbound, now = job.delivery, job.inbound, time.monotonic()
-        if inbound is not None or delivery.correlation_id is None:
-            message = reply_message(delivery, body, route=route, now=now, deadline=job.deadline, user=self._user)
-            if inbound is not None:
-                message.body, message.content_type = inbound.answer(body), inbound.content_type
+    def _publish_reply(self, job: Job, route: Route, body: bytes) -> bool:
+        inbound, content_type = job.inbound, JSON
+        if inbound is not None:
+            body, content_type = inbound.answer(body), inbound.content_type
+        message = reply_message(
+            job.delivery,
+            body,
+            route=route,
+            now=time.monotonic(),
+            deadline=job.deadline,
+            user=self._user,
+            content_type=content_type,
+        )
+        if job.is_settled or job.is_dead:
             return job.session.publish(message)
-        acks = None if job.is_settled or job.is_dead else delivery
-        key, ttl = route.routing_key, reply_ttl_ms(job.deadline, now)
-        filled = TemplatedPublish(self._template(route), key, delivery.correlation_id, ttl, body)
-        sent = job.session.publish(filled, acks=acks)
-        job.is_settled = job.is_settled or acks is not None
-        return sent
-
-    def _template(self, route: Route) -> Template:
-        kind = route.exchange, route.mandatory
-        template = self._templates.get(kind)
-        if template is None:
-            template = self._templates[kind] = Template(route.exchange, mandatory=route.mandatory, user_id=self._user)
-        return template
+        job.is_settled = True
+        return job.session.publish(message, acks=job.delivery)
 
     def _route(self, delivery: Delivery) -> Route | None:
         return reply_route(

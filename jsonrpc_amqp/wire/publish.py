@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from ..amqp.base import Delivery, Publish, Template, TemplatedPublish
+from ..amqp.base import JSON, Delivery, Publish
 from ..errors import CallTimeout, InvalidName
 from .names import MAX_KEY_BYTES, MAX_QID_BYTES, check_service, fits_in_key
 from .reply_route import Route
@@ -18,14 +18,15 @@ MAX_EXPIRATION_MS = 4294967295
 @dataclass(frozen=True, slots=True)
 class Address:
     """
-    Whom to call, and where the answer is awaited.
+    A service that is called over the exchange, and the client that calls it.
 
     Attributes:
         client: See ``client_word``.
-        reply_to: None for an answer over the exchange; else sent as ``reply_to``.
+        reply_to: Sent as ``reply_to``; None: replies come over the exchange.
         user: Sent as ``user_id``, which the broker verifies; None sends none.
-        answer_key: What the routing keys of answers over the exchange begin with; a qid follows.
-        template: Of its calls; what follows in their routing keys is given by ``rest_of_key``.
+        call_key: What the routing keys of calls begin with; a qid follows.
+        notification_key: The routing key of notifications.
+        reply_key: What the routing keys of replies over the exchange begin with; a qid follows.
 
     Raises:
         InvalidName: The service's name is illegal, or keys would not fit into 255 bytes.
@@ -36,26 +37,25 @@ class Address:
     client: str
     reply_to: str | None = None
     user: str | None = None
+    call_key: str = field(init=False)
     notification_key: str = field(init=False)
-    answer_key: str = field(init=False)
-    template: Template = field(init=False, compare=False, repr=False)
+    reply_key: str = field(init=False)
 
     def __post_init__(self) -> None:
         check_service(self.service)
         object.__setattr__(self, "notification_key", f"{self.service}.request.{self.client}")
-        object.__setattr__(self, "answer_key", f"{self.service}.response.{self.client}.")
-        object.__setattr__(self, "template", _template_of_calls(self, f"{self.notification_key}."))
-        longest = len(self.service) + len(".response.") + len(self.client) + 1 + MAX_QID_BYTES
+        object.__setattr__(self, "call_key", f"{self.notification_key}.")
+        object.__setattr__(self, "reply_key", f"{self.service}.response.{self.client}.")
+        longest = len(self.reply_key) + MAX_QID_BYTES
         if longest > MAX_KEY_BYTES:
             raise InvalidName(
                 f"service {self.service!r} and client {self.client!r} make routing keys of up to {longest} bytes; AMQP "
                 f"allows {MAX_KEY_BYTES}"
             )
 
-    @staticmethod
-    def rest_of_key(qid: str) -> str:
-        """Give what follows on the template's in the routing key of a call."""
-        return qid
+    def key_of(self, qid: str) -> str:
+        """Give the routing key of a call."""
+        return self.call_key + qid
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class QueueAddress:
 
     Attributes:
         queue: Its name, and the routing key of each request.
-        client, reply_to, user, template: As for ``Address``.
+        client, reply_to, user: As for ``Address``.
 
     Raises:
         InvalidName: It has no name, or one over 255 bytes.
@@ -75,10 +75,8 @@ class QueueAddress:
     client: str
     reply_to: str | None
     user: str | None = None
-    template: Template = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "template", _template_of_calls(self, self.queue))
         if not isinstance(self.queue, str) or not self.queue or not fits_in_key(self.queue):
             raise InvalidName(f"a queue's name is a string of 1 to {MAX_KEY_BYTES} bytes, not {self.queue!r:.80}")
 
@@ -89,7 +87,7 @@ class QueueAddress:
 
     @property
     def exchange(self) -> str:
-        """The default exchange, which knows each queue by its name."""
+        """The default exchange, which routes to each queue by its name."""
         return ""
 
     @property
@@ -97,14 +95,9 @@ class QueueAddress:
         """The routing key of a notification."""
         return self.queue
 
-    @staticmethod
-    def rest_of_key(_qid: str) -> str:
-        """Give what follows in the routing key of a call: nothing."""
-        return ""
-
-
-def _template_of_calls(address: Address | QueueAddress, key: str) -> Template:
-    return Template(address.exchange, key, reply_to=address.reply_to, user_id=address.user, tells_timeout=True)
+    def key_of(self, _qid: str) -> str:
+        """Give the routing key of a call."""
+        return self.queue
 
 
 def milliseconds(seconds: float) -> int:
@@ -151,19 +144,25 @@ def call_message(
     Raises:
         CallTimeout: The deadline has passed; ``may_have_run`` is false.
     """
-    ttl = call_ttl_ms(address, deadline, now)
-    message = TemplatedPublish(address.template, address.rest_of_key(qid), number, ttl, body).message()
-    message.persistent, message.headers = persistent, headers
-    return message
-
-
-def call_ttl_ms(address: Address | QueueAddress, deadline: float | None, now: float) -> int | None:
-    """Give how long a call may wait in the queue, in whole milliseconds; for arguments and errors see ``call``."""
-    if deadline is None:
-        return None
-    if deadline <= now:
-        raise CallTimeout(f"no time was left to call {address.service!r}; nothing was sent", may_have_run=False)
-    return milliseconds(deadline - now)
+    ttl_ms = None
+    if deadline is not None:
+        if deadline <= now:
+            raise CallTimeout(f"no time was left to call {address.service!r}; nothing was sent", may_have_run=False)
+        ttl_ms = milliseconds(deadline - now)
+    return Publish(
+        address.exchange,
+        address.key_of(qid),
+        body,
+        True,
+        persistent,
+        number,
+        address.reply_to,
+        ttl_ms,
+        ttl_ms,
+        None,
+        address.user,
+        headers,
+    )
 
 
 def notification_message(
@@ -194,9 +193,10 @@ def reply_message(
     now: float,
     deadline: float | None,
     user: str | None = None,
+    content_type: str = JSON,
 ) -> Publish:
     """
-    Describe the publish that carries an answer: transient, and dropped when nobody waits for it any more.
+    Describe the publish that carries a reply: transient, and dropped when its caller no longer waits for it.
 
     Args:
         delivery: The request; its ``correlation_id`` is echoed.
@@ -205,6 +205,7 @@ def reply_message(
         now: The current time, in monotonic seconds.
         deadline: See ``deadline_of``.
         user: The server's, sent as ``user_id``; None sends none.
+        content_type: What the body is.
     """
     return Publish(
         route.exchange,
@@ -212,11 +213,7 @@ def reply_message(
         body,
         mandatory=route.mandatory,
         correlation_id=delivery.correlation_id,
-        expiration_ms=reply_ttl_ms(deadline, now),
+        expiration_ms=None if deadline is None else milliseconds(deadline - now),
         user_id=user,
+        content_type=content_type,
     )
-
-
-def reply_ttl_ms(deadline: float | None, now: float) -> int | None:
-    """Give how long an answer may wait for its caller, in whole milliseconds; see ``answer``."""
-    return None if deadline is None else milliseconds(deadline - now)

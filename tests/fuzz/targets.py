@@ -191,7 +191,7 @@ def names(data: bytes) -> None:
     qid = qid_of(read.choice(read.text(), read.number(9), -read.number(9), 1.5, None, [], True))
     assert 1 <= len(qid) <= 64
     assert not {".", "*", "#"} & set(qid)
-    assert len(f"{address.answer_key}{qid}".encode()) <= 255
+    assert len(f"{address.reply_key}{qid}".encode()) <= 255
 
 
 def routes(data: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Outcome, Publish, Returned, Template, TemplatedPublish
+from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Outcome, Publish, Returned
 from jsonrpc_amqp.amqp.delivery_tracking import Confirms, Recent, Unacked, find_refused, unroutable
 from jsonrpc_amqp.errors import Overloaded, TransportError, Unroutable
 
@@ -357,18 +357,6 @@ def test_recent_messages_are_in_order() -> None:
     for message in MESSAGES:
         recent.add(message)
     assert list(recent) == MESSAGES
-
-
-def test_what_a_template_gave_is_remembered_as_its_message() -> None:
-    template = Template("jsonrpc", "S.request.c.", reply_to="r", user_id="u", tells_timeout=True)
-    recent = Recent()
-    recent.add(MESSAGES[0])
-    filled = TemplatedPublish(template, "7", "12", 30000, b"{}"), TemplatedPublish(template, "8", "13", None, b"{}")
-    for each in filled:
-        recent.add(each)
-    made = [each.message() for each in filled]
-    assert list(recent) == [MESSAGES[0], *made]
-    assert (made[0].routing_key, made[0].timeout_ms, made[1].expiration_ms) == ("S.request.c.7", 30000, None)
 
 
 def remembered(recent: Recent, number: int) -> bool:
