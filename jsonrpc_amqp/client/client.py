@@ -21,7 +21,7 @@ from typing_extensions import Unpack
 
 from .. import context
 from ..amqp.base import Transport
-from ..amqp.transports import connect_transport
+from ..amqp.transport import connect_transport
 from ..dialects.recipe2011 import RecipeClient
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages

@@ -18,7 +18,7 @@ from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..amqp.transports import MEMORY
+from ..amqp.transport import MEMORY
 from ..client.client import Client
 from ..errors import JsonRpcAmqpError, NoDeadLetter, NotRequeued, TopologyMismatch
 from ..jsonrpc import messages

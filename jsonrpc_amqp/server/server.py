@@ -23,7 +23,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from ..amqp.base import Plan, Transport
-from ..amqp.transports import connect_transport
+from ..amqp.transport import connect_transport
 from ..dialects import ServerDialect
 from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
 from ..dialects.recipe2011 import RecipeServer

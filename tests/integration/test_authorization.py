@@ -15,7 +15,7 @@ import pytest
 from jsonrpc_amqp import NOT_AUTHORISED, CallTimeout, Client, Request, Server, ServerError, current_request
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Delivery, Plan, Publish
 from jsonrpc_amqp.amqp.memory import MemoryTransport
-from jsonrpc_amqp.amqp.transports import connect_transport
+from jsonrpc_amqp.amqp.transport import connect_transport
 from jsonrpc_amqp.client.pending import WaitingCall
 from jsonrpc_amqp.context import NoEnvelope
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher

@@ -13,7 +13,7 @@ import pytest
 
 from jsonrpc_amqp import Client, Dispatcher, Server, ServerError, current_request
 from jsonrpc_amqp.amqp.base import Delivery, Plan
-from jsonrpc_amqp.amqp.transports import connect_transport
+from jsonrpc_amqp.amqp.transport import connect_transport
 from jsonrpc_amqp.errors import DELIVERY_LIMIT_REACHED, REDELIVERY_REFUSED
 
 from ..tools import wait_for

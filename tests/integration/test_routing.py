@@ -14,7 +14,7 @@ import pytest
 
 from jsonrpc_amqp.amqp.base import Plan, Publish, QueueFacts, Session, Transport
 from jsonrpc_amqp.amqp.memory import MemoryTransport, disconnect, reset, topic_matches
-from jsonrpc_amqp.amqp.transports import connect_transport
+from jsonrpc_amqp.amqp.transport import connect_transport
 from jsonrpc_amqp.errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
 
 from ..transport_tools import PATIENCE, Recorder, eventually

@@ -1,0 +1,113 @@
+"""
+The seam between what is driven (a connection) and what drives it (threads, or an event loop).
+
+A connection is a state machine without a loop: it says which socket to watch and when it wants to be called next. A
+runtime calls it. One thread at a time does so, the *leader*; which one that is, is the runtime's business alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Driven(Protocol):
+    """What a runtime drives. Only the leader calls these, one at a time, unless it says otherwise."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to drive."""
+        ...
+
+    def interest(self) -> tuple[int | None, bool]:
+        """Give the descriptor of the socket to watch, if there is one, and whether to watch for room to write, too."""
+        ...
+
+    def on_readable(self) -> None:
+        """
+        Read once.
+
+        Raises:
+            BaseException: What ends the connection; pass it to ``fail`` or ``invalidate``.
+        """
+        ...
+
+    def on_writable(self) -> None:
+        """Write on."""
+        ...
+
+    def is_due(self, now: float) -> bool:
+        """Whether ``tick`` has more to do than to write what is queued."""
+        ...
+
+    def tick(self, now: float) -> float | None:
+        """Do what is due; give when to call again, in monotonic seconds, or None."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """End the connection because of an error."""
+        ...
+
+    def invalidate(self, error: BaseException) -> None:
+        """Use the connection no more, and end it at the next ``tick``. May be called by any thread."""
+        ...
+
+
+class InlineJobs(Protocol):
+    """Short jobs that the leader may run between two reads, which saves waking another thread."""
+
+    @property
+    def has_inline_job(self) -> bool:
+        """Whether ``next_inline_job`` is likely to give one."""
+        ...
+
+    def next_inline_job(self) -> Callable[[], object] | None:
+        """Give a job that is expected to be short, and that raises nothing."""
+        ...
+
+    def offload(self, *, late: bool) -> None:
+        """Leave the jobs to other threads: the leader cannot run them; or, ``late``, one of them blocked the leader."""
+        ...
+
+
+class Runtime(Protocol):
+    """Drives one connection. All of these may be called by any thread."""
+
+    def start(self, driven: Driven, name: str) -> None:
+        """Begin to drive; ``name`` is for threads."""
+        ...
+
+    def wake(self) -> None:
+        """Have ``tick`` called soon. Safe in signal handlers."""
+        ...
+
+    def run_blocking(self, function: Callable[[], None], name: str) -> None:
+        """Run a function that blocks, such as a handshake, without holding up the leader."""
+        ...
+
+    def set_inline_jobs(self, jobs: InlineJobs) -> None:
+        """Run these jobs on the leader where this runtime can, or have them offloaded. Called before ``start``."""
+        ...
+
+    def drive_until(self, is_done: Callable[[], bool], deadline: float) -> None:
+        """
+        Drive on the calling thread while it waits, where that is faster than being woken.
+
+        May return early, even at once: the caller must still wait.
+
+        Args:
+            deadline: Monotonic seconds.
+        """
+        ...
+
+    def reclaim(self) -> None:
+        """Stop driving on a caller's thread: something is pending that no thread waits for. Safe in signal handlers."""
+        ...
+
+    def would_deadlock(self) -> bool:
+        """Whether the calling thread is the leader, so that what it waits for cannot arrive."""
+        ...
+
+    def close(self, timeout: float) -> bool:
+        """Wait until the driven connection has finished. False: it has not, within ``timeout`` seconds."""
+        ...
