@@ -160,19 +160,11 @@ class Recorder:
     def awaits(self, message: Publish) -> bool:
         return True
 
-    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+    def on_rejected(self, session: Session, error: TransportError, message: Publish) -> None:
         self._write_down(self.refused, (error, message))
 
     def on_congested(self, session: Session, congested: bool) -> None:
         pass
-
-    has_work = False
-
-    def take_work(self) -> None:
-        return None
-
-    def hand_over(self, *, late: bool) -> None:
-        raise AssertionError("there was no work")
 
     def on_tick(self, now: float) -> float | None:
         self._write_down(self.ticks, now)

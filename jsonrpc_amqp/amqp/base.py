@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import TransportError
+from ..runtime.base import Runtime
 
 JSON = "application/json"
 # https://www.rabbitmq.com/docs/direct-reply-to
@@ -223,8 +224,9 @@ class Session(Protocol):
         """Write what is queued, as far as the connection takes it now."""
         ...
 
-    def flush_soon(self) -> bool:
-        """Leave the writing to the owner. False: it is not about to, so ``flush``."""
+    @property
+    def writes_soon(self) -> bool:
+        """Whether what is queued leaves within a millisecond anyway. False: ``flush``."""
         ...
 
     def bind(self, routing_key: str, outcome: Outcome) -> None:
@@ -288,29 +290,12 @@ class Listener(Protocol):
         """
         ...
 
-    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+    def on_rejected(self, session: Session, error: TransportError, message: Publish) -> None:
         """The broker refused this message of ``publish``. Those behind it were sent again, none is lost."""
         ...
 
     def on_congested(self, session: Session, congested: bool) -> None:
         """``session.congested`` changed."""
-        ...
-
-    @property
-    def has_work(self) -> bool:
-        """True when ``take_work`` has something to give, most likely."""
-        ...
-
-    def take_work(self) -> Callable[[], object] | None:
-        """
-        Give some work that the owner of the connection may do itself, as it is quick, most likely.
-
-        If it is not, another thread becomes the owner. It raises nothing.
-        """
-        ...
-
-    def hand_over(self, *, late: bool) -> None:
-        """Have other threads do that work: the owner cannot; or, ``late``, what it took last was not quick."""
         ...
 
     def on_tick(self, now: float) -> float | None:
@@ -329,21 +314,13 @@ class Transport(Protocol):
         """The AMQP user name, where it is known."""
         ...
 
-    def needs(self, thread: int) -> bool:
-        """Tell whether nothing comes or goes while that thread waits: it calls the listener, or is amid a write."""
+    @property
+    def runtime(self) -> Runtime:
+        """What drives it."""
         ...
 
-    def attend(self, is_over: Callable[[], bool], until: float) -> None:
-        """
-        Do the owner's work on this thread, which waits for something, where that saves waking it.
-
-        Only for a thread that nobody else shares the transport with at the moment. Returns when ``is_over`` gives True,
-        at the monotonic time ``until``, or for any other reason, at once too: wait on, then, as if it were not there.
-        """
-        ...
-
-    def recall(self) -> None:
-        """Have the owner work by itself, whatever ``attend`` does: there is something that nobody attends."""
+    def would_deadlock(self) -> bool:
+        """Whether nothing can arrive or leave while the calling thread waits: it is the leader, or is writing."""
         ...
 
     def start(self, listener: Listener) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from ..errors import AccessRefused, MessageTooLarge, NotConnected, TopologyMismatch, TransportError
-
-if TYPE_CHECKING:
-    from .base import Plan
-    from .link import BrokerURL
+from .base import Plan
+from .url import BrokerURL
 
 # AMQP 0-9-1, section 1.2.
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
@@ -63,7 +60,7 @@ def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> Transp
 
 
 def _who(url: BrokerURL) -> str:
-    if url.options.get("auth_mechanism", "").upper() == "EXTERNAL":
+    if url.is_external:
         return "the user of this client's certificate"
     return f"user {url.user!r}"
 

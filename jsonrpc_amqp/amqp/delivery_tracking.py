@@ -153,7 +153,7 @@ _CLUES: tuple[tuple[str, Callable[[Publish], str | None]], ...] = (
 _SHOWN_BYTES = 190
 
 
-def find_refused(messages: Iterable[Publish], refusal: str) -> list[int]:
+def find_rejected(messages: Iterable[Publish], refusal: str) -> list[int]:
     """Find the messages that the text of the broker's ``channel.close`` may be about, by their places."""
     for before, name in _CLUES:
         _, found, text = refusal.partition(before)

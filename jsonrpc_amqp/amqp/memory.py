@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import count
-from queue import Empty, SimpleQueue
-from threading import Lock, Thread, current_thread
+from threading import Lock
 from time import monotonic
 from typing import Any
 
 from ..errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
+from ..runtime.base import Runtime
+from ..runtime.threads import ThreadsRuntime
 from .base import (
     DELIVERY_COUNT,
     DIRECT_REPLY_TO,
@@ -273,13 +274,13 @@ class MemorySession:
 
     congested = False
 
-    def __init__(self, owner: _Owner, plan: Plan) -> None:
+    def __init__(self, owner: MemoryTransport, listener: Listener, plan: Plan) -> None:
         self._owner = owner
-        self._broker = owner.broker
-        self._listener = owner.listener
+        self._broker = owner._broker
+        self._listener = listener
         self._plan = plan
         self._open = True
-        self.generation = next(owner.broker.numbers)
+        self.generation = next(self._broker.numbers)
         self._queue: _Queue | None = None
         self._direct: str | None = None
         self._unacked: dict[int, _Message] = {}
@@ -299,7 +300,7 @@ class MemorySession:
             if isinstance(error, Unroutable):
                 self._post(self._listener.on_returned, self, _returned(message))
             elif error is not None:
-                self._post(self._listener.on_refused, self, error, message)
+                self._post(self._listener.on_rejected, self, error, message)
             return True
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
@@ -329,7 +330,8 @@ class MemorySession:
                 self._broker.bury(self._queue, [message], "rejected")
                 self._queue.pump()
 
-    def flush_soon(self) -> bool:
+    @property
+    def writes_soon(self) -> bool:
         return True
 
     @property
@@ -357,7 +359,7 @@ class MemorySession:
             self._post(outcome, None if self._open else _gone())
 
     def _post(self, call: Callable[..., object], *args: object) -> None:
-        self._owner.inbox.put(partial(call, *args))
+        self._owner.post(partial(call, *args))
 
     def _set_up(self) -> None:
         """Declare and bind, then consume; raises TopologyMismatch before anything is consumed."""
@@ -440,13 +442,11 @@ class MemorySession:
         return tag
 
     def _deliver(self) -> None:
-        """Runs on the transport's thread."""
+        """Called by the leader."""
         with self._broker.lock:
             deliveries, self._arrived = self._arrived, []
         if deliveries:
             self._listener.on_deliveries(self, deliveries)
-            if self._listener.has_work:
-                self._listener.hand_over(late=False)
 
     def _stop_consuming(self) -> None:
         self._broker.direct.pop(self._direct or "", None)
@@ -473,7 +473,7 @@ class MemorySession:
     def _lose(self) -> None:
         self._end()
         self._post(self._listener.on_lost, self, _gone())
-        self._post(self._owner.connect)
+        self._owner.reconnect()
 
 
 def _gone() -> ConnectionLost:
@@ -485,126 +485,155 @@ def _returned(message: Publish) -> Returned:
     return Returned(NO_ROUTE, "NO_ROUTE", message.exchange, message.routing_key, *ids)
 
 
-class _Owner(Thread):
-    """The thread of one transport, from its start to its close. Every callback runs on it."""
-
-    def __init__(self, broker: _Broker, listener: Listener, user: str, name: str, stats: Counter[str]) -> None:
-        super().__init__(name=name, daemon=True)
-        self.broker = broker
-        self.listener = listener
-        self.user = user
-        self.stats = stats
-        self.inbox: SimpleQueue[Event | None] = SimpleQueue()
-        self.session: MemorySession | None = None
-        self.active = self.closed = False
-        # A listener may have things to do that were due before it was started.
-        self._due: float | None = monotonic()
-
-    def connect(self) -> None:
-        session = MemorySession(self, self.listener.plan())
-        try:
-            with self.broker.lock:
-                if self.closed:
-                    return
-                session._set_up()
-                self.session = session
-        except TopologyMismatch as error:
-            self.active = False
-            self.stats["failed_attempts"] += 1
-            self.listener.on_failed(error, None)
-        else:
-            self.stats["connections"] += 1
-            self.listener.on_open(session)
-            self.tick()
-
-    def tick(self) -> None:
-        self._due = None
-        self._due = self.listener.on_tick(monotonic())
-
-    def run(self) -> None:
-        while (event := self._next_event()) is not None:
-            try:
-                event()
-                if self._due is not None and self._due <= monotonic():
-                    self.tick()
-            except BaseException:
-                # A dead thread would leave everybody waiting.
-                logger.exception("the listener of %s raised", self.name)
-
-    def _next_event(self) -> Event | None:
-        try:
-            return self.inbox.get(timeout=None if self._due is None else max(0.0, self._due - monotonic()))
-        except Empty:
-            return _nothing
-
-
-def _nothing() -> None:
-    """What happens when a time has come: ``_Owner.run`` looks at the clock after every event."""
-
-
 class MemoryTransport:
     """
-    Connects one client or server to ``memory://NAME``, by a thread of its own.
+    Connects one client or server to ``memory://NAME``.
+
+    What a listener must hear is posted, and told when the runtime calls ``tick``.
 
     Args:
         name: Which broker; transports with the same name in this process reach each other.
+        runtime: Drives it; threads, if None.
         user: The AMQP user name; messages with another ``user_id`` are refused.
-        connection_name: Names the thread.
+        connection_name: For threads and logs.
     """
 
-    def __init__(self, name: str, *, user: str = "guest", connection_name: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        runtime: Runtime | None = None,
+        user: str = "guest",
+        connection_name: str = "jsonrpc-amqp",
+    ) -> None:
         self._user = user
         self._broker = _broker(name)
-        self._thread_name = connection_name or f"memory://{name}"
+        self._name = connection_name
+        self.runtime: Runtime = runtime or ThreadsRuntime()
         self.stats: Counter[str] = Counter()
-        self._owner: _Owner | None = None
+        self._listener: Listener
+        self._session: MemorySession | None = None
+        self._posted: deque[Event] = deque()
+        self._is_started = self._is_connecting = self._is_closed = False
+        # A listener may have things to do that were due before it was started.
+        self._due: float | None = 0.0
 
     @property
     def user(self) -> str | None:
         """The AMQP user name."""
         return self._user
 
-    def needs(self, thread: int) -> bool:
-        """Tell whether that thread calls the listener."""
-        owner = self._owner
-        return owner is not None and owner.ident == thread
+    # -- from any thread ------------------------------------------------------------------------------
 
-    def attend(self, is_over: Callable[[], bool], until: float) -> None:
-        """Nothing is saved here."""
-
-    def recall(self) -> None:
-        """Nothing is ever lent."""
+    def would_deadlock(self) -> bool:
+        """Whether the calling thread calls the listener."""
+        return self.runtime.would_deadlock()
 
     def start(self, listener: Listener) -> None:
         """Begin to connect, unless connecting or connected. Returns at once."""
         with self._broker.lock:
-            if self._owner is None:
-                self._owner = _Owner(self._broker, listener, self._user, self._thread_name, self.stats)
-                self._owner.start()
-            owner = self._owner
-            if not owner.active:
-                owner.active, owner.listener = True, listener
-                owner.inbox.put(owner.connect)
+            if self._is_connecting or self._is_closed:
+                return
+            self._is_connecting = True
+            self._listener = listener
+            self._posted.append(self._connect)
+            is_first, self._is_started = not self._is_started, True
+        if is_first:
+            self.runtime.start(self, name=self._name)
+        self.runtime.wake()
 
     def wake(self) -> None:
         """Have ``on_tick`` called soon."""
-        if owner := self._owner:
-            owner.inbox.put(owner.tick)
+        if self._is_started:
+            self._due = 0.0
+            self.runtime.wake()
 
     def close(self, timeout: float) -> None:
         """
-        Tell what is still to be told, return what was not acknowledged to its queue, and end the thread.
+        Report what is still to be reported, return what was not acknowledged to its queue, and stop.
 
         Args:
-            timeout: Seconds to wait for the thread; a call from a callback does not wait.
+            timeout: Seconds to wait for that; a call from a callback does not wait.
         """
         with self._broker.lock:
-            owner, self._owner = self._owner, None
-            if owner is None:
+            if not self._is_started or self._is_closed:
+                self._is_closed = True
                 return
-            owner.closed = True
-            if owner.session:
-                owner.session._end()
-            owner.inbox.put(None)
-        if owner is not current_thread():
-            owner.join(timeout)
+            self._is_closed = True
+            if self._session:
+                self._session._end()
+        self.runtime.wake()
+        self.runtime.close(timeout)
+
+    def post(self, event: Event) -> None:
+        """Have the leader call something."""
+        self._posted.append(event)
+        self.runtime.wake()
+
+    def reconnect(self) -> None:
+        """Connect anew, once all that was posted before is done."""
+        self.post(self._connect)
+
+    # -- by the leader --------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to drive."""
+        return self._is_closed and not self._posted
+
+    def interest(self) -> tuple[int | None, bool]:
+        """There is no socket to watch."""
+        return None, False
+
+    def on_readable(self) -> None:
+        """There is no socket."""
+
+    def on_writable(self) -> None:
+        """There is no socket."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether there is something to do."""
+        return bool(self._posted) or (self._due is not None and self._due <= now)
+
+    def tick(self, now: float) -> float | None:
+        """Call what was posted; return when to call again."""
+        for _ in range(len(self._posted)):  # what is posted meanwhile must not keep the listener from its tick
+            self._guard(self._posted.popleft())
+        if self._due is not None and self._due <= monotonic() and not self._is_closed:
+            self._guard(self._tick)
+        return now if self._posted else self._due
+
+    def fail(self, error: BaseException) -> None:
+        """Log an error of the listener: a runtime without a leader would leave every caller waiting."""
+        logger.error("the listener of %s raised", self._name, exc_info=error)
+
+    invalidate = fail
+
+    def _guard(self, step: Event) -> None:
+        try:
+            step()
+        except BaseException as exc:
+            self.fail(exc)
+
+    def _tick(self) -> None:
+        self._due = None
+        due = self._listener.on_tick(monotonic())
+        if due is not None:
+            self._due = due if self._due is None else min(due, self._due)  # something may have woken it meanwhile
+
+    def _connect(self) -> None:
+        session = MemorySession(self, self._listener, self._listener.plan())
+        try:
+            with self._broker.lock:
+                if self._is_closed:
+                    return
+                session._set_up()
+                self._session = session
+        except TopologyMismatch as error:
+            self._is_connecting = False
+            self.stats["failed_attempts"] += 1
+            self._listener.on_failed(error, None)
+        else:
+            self.stats["connections"] += 1
+            self._listener.on_open(session)
+            self._due = 0.0

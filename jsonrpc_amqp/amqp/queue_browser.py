@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import TransportError
+from ..options import ConnectionOptions
 from .base import Delivery
 from .broker_errors import describe
 from .codec import Frame
-from .link import connect_to_first
+from .py_amqp import connect_to_first
 
 # How long the queue may take for a step of taking messages back; somebody else may have taken them from it meanwhile.
 _PATIENCE = 1.0
@@ -32,7 +33,7 @@ class QueueBrowser:
     Takes the messages of one queue, over a connection of its own.
 
     Args:
-        url: As for ``engine.Connection``; several are tried in turn.
+        url: As for ``connection.Connection``; several are tried in turn.
         queue: The queue's name.
         max_body: Bodies over so many bytes are not kept.
         timeout: Seconds that the broker has for each answer.
@@ -64,7 +65,7 @@ class QueueBrowser:
         self._held = 0
 
         self._url, self._connection = connect_to_first(
-            url, timeout=connect_timeout, connection_name=connection_name, tls=tls
+            url, ConnectionOptions(connection_name, heartbeat=0, connect_timeout=connect_timeout, tls=tls)
         )
         self._decoder = self._connection.decoder(max_body=max_body)
         try:

@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import TopologyMismatch
+from ..options import ConnectionOptions
 from .base import DIRECT_REPLY_TO
 from .broker_errors import describe
-from .link import connect_to_first, raw_message
+from .py_amqp import connect_to_first, raw_message
 
 # For what lies in the socket's buffer.
 _MOMENT = 0.001
@@ -44,7 +45,7 @@ class RawClient:
     One connection, with any number of queues of its own.
 
     Args:
-        url: As for ``engine.Connection``; several are tried in turn.
+        url: As for ``connection.Connection``; several are tried in turn.
         timeout: Seconds that the broker has for each answer, and for connecting.
         connection_name: Shown by RabbitMQ's management.
         tls: py-amqp's TLS options.
@@ -57,7 +58,9 @@ class RawClient:
         self._timeout = timeout
         self._came: list[Message] = []
         self._channels = count(2)
-        self._url, self._connection = connect_to_first(url, timeout=timeout, connection_name=connection_name, tls=tls)
+        self._url, self._connection = connect_to_first(
+            url, ConnectionOptions(connection_name, heartbeat=0, connect_timeout=timeout, tls=tls)
+        )
         try:
             with self._bounded():
                 self._channel = self._connection.open_channel(1)

@@ -1,51 +1,103 @@
 """
-One live connection of an engine: what is queued for it, and what is known of what it sent and has taken in.
+One live connection to the broker: what was sent over it, what came, and its channels. See ``base.Session``.
 
-It shares the engine's lock and outbox, which outlive it; see ``base.Session`` for its verbs.
+A session begins when py-amqp has connected and declared, and ends with its socket. It asks its connection for what
+``Owner`` names, and does not know what drives it.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import Protocol
 
 from ..errors import ConnectionLost, TopologyMismatch, TransportError
 from . import codec
-from .base import DIRECT_REPLY_TO, Delivery, Outcome, Publish, QueueFacts
-from .delivery_tracking import Confirms, Recent, Unacked, find_refused
-
-if TYPE_CHECKING:
-    from .connection import Connection
-    from .link import Link
+from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Publish, QueueFacts
+from .delivery_tracking import Confirms, Recent, find_rejected
+from .heartbeat import Heartbeat
+from .link import Link
+from .outbox import Outbox
 
 log = logging.getLogger("jsonrpc_amqp.transport")
 
-# What may wait in the outbox before callers are held back: some full-size messages.
-CONGESTED_BYTES = 64 << 20
-# From here on a body is queued as it is, and copied once, with all else that leaves by the same write.
+# From this size on a body is queued as it is, and copied once, with all else that leaves by the same write.
 LARGE_BODY = 1 << 13
 
 
-class LiveSession:
-    """One live connection of an engine."""
+class State(Enum):
+    """Whether a session may be used."""
 
-    def __init__(self, engine: Connection, link: Link, generation: int) -> None:
-        self._engine = engine
+    LIVE = "messages are sent and taken in"
+    INVALID = "it is known to be useless; nothing is sent, and the connection is about to end it"
+    ENDED = "its socket is closed"
+
+
+class Owner(Protocol):
+    """What a session asks of its connection."""
+
+    stats: Counter[str]
+
+    @property
+    def name(self) -> str:
+        """For logs."""
+        ...
+
+    def wake(self) -> None:
+        """Have the leader look at what there is to do. May be called by any thread."""
+        ...
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have the leader do something. May be called by any thread."""
+        ...
+
+    def end(self, session: LiveSession, error: TransportError, *, again_at_once: bool = False) -> None:
+        """End a session, unless it has ended. Called by the leader."""
+        ...
+
+    def finish(self) -> None:
+        """The broker confirmed that the connection is closed. Called by the leader."""
+        ...
+
+
+class LiveSession:
+    """
+    One live connection.
+
+    What any thread may call is guarded by the lock of the outbox.
+
+    Args:
+        owner: Its connection.
+        listener: Is called by the leader only.
+        link: The socket, and py-amqp for what is rare.
+        generation: Numbers the sessions of a connection.
+    """
+
+    def __init__(self, owner: Owner, listener: Listener, link: Link, generation: int) -> None:
+        self._owner = owner
+        self._listener = listener
         self.link = link
         self.generation = generation
         self.opened = time.monotonic()
-        self.unacked = Unacked()
-        self._patience = 2 * link.heartbeat or math.inf  # of silence; see ``Connection._is_silent``
+        self.heartbeat = Heartbeat(link.heartbeat, self.opened)
+        self.outbox = Outbox(
+            link,
+            self.heartbeat,
+            on_stalled=owner.wake,
+            on_error=self._write_failed,
+            on_interrupt=self._write_interrupted,
+        )
+        self._lock = self.outbox.lock
+        self._state = State.LIVE
         self._recent = Recent()
         self._confirms = Confirms()
         self._held: list[tuple[Publish, Outcome | None]] | None = None
         self._held_acks: list[int] = []
         self._blocked = False
         self._held_back = False
-        self._invalidated = False
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -54,15 +106,14 @@ class LiveSession:
         return self.link.reply_queue
 
     def publish(self, message: Publish, *, acks: Delivery | None = None) -> bool:
-        engine = self._engine
-        with engine._lock:
+        with self._lock:
             if self._is_gone():
-                engine.stats["dropped_acks"] += acks is not None
+                self._owner.stats["dropped_acks"] += acks is not None
                 return False
             if self._held is not None:
                 self._held.append((message, None))
             else:
-                # Encoded under the lock: the channel may be another the moment after.
+                # Encoded under the lock: the next moment the channel may be another.
                 self._put_publish(self.link.publisher, message)
                 self._recent.add(message)
             if acks is not None:
@@ -70,64 +121,45 @@ class LiveSession:
         return True
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
-        engine = self._engine
-        with engine._lock:
+        with self._lock:
             if self._is_gone():
                 return False
             if self._held is not None:
                 self._held.append((message, outcome))
                 return True
             link = self.link
-            # Direct answers come only to the channel that their requests left by.
+            # Direct replies come only to the channel that their requests left by.
             channel = link.publisher if message.reply_to == DIRECT_REPLY_TO else link.confirmer
             self._put_publish(channel, message)
             self._confirms.add(message, outcome)
         return True
 
     def ack(self, delivery: Delivery) -> None:
-        engine = self._engine
-        with engine._lock:
+        with self._lock:
             if self._is_gone():
-                engine.stats["dropped_acks"] += 1
+                self._owner.stats["dropped_acks"] += 1
             else:
                 self._finish(delivery)
 
-    def _finish(self, delivery: Delivery) -> None:
-        if self._held is None:
-            self.unacked.finish(delivery.tag)
-        else:
-            self._held_acks.append(delivery.tag)  # its answer is among what is held back, most likely
-
     def requeue(self, delivery: Delivery) -> None:
-        self._refuse(delivery, requeue=True)
+        self._reject(delivery, requeue=True)
 
     def reject(self, delivery: Delivery) -> None:
-        self._refuse(delivery, requeue=False)
-
-    def _refuse(self, delivery: Delivery, *, requeue: bool) -> None:
-        engine = self._engine
-        with engine._lock:
-            if self._is_gone():
-                engine.stats["dropped_acks"] += 1
-            else:
-                self.unacked.give_up(delivery.tag)
-                self._put(codec.reject(self.link.consumer, delivery.tag, requeue))
+        self._reject(delivery, requeue=False)
 
     def flush(self) -> None:
-        self._engine.flush()
+        self.outbox.flush()
 
-    def flush_soon(self) -> bool:
-        return self._engine._is_watching
+    @property
+    def writes_soon(self) -> bool:
+        return self.outbox.is_watched
 
     @property
     def congested(self) -> bool:
-        if not self._blocked and self._engine._queued <= CONGESTED_BYTES:
+        if not self._is_congested():
             return False
-        self._held_back = True  # whoever asked waits to be told of the end, which may have come meanwhile
+        self._held_back = True  # before the second look: relief is reported only to those who were held back
         return self._is_congested()
-
-    def _is_congested(self) -> bool:
-        return self._blocked or self._engine._queued > CONGESTED_BYTES
 
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         self._post(lambda: self.link.bind(routing_key, outcome), lambda: outcome(_gone()))
@@ -141,111 +173,169 @@ class LiveSession:
     def cancel(self, outcome: Outcome) -> None:
         self._post(lambda: self.link.cancel(lambda: outcome(None)), lambda: outcome(_gone()))
 
-    def _is_gone(self) -> bool:
-        # After a pause of this process, or of the machine, the connection is dead, most likely, and nobody knows yet.
-        # Once that was said it has to come true, whatever arrives meanwhile: an answer was not sent because of it.
-        engine = self._engine
-        if engine._session is not self or self._invalidated:
-            return True
-        if time.monotonic() - engine._last_read > self._patience:
-            self.invalidate(ConnectionLost(f"the broker at {self.link.where} was silent for two heartbeats"))
-        return self._invalidated
-
     def invalidate(self, error: TransportError, *, again_at_once: bool = False) -> None:
-        """Have nothing more published, and the owner end it."""
-        self._invalidated = True
-        self._engine.post(lambda: self._engine._lose(self, error, again_at_once=again_at_once))
+        """Send nothing more, and have the leader end the session."""
+        if self._state is State.LIVE:
+            self._state = State.INVALID
+        self._owner.post(lambda: self._owner.end(self, error, again_at_once=again_at_once))
 
     def put(self, data: bytes) -> None:
         """Queue bytes that are ready for the wire."""
-        with self._engine._lock:
-            self._put(data)
+        with self._lock:
+            self.outbox.put(data)
 
-    def put_acks(self) -> None:
-        """Queue the acks that are due, behind the answers that they stand for. With the engine's lock held."""
-        for tag, multiple in self.unacked.collect():
-            self._put(codec.ack(self.link.consumer, tag, multiple))
+    def _post(self, action: Callable[[], None], gone: Callable[[], None]) -> None:
+        self._owner.post(lambda: gone() if self._state is State.ENDED else action())
+
+    # -- the same, with the lock held -----------------------------------------------------------------
+
+    def _is_gone(self) -> bool:
+        if self._state is not State.LIVE:
+            return True
+        # After a pause of this process, or of the machine, the broker has given the connection up, which is not known
+        # here yet. Never revive a session that was reported gone: a reply was not sent because of it.
+        heartbeat = self.heartbeat
+        if time.monotonic() - heartbeat.last_read > heartbeat.patience:
+            self.invalidate(ConnectionLost(f"the broker at {self.link.where} was silent for two heartbeats"))
+            return True
+        return False
+
+    def _finish(self, delivery: Delivery) -> None:
+        if self._held is None:
+            self.outbox.unacked.finish(delivery.tag)
+        else:
+            self._held_acks.append(delivery.tag)  # its reply may be among the publishes that are held
+
+    def _reject(self, delivery: Delivery, *, requeue: bool) -> None:
+        with self._lock:
+            if self._is_gone():
+                self._owner.stats["dropped_acks"] += 1
+            else:
+                self.outbox.unacked.give_up(delivery.tag)
+                self.outbox.put(codec.reject(self.link.consumer, delivery.tag, requeue))
 
     def _put_publish(self, channel: int, message: Publish) -> None:
         encoder = self.link.encoder
         if len(message.body) < LARGE_BODY:
-            self._put(encoder.publish(channel, message))
-            return
-        pieces = encoder.pieces(channel, message)
-        self._engine._outbox.extend(pieces)  # in one go: an interrupt leaves no half of it
-        self._engine._queued += sum(map(len, pieces))
+            self.outbox.put(encoder.publish(channel, message))
+        else:
+            self.outbox.put_all(encoder.pieces(channel, message))
 
-    def _put(self, data: bytes) -> None:
-        self._engine._outbox.append(data)
-        self._engine._queued += len(data)
+    def _is_congested(self) -> bool:
+        return self._blocked or self.outbox.is_full
 
-    def _post(self, action: Callable[[], None], gone: Callable[[], None]) -> None:
-        engine = self._engine
-        engine.post(lambda: action() if engine._session is self else gone())
+    # -- by the thread that writes --------------------------------------------------------------------
 
-    # -- by the owner ---------------------------------------------------------------------------------
+    def _write_failed(self, exc: OSError) -> None:
+        error = self.lost(exc)
+        self._owner.post(lambda: self._owner.end(self, error))
 
-    def _redeclare(self) -> None:
-        if not self.link.is_busy:  # a broker that is slow enough as it is can wait for the next time
-            self.link.redeclare()
+    def _write_interrupted(self, exc: BaseException) -> None:
+        # An exception of a signal handler.
+        self.invalidate(ConnectionLost(f"interrupted during a write: {exc!r}"), again_at_once=True)
+
+    def lost(self, exc: OSError) -> ConnectionLost:
+        """Translate an error of the socket."""
+        return ConnectionLost(f"the connection to the broker at {self.link.where} ended: {exc}")
+
+    # -- by the leader --------------------------------------------------------------------------------
 
     def go_live(self) -> bytes:
-        """Take the socket over from py-amqp. Gives the bytes that it had read already."""
+        """Take the socket over from py-amqp; return the bytes that it had read already."""
         return self.link.go_live(
             write=self.put,
             on_channel_closing=self._hold,
             on_channel_closed=self._channel_closed,
             on_consumer_cancelled=self._consumer_cancelled,
             on_blocked=self._set_blocked,
-            on_closed=self._closed,
+            on_closed=self._owner.finish,
         )
 
-    def note_returned(self, event: codec.ReturnEvent) -> bool:
-        """True when the message was one that is to be confirmed, so that its outcome will tell."""
-        if event.channel != self.link.confirmer:
-            return False
-        with self._engine._lock:
-            self._confirms.note_returned(event.returned)
+    def begin_close(self) -> None:
+        """Ask the broker to close the connection, behind all that is queued."""
+        with self._lock:
+            self.outbox.put_acks()  # the broker reads nothing behind a close
+        self.link.begin_close()
+        self.outbox.flush()
+
+    def close(self, error: TransportError) -> bool:
+        """Let go of the socket, and end what waits for a confirm. False: that was done before."""
+        with self._lock:
+            if self._state is State.ENDED:
+                return False
+            self._state = State.ENDED
+        self.outbox.close()
+        self._fail_confirms(error)
         return True
 
-    def confirmed(self, confirm: codec.Confirm) -> None:
-        """Tell the outcomes that a confirm decides."""
+    def handle(self, event: codec.Confirm | codec.ReturnEvent | codec.Frame) -> None:
+        """Handle anything but a delivery."""
+        if isinstance(event, codec.Confirm):
+            self._confirmed(event)
+        elif isinstance(event, codec.ReturnEvent):
+            if event.channel == self.link.confirmer:
+                with self._lock:
+                    self._confirms.note_returned(event.returned)  # its outcome is reported with the confirm
+            else:
+                self._listener.on_returned(self, event.returned)
+        else:
+            self.link.handle(event)
+
+    def beat(self, now: float) -> None:
+        """
+        Send a heartbeat if one is due.
+
+        Raises:
+            ConnectionLost: The broker is silent.
+        """
+        heartbeat = self.heartbeat
+        if heartbeat.is_silent(now):
+            raise ConnectionLost(
+                f"the broker at {self.link.where} was silent for {now - heartbeat.last_read:.1f} s "
+                f"(two heartbeats of {heartbeat.interval:g} s)"
+            )
+        if heartbeat.is_due(now):
+            heartbeat.last_write = now
+            self.put(codec.HEARTBEAT)
+
+    def report_relief(self) -> None:
+        """Tell the listener once that it need not hold back any more, if it was held back."""
+        if self._held_back and not self._is_congested():
+            self._held_back = False
+            self._listener.on_congested(self, False)
+
+    def _redeclare(self) -> None:
+        if not self.link.is_busy:  # a broker that is slow already can wait for the next time
+            self.link.redeclare()
+
+    def _confirmed(self, confirm: codec.Confirm) -> None:
         if confirm.channel != self.link.confirmer:
             return
-        with self._engine._lock:
+        with self._lock:
             settled = self._confirms.settle(confirm.tag, confirm.multiple, confirm.nack)
         for outcome, error in settled:
             outcome(error)
 
-    def fail_confirms(self, error: TransportError) -> None:
-        """Tell all that still wait for a confirm that none will come."""
-        with self._engine._lock:
+    def _fail_confirms(self, error: TransportError) -> None:
+        with self._lock:
             outcomes = [outcome for _message, outcome in self._confirms.drain()]
             outcomes += [outcome for _message, outcome in self._held or () if outcome is not None]
         for outcome in outcomes:
             outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
 
-    def tell_relief(self) -> None:
-        """Tell the listener when somebody was held back and need not be any more."""
-        if self._held_back and not self._is_congested():
-            self._held_back = False
-            self._engine._listener.on_congested(self, False)
-
     def _set_blocked(self, blocked: bool) -> None:
         self._blocked = blocked
-        log.warning("%s: the broker %s publishers", self._engine._name, "blocks" if blocked else "no longer blocks")
+        log.warning("%s: the broker %s publishers", self._owner.name, "blocks" if blocked else "no longer blocks")
         if blocked:
             self._held_back = True
-            self._engine._listener.on_congested(self, True)
+            self._listener.on_congested(self, True)
         else:
-            self.tell_relief()
-
-    def _closed(self) -> None:
-        if self._engine._state == "closing":
-            self._engine._finish()
+            self.report_relief()
 
     def _consumer_cancelled(self) -> None:
         raise ConnectionLost("the broker cancelled the consumer: its queue was deleted, or moved to another node")
+
+    # -- a channel that the broker closed -------------------------------------------------------------
 
     def _channel_closed(self, channel: int, error: TransportError) -> None:
         link = self.link
@@ -257,53 +347,52 @@ class LiveSession:
             raise ConnectionLost(f"the broker closed the channel that consumes: {error}")
 
     def _publisher_closed(self, error: TransportError) -> None:
-        engine, link = self._engine, self.link
-        listener = engine._listener
-        with engine._lock:
+        link, listener = self.link, self._listener
+        with self._lock:
             recent, self._recent = list(self._recent), Recent()
         messages = [message for message in recent if listener.awaits(message)]
-        places = find_refused(messages, str(error))
-        # A request that was handled must not be sent again, so one must be the only candidate. An answer may: whoever
-        # has it drops the second; and what is refused once is refused each time, so the first is the one.
+        places = find_rejected(messages, str(error))
+        # A request that was handled must not be sent again, so one must be the only candidate. A reply may: its caller
+        # drops the second; and what is rejected once is rejected each time, so the first is the one.
         if not places or (len(places) > 1 and link.sends_requests):
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
-        refused, behind = messages[places[0]], messages[places[0] + 1 :]
-        listener.on_refused(self, error, refused)
-        gone = isinstance(error, TopologyMismatch)
-        if link.publisher == link.consumer or (gone and not link.can_redeclare):
-            # The channel took the answers' consumer with it; or an exchange is gone for good.
+        rejected, behind = messages[places[0]], messages[places[0] + 1 :]
+        listener.on_rejected(self, error, rejected)
+        is_missing = isinstance(error, TopologyMismatch)
+        if link.publisher == link.consumer or (is_missing and not link.can_redeclare):
+            # The channel took the consumer of the replies with it; or an exchange is gone for good.
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
         link.reopen_publisher()
         again: list[tuple[Publish, Outcome | None]] = [(message, None) for message in behind]
-        if gone:
+        if is_missing:
             link.redeclare(lambda: self._resume(again))
         else:
             self._resume(again)
 
     def _confirmer_closed(self, error: TransportError) -> None:
-        with self._engine._lock:
+        with self._lock:
             waiting = self._confirms.drain()
             self._confirms = Confirms()
-        refused = find_refused((message for message, _ in waiting), str(error))
-        if len(refused) > 1:
+        rejected = find_rejected((message for message, _ in waiting), str(error))
+        if len(rejected) > 1:
             # Some of them may be in the queue, their confirms still on the way.
-            refused = []
+            rejected = []
         unknown = ConnectionLost(f"the broker closed the channel because of another message: {error}")
         for position, (_message, outcome) in enumerate(waiting):
-            outcome(error if position in refused else unknown.again())
+            outcome(error if position in rejected else unknown.again())
         if isinstance(error, TopologyMismatch):
             raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
         self.link.reopen_confirmer()
         self._resume([])
 
     def _hold(self, channel: int) -> None:
-        """Hold publishes back while a channel is replaced: one more on the old number ends the connection."""
+        """Hold publishes while a channel is replaced: another one on the old number would end the connection."""
         if channel in (self.link.publisher, self.link.confirmer):
-            with self._engine._lock:
+            with self._lock:
                 self._held = []
 
     def _resume(self, again: list[tuple[Publish, Outcome | None]]) -> None:
-        with self._engine._lock:
+        with self._lock:
             held, self._held = self._held or [], None
             acks, self._held_acks = self._held_acks, []
         for message, outcome in again + held:
@@ -311,9 +400,9 @@ class LiveSession:
                 self.publish(message)
             else:
                 self.publish_confirmed(message, outcome)
-        with self._engine._lock:
+        with self._lock:
             for tag in acks:
-                self.unacked.finish(tag)
+                self.outbox.unacked.finish(tag)
 
 
 def _gone() -> ConnectionLost:

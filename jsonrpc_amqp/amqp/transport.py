@@ -1,35 +1,37 @@
-"""Everything that does I/O. ``base`` is the seam that the rest of the package sees."""
+"""The transport that a URL names."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..options import ConnectionOptions
+from ..runtime.base import Runtime
+from ..runtime.threads import ThreadsRuntime
 from .base import Transport
 
 MEMORY = "memory://"
 
 
-def connect_transport(url: str, *, connection_name: str = "jsonrpc-amqp", **options: Any) -> Transport:
+def connect_transport(url: str, options: ConnectionOptions | None = None, runtime: Runtime | None = None) -> Transport:
     """
-    Give the transport that a URL names; nothing is connected yet.
+    Return the transport that a URL names; nothing is connected yet.
 
     Args:
-        url: ``memory://NAME``, or what ``engine.Connection`` takes.
-        connection_name: Shown by RabbitMQ's management, and in logs.
-        options: The engine's; ``memory://`` has no use for them.
+        url: ``memory://NAME``, or as for ``connection.Connection``.
+        options: How to connect; ``memory://`` uses the name only.
+        runtime: Drives it; threads, if None.
 
     Raises:
-        TypeError: The URL is no string.
+        TypeError: The URL is not a string.
         ValueError: It names no transport.
     """
     if not isinstance(url, str):
         # The type alone: it may be a list of URLs, with passwords.
         raise TypeError(f"a broker's URL is a string, not {type(url).__name__}; several are joined by ';'")
-    # Imported when asked for: a unit test on memory:// need not pay for kombu.
+    options, runtime = options or ConnectionOptions(), runtime or ThreadsRuntime()
+    # Imported when needed: a unit test on memory:// need not load kombu.
     if url.startswith(MEMORY):
         from .memory import MemoryTransport
 
-        return MemoryTransport(url.removeprefix(MEMORY).strip("/"), connection_name=connection_name)
+        return MemoryTransport(url.removeprefix(MEMORY).strip("/"), runtime=runtime, connection_name=options.name)
     from .connection import Connection
 
-    return Connection(url, connection_name=connection_name, **options)
+    return Connection(url, options, runtime)

@@ -25,6 +25,7 @@ from ..amqp.transport import connect_transport
 from ..dialects.recipe2011 import RecipeClient
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages
+from ..options import ConnectionOptions
 from ..wire.authorization import Users, check_user, users_of
 from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, NO_QID, qid_of, refuse_url
@@ -442,12 +443,14 @@ class Client(Calls):
         if transport is None:
             transport = connect_transport(
                 url,
-                connection_name=connection_name or f"jsonrpc-amqp client {os.getpid()}",
-                heartbeat=heartbeat,
-                connect_timeout=connect_timeout,
-                reconnect=reconnect,
-                max_body=max_size,
-                tls=tls,
+                ConnectionOptions(
+                    name=connection_name or f"jsonrpc-amqp client {os.getpid()}",
+                    heartbeat=heartbeat,
+                    connect_timeout=connect_timeout,
+                    reconnect=reconnect,
+                    max_size=max_size,
+                    tls=tls,
+                ),
             )
         self._where = redact(url)
         caller = Requests(

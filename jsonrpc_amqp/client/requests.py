@@ -213,19 +213,19 @@ class Requests:
             self._tell(call, refusal)
         if session is None:
             self._transport.start(self)
-        elif not session.flush_soon() or len(self._pending) < _MANY_IN_FLIGHT:
+        elif not session.writes_soon or len(self._pending) < _MANY_IN_FLIGHT:
             session.flush()
         if wake:
             self._transport.wake()
         if call.has_callbacks:
-            self._transport.recall()  # nobody waits for it here
+            self._transport.runtime.reclaim()  # nobody waits for it here
 
     def attend(self, call: WaitingCall) -> None:
         """Do on this thread, which waits for the call, what brings its answer, as long as it is the only one."""
         if len(self._pending) <= 1:
-            self._transport.attend(call.is_over, call.deadline)
+            self._transport.runtime.drive_until(call.is_over, call.deadline)
         if len(self._pending) > 0:
-            self._transport.recall()  # by now there are others, or this one takes its time
+            self._transport.runtime.reclaim()  # by now there are others, or this one takes its time
 
     def check_confirms(self) -> None:
         """
@@ -247,7 +247,7 @@ class Requests:
         # Else the thread that brings the answer would wait for the lock until the deadline. Each RLock tells who has it
         # (threading.Condition asks in the same way); typeshed leaves private methods out.
         mine = self._lock._is_owned()  # type: ignore[attr-defined]
-        if mine or self._transport.needs(threading.get_ident()):
+        if mine or self._transport.would_deadlock():
             raise RuntimeError(
                 "a callback of a future, or a signal handler amid another call, must not wait for a call: the answer "
                 "could not come meanwhile. Use submit() in it, or hand the work to a thread of yours"
@@ -266,7 +266,7 @@ class Requests:
         if call.number:  # else it was not taken in; after a fork, not even the lock may be taken
             with self._lock:
                 self._pending.pop(call.number)
-            self._transport.recall()
+            self._transport.runtime.reclaim()
 
     def connect(self, timeout: float | None) -> None:
         """
@@ -495,7 +495,7 @@ class Requests:
         with self._lock:
             return message.correlation_id in self._pending
 
-    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+    def on_rejected(self, session: Session, error: TransportError, message: Publish) -> None:
         self._end(message.correlation_id, error)
 
     def on_congested(self, session: Session, congested: bool) -> None:
@@ -505,14 +505,6 @@ class Requests:
             refused = self._send_parked(session)
         self._fail(refused)
         session.flush()
-
-    has_work = False
-
-    def take_work(self) -> None:
-        """Nothing that a client does for the answers is worth a thread of its own."""
-
-    def hand_over(self, *, late: bool) -> None:
-        """There is nothing."""
 
     def on_tick(self, now: float) -> float | None:
         with self._lock:

@@ -1,168 +1,264 @@
 """
-Lending the driver's place to a thread that makes one call after the other.
+Which thread drives a connection: the leader/followers pattern (pure, but for locks and clocks).
 
-Such a thread is alone with its connection, and to be woken for each answer costs it more than to read the socket
-itself. So after some calls in quick succession it is lent the driver's place, and drives while it waits. The driver
-sleeps meanwhile, and is back when the thread goes on to other things, when an answer takes its time, or when
-somebody else needs the connection driven.
+One thread at a time is the *leader*. It is the I/O thread, except in two cases, each of which saves waking a thread:
+
+- A caller that makes one call after the other leads while it waits for its reply. The I/O thread delegates leadership
+  to it on request, and resumes it when the caller turns to other things, when a reply takes long, or when another
+  thread reclaims it.
+- The leader runs an inline job, and the job blocks. A follower, a second thread that stands by, takes leadership over;
+  the first thread becomes the follower when its job returns.
 """
 
 from __future__ import annotations
 
-import select
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .threads import Driven
-
-# A thread that has called so often, with no longer than this between two calls, is lent the place.
-_CALLS = 4
-_SECONDS_BETWEEN = 0.005
-# After a loan that somebody ended before so many answers it takes twice as many calls: threads that take turns.
-_ENOUGH_ANSWERS = 10
-_MOST_CALLS = 256
-# An answer that takes longer comes by the driver.
-_PATIENCE = 0.005
-# So often the driver looks whether the thread still drives. Nobody waits for anything if it does not.
-_SECONDS_BETWEEN_LOOKS = 0.05
+from enum import Enum
 
 
-class Loan:
+class State(Enum):
+    """What the leader is doing, and who it is."""
+
+    LEADING = "an I/O thread leads"
+    INLINE = "an I/O thread leads and runs a job; a follower may take over"
+    REQUESTED = "an I/O thread leads; a caller has asked for leadership"
+    DELEGATED = "a caller leads, one step at a time"
+    RECLAIMED = "the caller must not begin another step; the I/O thread is about to resume"
+
+
+class Leadership:
     """
-    The loan of one driver's place, most of the time to nobody.
+    The leadership of one connection: a state machine that threads share.
 
-    ``_turn`` is held by the borrower amid a step, which takes other locks; so nobody takes it who may hold one, but the
-    driver, to take its place again. All else is told by flags and the bell: signal handlers do so amid anything.
+    ``_lock`` guards the state. It is reentrant, since signal handlers submit calls, and it is held for moments; no
+    other lock is taken under it, so it may be taken with any lock held. ``_step`` is held by a caller during a step,
+    which takes other locks; only the I/O thread waits for it, to resume.
 
     Args:
-        ring: Ends the sleep of the driver, who then calls ``lend`` if somebody has ``asked``.
+        wake: Ends the sleep of the I/O thread.
+
+    Attributes:
+        caller: The thread that leadership is delegated to, or that has requested it.
+        steps: Steps that the caller has made.
+        jobs: Inline jobs that were begun.
+        has_follower: A follower stands by, so that the leader may run a job.
     """
 
-    def __init__(self, driven: Driven, ring: Callable[[], None]) -> None:
-        self._driven = driven
-        self._ring = ring
-        self._turn = threading.Lock()
-        self._poll = select.poll()
-        self._interest: tuple[int | None, bool] = (None, False)
-        self._steps = 0
-        self._is_recalled = False
-        self._asking: tuple[int, threading.Lock] | None = None  # who, and what it waits for
-        self._last: tuple[int, float] = (0, 0.0)  # who waited last, and since when
-        self._calls = 0
-        self._needed = _CALLS
-        self.borrower: int | None = None
-        """The thread that the place is lent to."""
-        self.stepper: int | None = None
-        """The thread that drives in the driver's place at this moment, amid a step."""
-
-    # -- by a thread that waits -------------------------------------------------------------------------
-
-    def attend(self, is_over: Callable[[], bool], until: float) -> None:
-        """
-        Drive in the driver's place, if it was lent to this thread, until ``is_over`` or for some milliseconds.
-
-        It may return at once, and what it waits for may come by the driver: wait for it afterwards, too.
-
-        Args:
-            until: Monotonic seconds.
-        """
-        me = threading.get_ident()
-        if self.borrower is None and self._deserves(me):
-            self._ask(me)
-        if self.borrower == me:
-            while not is_over() and self._step(me, until):
-                pass
-        elif self.borrower is not None:
-            self.recall()
-
-    def recall(self) -> None:
-        """End the loan, if there is one: the connection needs its driver. From any thread, with any lock held."""
-        if self._asking is None and self.borrower is None:  # in this order: the driver writes them in the other
-            return
-        self._needed = _CALLS if self._steps >= _ENOUGH_ANSWERS else min(_MOST_CALLS, 2 * self._needed)
-        self._hand_back()
-
-    def _hand_back(self) -> None:
-        self._is_recalled = True
-        self._asking = None
-        self._ring()
-
-    def _deserves(self, me: int) -> bool:
-        who, when = self._last
-        now = time.monotonic()
-        self._last = me, now
-        self._calls = self._calls + 1 if who == me and now - when < _SECONDS_BETWEEN else 0
-        return self._calls >= self._needed
-
-    def _ask(self, me: int) -> None:
-        self._calls = 0
-        self._is_recalled = False
-        given = threading.Lock()
-        given.acquire()
-        self._asking = me, given
-        self._ring()
-        if not given.acquire(timeout=_PATIENCE):
-            self._hand_back()
-
-    def _step(self, me: int, until: float) -> bool:
-        """Wait for the socket and read it. False: the driver drives."""
-        ready = self._poll.poll(1000 * max(0.0, min(_PATIENCE, until - time.monotonic())))
-        try:
-            self.stepper = me
-            with self._turn:
-                if self.borrower != me or self._is_recalled:
-                    return False
-                if ready:
-                    self._driven.on_readable()
-                    self._steps += 1
-                # All else is for the driver: an interrupt amid it would leave it half done.
-                if not ready or self._driven.is_due(time.monotonic()) or self._driven.interest() != self._interest:
-                    self._hand_back()
-                return not self._is_recalled
-        except BaseException:
-            self._hand_back()
-            raise
-        finally:
-            self.stepper = None
-
-    # -- by the driver ----------------------------------------------------------------------------------
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = threading.RLock()
+        self._step = threading.Lock()
+        self._answered = threading.Lock()  # a bare lock: the one of an Event is not for signal handlers
+        self._io_thread: int | None = None
+        self._stepping: int | None = None
+        self.state = State.LEADING
+        self.caller: int | None = None
+        self.steps = 0
+        self.jobs = 0
+        self.has_follower = False
 
     @property
-    def asked(self) -> bool:
-        """Whether a thread wants the place."""
-        return self._asking is not None
+    def leader(self) -> int | None:
+        """The identifier of the thread that drives at this moment; None before the first one leads."""
+        # An exception that a signal handler raises can keep a step from clearing its mark, but not its lock.
+        stepping = self._stepping
+        return stepping if stepping is not None and self._step.locked() else self._io_thread
 
-    def lend(self, wait_for_bell: Callable[[float], bool]) -> None:
+    def lead(self) -> None:
+        """Make the calling I/O thread the leader."""
+        self._io_thread = threading.get_ident()
+
+    # -- inline jobs ------------------------------------------------------------------------------------
+
+    def begin_job(self) -> None:
+        """Note that the leader begins a job."""
+        self.jobs += 1
+        self.state = State.INLINE
+
+    def end_job(self) -> bool:
+        """Note that the calling thread has ended its job. False: a follower leads now."""
+        with self._lock:
+            if self._io_thread != threading.get_ident():
+                return False
+            self.state = State.LEADING
+            return True
+
+    def take_over(self, job: int) -> bool:
+        """Make the calling follower the leader if the leader is still in the given job."""
+        with self._lock:
+            if self.state is not State.INLINE or self.jobs != job:
+                return False
+            self.has_follower = False
+            self.state = State.LEADING
+            self.lead()
+            return True
+
+    # -- delegation, by the caller ----------------------------------------------------------------------
+
+    def request(self, patience: float) -> bool:
         """
-        Leave the place to the thread that asked, unless there is something to do; returns when it is to be taken again.
+        Ask the I/O thread to delegate leadership to the calling thread.
 
         Args:
-            wait_for_bell: Waits for so many seconds. True: it was rung.
+            patience: Seconds to wait for that.
         """
-        asking = self._asking
-        if asking is None:
-            return
-        self._steps = 0
-        if self._look_at_socket() and not self._driven.is_due(time.monotonic()):
-            self.borrower = asking[0]
-        self._asking = None
-        asking[1].release()
-        steps = -1
-        while self.borrower is not None and not self._is_recalled and self._steps != steps:
-            steps = self._steps
-            if wait_for_bell(_SECONDS_BETWEEN_LOOKS):
-                break
-        with self._turn:
-            self.borrower = None
+        with self._lock:
+            if self.state is not State.LEADING:
+                return False
+            answered = self._answered = threading.Lock()
+            answered.acquire()
+            self.caller = threading.get_ident()
+            self.state = State.REQUESTED
+        self._wake()
+        try:
+            if not answered.acquire(timeout=patience):
+                self.reclaim()
+        except BaseException:
+            self.reclaim()
+            raise
+        return self.is_delegated_here()
 
-    def _look_at_socket(self) -> bool:
-        """Have the borrower wait for the socket of now. False: there is none, or it takes no bytes."""
-        fd, is_full = self._interest = self._driven.interest()
-        # A new one each time: who had the place before may still wait with the old one.
-        self._poll = select.poll()
-        if fd is not None:
-            self._poll.register(fd, select.POLLIN)
-        return fd is not None and not is_full
+    def is_delegated_here(self) -> bool:
+        """Whether the calling thread leads as a caller."""
+        return self.state is State.DELEGATED and self.caller == threading.get_ident()
+
+    def step(self, drive: Callable[[bool], bool], is_readable: bool) -> None:
+        """
+        Make one step, if the calling thread still leads.
+
+        Args:
+            drive: The step; it returns whether the caller may make another.
+            is_readable: Its argument.
+        """
+        # Before the lock: a signal handler that runs as soon as this thread has it must learn that it must not wait.
+        self._stepping = threading.get_ident()
+        try:
+            with self._step:
+                if self.is_delegated_here():
+                    self.steps += 1
+                    if not drive(is_readable):
+                        self.reclaim()
+        except BaseException:
+            self.reclaim()
+            raise
+        finally:
+            self._stepping = None
+
+    def reclaim(self) -> bool:
+        """
+        End a delegation, or the request for one. False: there is none.
+
+        May be called by any thread, with any lock held, and in signal handlers.
+        """
+        if self.caller is None:
+            return False
+        with self._lock:
+            if self.state is State.REQUESTED:
+                self._answer(State.LEADING)
+            elif self.state is State.DELEGATED:
+                self.state = State.RECLAIMED
+            else:
+                return False
+        self._wake()
+        return True
+
+    # -- delegation, by the I/O thread ------------------------------------------------------------------
+
+    def grant(self, *, is_possible: bool) -> bool:
+        """Answer a request; return whether a caller leads now."""
+        with self._lock:
+            if self.state is not State.REQUESTED:
+                return False
+            self.steps = 0
+            self._answer(State.DELEGATED if is_possible else State.LEADING)
+            return is_possible
+
+    def resume(self) -> None:
+        """Lead again, once a step that a caller may be in has ended."""
+        with self._step, self._lock:
+            if self.state is State.REQUESTED:
+                self._answer(State.LEADING)
+            self.state, self.caller = State.LEADING, None
+
+    def _answer(self, state: State) -> None:
+        self.state = state
+        if state is State.LEADING:
+            self.caller = None
+        self._answered.release()
+
+
+class DelegationPolicy:
+    """
+    Which callers leadership is worth delegating to: threads that make one call after the other.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    # A thread that has waited this often, with at most this many seconds between, is worth it.
+    CALLS = 4
+    SECONDS_BETWEEN = 0.005
+    # A delegation that ends before this many steps cost more than it saved: two threads take turns. Then the number of
+    # calls is doubled, up to a limit.
+    ENOUGH_STEPS = 10
+    MOST_CALLS = 256
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last_caller = 0
+        self._last_time = 0.0
+        self._calls = 0
+        self._needed = self.CALLS
+
+    def deserves(self, caller: int) -> bool:
+        """Note that a thread waits for a reply; return whether to delegate to it."""
+        now = self._clock()
+        is_next = caller == self._last_caller and now - self._last_time < self.SECONDS_BETWEEN
+        self._last_caller, self._last_time = caller, now
+        self._calls = self._calls + 1 if is_next else 0
+        if self._calls < self._needed:
+            return False
+        self._calls = 0
+        return True
+
+    def note_end(self, steps: int) -> None:
+        """Note that another thread reclaimed a delegation after some steps."""
+        self._needed = self.CALLS if steps >= self.ENOUGH_STEPS else min(self.MOST_CALLS, 2 * self._needed)
+
+
+class FollowerWatch:
+    """
+    Decides when a follower takes over: it looks from time to time whether the leader is still in the same job.
+
+    Args:
+        leadership: What to watch.
+    """
+
+    # Looks without any job, after which the follower goes to sleep.
+    IDLE_LOOKS = 10
+
+    def __init__(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+        self._seen = -1
+        self._idle = 0
+
+    def look(self) -> bool:
+        """Look once. True: the leader was in the same job the last time, so the calling follower leads now."""
+        jobs = self._leadership.jobs
+        self._idle += 1
+        if jobs != self._seen:
+            self._seen, self._idle = jobs, 0
+            return False
+        return self._leadership.take_over(jobs)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job was begun for some looks."""
+        return self._idle >= self.IDLE_LOOKS
+
+    @property
+    def missed_a_job(self) -> bool:
+        """Whether a job was begun after the last look."""
+        return self._leadership.jobs != self._seen

@@ -1,9 +1,8 @@
 """
-Who drives an engine: a thread of its own that sleeps until the socket, a wake-up or the clock calls.
+Drives a connection with threads: an I/O thread, callers that lead while they wait, and a follower.
 
-Between two rounds it may do some work for the listener (``take_work``), which saves waking another thread for what
-takes no longer than that. Such work is somebody's code and may block all the same. So a second thread stands by, and
-drives on if the work does not end; the first one stands by then, once it has come back.
+The I/O thread sleeps until the socket, a wake-up or the clock calls it. ``leader_follower`` says when another thread
+takes its place.
 """
 
 from __future__ import annotations
@@ -13,215 +12,205 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
-from .leader_follower import Loan
+from ..errors import TransportError
+from .base import Driven, InlineJobs
+from .leader_follower import DelegationPolicy, FollowerWatch, Leadership, State
 
-# A poll that is woken for nothing costs little; one that sleeps for ever hides a lost wake-up.
+# Seconds. A poll that ends without an event costs little; one without an end would hide a lost wake-up.
 _LONGEST_SLEEP = 60.0
-# So long the driver works before it looks at the socket again.
-_WORK_SECONDS = 0.001
-# Work that takes longer than this, or twice this, is left behind.
+# Seconds that the leader runs jobs for before it looks at the socket again.
+_JOBS_SECONDS = 0.001
+# Seconds between two looks of the follower, so a job that runs for twice as long loses the leadership; also how long
+# a caller waits for the leadership, and for one reply as the leader. A thread switch takes a hundredth of it.
 _PATIENCE = 0.005
-# So often the one that stands by finds nothing to watch over before it goes to sleep.
-_IDLE_LOOKS = 10
+# Seconds between two looks of the I/O thread at whether the caller still drives. No reply depends on it.
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
-class Driven(Protocol):
-    """What a driver calls; all of it from one thread at a time."""
+class Waker:
+    """Ends the sleep of a thread in ``poll``, from any other thread and from signal handlers."""
 
-    @property
-    def finished(self) -> bool: ...
-    def interest(self) -> tuple[int | None, bool]:
-        """The socket to watch, if there is one, and whether to wait until it takes bytes."""
-        ...
-
-    def on_readable(self) -> None: ...
-    def on_writable(self) -> None: ...
-    def is_due(self, now: float) -> bool:
-        """Whether there is more to do than to read and to write."""
-        ...
-
-    def tick(self, now: float) -> float | None:
-        """Do what is due. Gives the monotonic time of the next thing to do."""
-        ...
-
-    @property
-    def has_work(self) -> bool:
-        """Whether there is work that the driver may do itself."""
-        ...
-
-    def take_work(self) -> Callable[[], object] | None:
-        """Give some work that will be quick, most likely, and that raises nothing."""
-        ...
-
-    def hand_over(self, *, late: bool) -> None:
-        """Have others do the work: the driver cannot; or, ``late``, some of it was not quick."""
-        ...
-
-
-class IOThread:
-    """Drives one engine until it says that it is finished. Daemons: they never keep a process alive."""
-
-    def __init__(self, driven: Driven, name: str) -> None:
-        self._driven = driven
-        self._name = name
-        self._bell, self._ringer = socket.socketpair()
-        self._bell.setblocking(False)
-        self._ringer.setblocking(False)
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
         self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
-        self._bell_poll = select.poll()
-        self._bell_poll.register(self._bell, select.POLLIN)
-        self._watched: tuple[int | None, bool] = (None, False)
-        self.loan = Loan(driven, self._ring)
-        self._over = threading.Event()
-        # What tells who drives: it is in here while the driver does some work, and whoever takes it out drives on.
-        self._lease: list[None] = []
-        self._turns = 0
-        self._is_guarded = False
-        self._guard_is_awake = threading.Event()
-        self.ident: int | None = None
-        """The identifier of the thread that drives."""
-        self._threads = [threading.Thread(target=self._run, name=name, daemon=True)]
-        self._threads[0].start()
+        self._poll.register(self._reader, select.POLLIN)
 
-    @property
-    def owner(self) -> int | None:
-        """The identifier of the thread that drives now."""
-        return self.loan.stepper or self.ident
+    def fileno(self) -> int:
+        """Return the descriptor that becomes readable."""
+        return self._reader.fileno()
 
     def wake(self) -> None:
-        """Have ``tick`` called soon. From any thread."""
-        self._ring()
-        self.loan.recall()
-
-    def _ring(self) -> None:
+        """End the sleep, or the next one."""
         try:
-            self._ringer.send(b"\0")
+            self._writer.send(b"\0")
         except OSError:
-            # Full: it is awake already. Closed: there is nothing left to do.
+            # Full: the thread is about to wake. Closed: it has ended.
             return
 
-    def join(self, timeout: float) -> bool:
-        """Wait for the end. False: it has not come in time."""
+    def wait(self, seconds: float) -> bool:
+        """Sleep. True: there was a wake-up, which the next ``clear`` forgets."""
+        return bool(self._poll.poll(1000 * seconds))
+
+    def clear(self) -> None:
+        """Forget the wake-ups so far."""
+        try:
+            self._reader.recv(4096)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._reader.close()
+        self._writer.close()
+
+
+class ThreadsRuntime:
+    """
+    Drives one connection on threads of its own and of its callers. Its threads are daemons.
+
+    Args:
+        caller_drives: A caller that makes one call after the other drives the connection while it waits.
+        inline_jobs: The leader runs short jobs itself.
+    """
+
+    def __init__(self, *, caller_drives: bool = True, inline_jobs: bool = True) -> None:
+        self._caller_drives = caller_drives
+        self._runs_jobs = inline_jobs
+        self._jobs: InlineJobs | None = None
+        self._driven: Driven
+        self._name = ""
+        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+        self._waker: Waker  # made by ``start``: a runtime that was never started holds no descriptor
+        self._poll = select.poll()
+        self._watched: tuple[int | None, bool] = (None, False)
+        self._leadership = Leadership(self._wake)
+        self._delegation = DelegationPolicy()
+        self._caller_poll = select.poll()
+        self._follower_awake = threading.Event()
+
+    # -- from any thread ------------------------------------------------------------------------------
+
+    def start(self, driven: Driven, name: str) -> None:
+        """Begin to drive; ``name`` is for threads."""
+        self._driven = driven
+        self._name = name
+        self._waker = Waker()
+        self._poll.register(self._waker, select.POLLIN)
+        self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
+        self._threads[0].start()
+
+    def set_inline_jobs(self, jobs: InlineJobs) -> None:
+        """Run these jobs on the leader."""
+        self._jobs = jobs
+
+    def run_blocking(self, function: Callable[[], None], name: str) -> None:
+        """Run a function on a thread of its own."""
+        threading.Thread(target=function, name=name, daemon=True).start()
+
+    def wake(self) -> None:
+        """Have ``tick`` called soon."""
+        if not self._leadership.reclaim():
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._threads:
+            self._waker.wake()
+
+    def reclaim(self) -> None:
+        """Have the I/O thread drive, if a caller does."""
+        if self._leadership.reclaim():
+            self._delegation.note_end(self._leadership.steps)
+
+    def would_deadlock(self) -> bool:
+        """Whether the calling thread is the leader."""
+        return threading.get_ident() == self._leadership.leader
+
+    def drive_until(self, is_done: Callable[[], bool], deadline: float) -> None:
+        """Drive on the calling thread, if leadership is delegated to it, for some milliseconds at most per read."""
+        leadership = self._leadership
+        if leadership.state is State.LEADING:
+            if not self._caller_drives or self._watched[0] is None:
+                return
+            if not self._delegation.deserves(threading.get_ident()) or not leadership.request(_PATIENCE):
+                return
+        elif not leadership.is_delegated_here():
+            self.reclaim()
+            return
+        while not is_done() and leadership.is_delegated_here():
+            seconds = max(0.0, min(_PATIENCE, deadline - time.monotonic()))
+            leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
+
+    def close(self, timeout: float) -> bool:
+        """Wait until the connection has finished, and its threads with it, but those whose job blocks."""
         if threading.current_thread() in self._threads:
             return False
         deadline = time.monotonic() + timeout
         if not self._over.wait(timeout):
             return False
+        leadership = self._leadership
         for thread in self._threads:
-            if self._is_guarded or thread.ident == self.ident:  # the other one is held up by its work
+            if leadership.has_follower or thread.ident == leadership.leader:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return True
 
-    # -- driving ----------------------------------------------------------------------------------------
+    # -- the leader -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         self._drive()
-        self._stand_by()
+        self._follow()
 
     def _drive(self) -> None:
-        """Drive until the end, or until another thread does."""
-        self.ident = threading.get_ident()
+        """Drive until the connection has finished, or until another thread leads."""
+        driven, leadership = self._driven, self._leadership
+        leadership.lead()
         while True:
-            due = self._driven.tick(time.monotonic())
-            if self._driven.finished:
+            due = driven.tick(time.monotonic())
+            if driven.finished:
                 break
-            self._watch()
-            for fd, events in self._poll.poll(0 if self._driven.has_work else _milliseconds(due)):
-                if fd == self._bell.fileno():
-                    self._silence()
-                elif fd == self._watched[0]:
-                    if events & select.POLLOUT:
-                        self._driven.on_writable()
-                    if events & ~select.POLLOUT:
-                        self._driven.on_readable()
-            if self.loan.asked:
-                self.loan.lend(self._wait_for_bell)
-            if self._driven.has_work:
-                if not self._is_guarded and not self._call_guard():
-                    self._driven.hand_over(late=False)
-                elif not self._work():
-                    return
-        self._bell.close()
-        self._ringer.close()
+            self._poll_once(due)
+            if leadership.state is State.REQUESTED:
+                self._delegate()
+            if self._has_job() and not self._run_jobs():
+                return
         self._over.set()
-        self._guard_is_awake.set()
+        self._follower_awake.set()
+        self._waker.close()
 
-    def _work(self) -> bool:
-        """Do some work, as long as it is quick. False: another thread drives now."""
-        until = time.monotonic() + _WORK_SECONDS
-        while (work := self._driven.take_work()) is not None:
-            self._turns += 1
-            self._lease.append(None)
-            if not self._guard_is_awake.is_set():
-                self._guard_is_awake.set()
-            work()
-            try:
-                self._lease.pop()
-            except IndexError:
-                return False
-            if time.monotonic() > until:
-                break
-        return True
+    def _has_job(self) -> bool:
+        return self._jobs is not None and self._jobs.has_inline_job
 
-    # -- standing by ------------------------------------------------------------------------------------
+    def _poll_once(self, due: float | None) -> None:
+        self._watch()
+        driven = self._driven
+        for fd, events in self._poll.poll(0 if self._has_job() else _milliseconds(due)):
+            if fd == self._waker.fileno():
+                self._waker.clear()
+            elif fd == self._watched[0]:
+                if events & select.POLLOUT:
+                    driven.on_writable()
+                if events & ~select.POLLOUT:
+                    self._read()
 
-    def _call_guard(self) -> bool:
-        """Have a second thread, at the first need of it. False: there is none now."""
-        if len(self._threads) > 1:
-            return False  # it drives, or is held up by what it does
-        guard = threading.Thread(target=self._stand_by, name=f"{self._name}-2", daemon=True)
-        self._threads.append(guard)
+    def _read(self) -> None:
         try:
-            guard.start()
-        except RuntimeError:  # the system has no thread to give
-            self._threads.remove(guard)
-            return False
-        self._is_guarded = True
-        return True
-
-    def _stand_by(self) -> None:
-        while not self._over.is_set():
-            if self._watch_over():
-                self._driven.hand_over(late=True)
-                self._drive()
-
-    def _watch_over(self) -> bool:
-        """Wait until the driver is held up by some work, and take its place. False: the end has come."""
-        self._is_guarded = True
-        while not self._over.is_set():
-            self._guard_is_awake.wait()
-            looks, turns = 0, -1
-            while looks < _IDLE_LOOKS and not self._over.wait(_PATIENCE):
-                looks += 1
-                if self._turns != turns:
-                    looks, turns = 0, self._turns
-                elif self._lease:
-                    # Before: the one that comes back stands by from then on, and says so.
-                    self._is_guarded = False
-                    try:
-                        self._lease.pop()
-                    except IndexError:
-                        self._is_guarded = True
-                        continue
-                    return True
-            self._guard_is_awake.clear()
-            if self._turns != turns or self._over.is_set():
-                self._guard_is_awake.set()  # it began again meanwhile
-        return False
-
-    # -- sleeping ---------------------------------------------------------------------------------------
+            self._driven.on_readable()
+        # BaseException: a sys.exit() in a user's callback must not leave the connection without a leader.
+        except BaseException as exc:
+            self._driven.fail(exc)
 
     def _watch(self) -> None:
         wanted, watched = self._driven.interest(), self._watched
-        if wanted != watched:
-            if watched[0] is not None and watched[0] != wanted[0]:
-                self._forget(watched[0])
-            if wanted[0] is not None:
-                self._poll.register(wanted[0], select.POLLIN | (select.POLLOUT if wanted[1] else 0))
-            self._watched = wanted
+        if wanted == watched:
+            return
+        if watched[0] is not None and watched[0] != wanted[0]:
+            self._forget(watched[0])
+        if wanted[0] is not None:
+            self._poll.register(wanted[0], select.POLLIN | (select.POLLOUT if wanted[1] else 0))
+        self._watched = wanted
 
     def _forget(self, fd: int) -> None:
         try:
@@ -229,17 +218,114 @@ class IOThread:
         except KeyError:
             return
 
-    def _wait_for_bell(self, seconds: float) -> bool:
-        return bool(self._bell_poll.poll(1000 * seconds))
+    # -- a caller leads -------------------------------------------------------------------------------
 
-    def _silence(self) -> None:
-        try:
-            self._bell.recv(4096)
-        except BlockingIOError:
+    def _delegate(self) -> None:
+        """Let the caller lead that has requested it, unless there is something to do; resume when it has stopped."""
+        fd, wants_room = self._driven.interest()
+        # A new one each time: an earlier caller may still wait with the old one.
+        self._caller_poll = select.poll()
+        if fd is not None:
+            self._caller_poll.register(fd, select.POLLIN)
+        is_possible = fd is not None and not wants_room and not self._driven.is_due(time.monotonic())
+        leadership = self._leadership
+        if not leadership.grant(is_possible=is_possible):
             return
+        steps = -1
+        while leadership.state is State.DELEGATED and leadership.steps != steps:
+            steps = leadership.steps
+            if self._waker.wait(_SECONDS_BETWEEN_LOOKS):
+                break
+        leadership.resume()
+
+    def _step(self, is_readable: bool) -> bool:
+        """
+        Read once as the caller that leads; return whether it may go on.
+
+        It only reads. All else is for the I/O thread: an interrupt would leave it half done.
+        """
+        driven = self._driven
+        if not is_readable:
+            return False
+        try:
+            driven.on_readable()
+        except TransportError as exc:
+            driven.invalidate(exc)
+            return False
+        except BaseException as exc:
+            # A signal handler of the caller's has raised it, as Python's own does for Control-C.
+            driven.invalidate(exc)
+            raise
+        return not driven.is_due(time.monotonic()) and driven.interest() == self._watched
+
+    # -- inline jobs ----------------------------------------------------------------------------------
+
+    def _run_jobs(self) -> bool:
+        """Run jobs for a while. False: one of them blocked, and another thread leads now."""
+        jobs, leadership = self._jobs, self._leadership
+        assert jobs is not None
+        if not self._runs_jobs or not (leadership.has_follower or self._start_follower()):
+            self._offload(late=False)
+            return True
+        until = time.monotonic() + _JOBS_SECONDS
+        while (job := jobs.next_inline_job()) is not None:
+            leadership.begin_job()
+            if not self._follower_awake.is_set():
+                self._follower_awake.set()
+            self._guard(job)
+            if not leadership.end_job():
+                return False
+            if time.monotonic() > until:
+                break
+        return True
+
+    def _offload(self, *, late: bool) -> None:
+        jobs = self._jobs
+        if jobs is not None:
+            self._guard(lambda: jobs.offload(late=late))
+
+    def _guard(self, job: Callable[[], object]) -> None:
+        try:
+            job()
+        except BaseException as exc:
+            self._driven.invalidate(exc)
+
+    def _start_follower(self) -> bool:
+        """Start a second thread, the first time that it is needed. False: there is none that could take over."""
+        if len(self._threads) > 1:
+            return False  # one leads, and the other is in a job
+        follower = threading.Thread(target=self._follow, name=f"{self._name}-2", daemon=True)
+        self._threads.append(follower)
+        try:
+            follower.start()
+        except RuntimeError:  # the system has no thread left
+            self._threads.remove(follower)
+            return False
+        self._leadership.has_follower = True
+        return True
+
+    def _follow(self) -> None:
+        while not self._over.is_set():
+            if self._wait_for_take_over():
+                self._offload(late=True)
+                self._drive()
+
+    def _wait_for_take_over(self) -> bool:
+        """Follow until the leader is held up by a job. True: the calling thread leads now."""
+        self._leadership.has_follower = True
+        while not self._over.is_set():
+            self._follower_awake.wait()
+            watch = FollowerWatch(self._leadership)
+            while not watch.is_idle and not self._over.wait(_PATIENCE):
+                if watch.look():
+                    return True
+            self._follower_awake.clear()
+            if watch.missed_a_job or self._over.is_set():
+                self._follower_awake.set()
+        return False
 
 
 def _milliseconds(due: float | None) -> float:
     left = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, due - time.monotonic())
-    # poll() counts whole milliseconds and rounds up, which is the side that a deadline wants.
+    # poll() rounds up to whole milliseconds, which is the side that a deadline wants.
     return max(0.0, left * 1000)

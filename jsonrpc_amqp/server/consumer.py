@@ -98,6 +98,7 @@ class Consumer:
         self._refuse_sender = refuse_sender
         self._pid: int | None = None
         self._jobs = WorkQueue(concurrency)
+        transport.runtime.set_inline_jobs(self)
         self._returned = Returned(concurrency)
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -259,7 +260,7 @@ class Consumer:
     def awaits(self, message: Publish) -> bool:
         return True
 
-    def on_refused(self, session: Session, error: TransportError, message: Publish) -> None:
+    def on_rejected(self, session: Session, error: TransportError, message: Publish) -> None:
         log.warning("the broker refused the answer for %s: %s", printable(message.routing_key), error)
         if isinstance(error, MessageTooLarge):
             # Its limit is lower than ours. The caller need not wait for its deadline to learn that.
@@ -275,16 +276,16 @@ class Consumer:
             log.warning("the broker takes no answers for now; they wait")
 
     @property
-    def has_work(self) -> bool:
+    def has_inline_job(self) -> bool:
         return self._jobs.are_quick and len(self._jobs) > 0
 
-    def take_work(self) -> Callable[[], None] | None:
+    def next_inline_job(self) -> Callable[[], None] | None:
         while (job := self._jobs.take_quick()) is not None:
             if self._begin_job(job, may_wait=False):
                 return partial(self._run_here, job)
         return None
 
-    def hand_over(self, *, late: bool) -> None:
+    def offload(self, *, late: bool) -> None:
         self._jobs.hand_over(late=late)
 
     def on_tick(self, now: float) -> float | None:
@@ -346,7 +347,7 @@ class Consumer:
         finally:
             self._end_job()
         # Amid a burst one write for several answers is worth a millisecond; if that is not sure, each has its own.
-        if not self._jobs or not job.session.flush_soon():
+        if not self._jobs or not job.session.writes_soon:
             job.session.flush()
 
     def _begin_job(self, job: Job, *, may_wait: bool = True) -> bool:

@@ -28,6 +28,7 @@ from ..dialects import ServerDialect
 from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
 from ..dialects.recipe2011 import RecipeServer
 from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
+from ..options import ConnectionOptions
 from ..wire.authorization import Authorize, authorizer, check_user
 from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
@@ -166,11 +167,13 @@ class Server:
         )
         transport = transport or connect_transport(
             url,
-            connection_name=connection_name or f"jsonrpc-amqp server {service} {os.getpid()}",
-            heartbeat=heartbeat,
-            connect_timeout=connect_timeout,
-            max_body=max_size,
-            tls=tls,
+            ConnectionOptions(
+                name=connection_name or f"jsonrpc-amqp server {service} {os.getpid()}",
+                heartbeat=heartbeat,
+                connect_timeout=connect_timeout,
+                max_size=max_size,
+                tls=tls,
+            ),
         )
         self._where = redact(url)
         self._consumer = Consumer(

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from jsonrpc_amqp import Client, ClientClosed, ConnectionLost, Server, Unroutable
-from jsonrpc_amqp.runtime.leader_follower import Loan
+from jsonrpc_amqp.runtime.leader_follower import Leadership
 
 from ..broker import HOST, Broker
 from ..proxy import Proxy
@@ -23,20 +23,21 @@ from ..tools import wait_for
 PROMPT = 0.05
 
 
-def loan_of(client: Client) -> Loan:
-    engine: Any = client._requests._transport
-    loan = engine._driver.loan
-    assert isinstance(loan, Loan)
-    return loan
+def leadership_of(client: Client) -> Leadership:
+    connection: Any = client._requests._transport
+    leadership = connection.runtime._leadership
+    assert isinstance(leadership, Leadership)
+    return leadership
 
 
-def borrow(client: Client) -> Loan:
-    """Call until the place is lent to this thread."""
+def lead(client: Client) -> Leadership:
+    """Call until leadership is delegated to this thread."""
+    leadership = leadership_of(client)
     for _ in range(20_000):
         client.call("echo", [1])
-        if loan_of(client).borrower == threading.get_ident():
-            return loan_of(client)
-    raise AssertionError("it was never lent")
+        if leadership.is_delegated_here():
+            return leadership
+    raise AssertionError("it was never delegated")
 
 
 def call_for_ever(client: Client) -> NoReturn:
@@ -70,15 +71,15 @@ def client(url: str, service: str, server: Server) -> Iterator[Client]:
 
 
 def test_a_lone_caller_drives_and_the_driver_is_back_when_it_stops(client: Client) -> None:
-    loan = borrow(client)
+    leadership = lead(client)
     assert client.call("echo", ["one more"]) == "one more"
-    wait_for(lambda: loan.borrower is None, 2)
+    wait_for(lambda: leadership.caller is None, 2)
 
 
 def test_a_future_does_not_wait_for_a_thread_that_went_on_to_other_things(client: Client) -> None:
     taken = []
     for _ in range(5):
-        borrow(client)
+        lead(client)
         began = time.monotonic()
         assert client.submit("echo", [2]).result(10) == 2
         taken.append(time.monotonic() - began)
@@ -86,7 +87,7 @@ def test_a_future_does_not_wait_for_a_thread_that_went_on_to_other_things(client
 
 
 def test_other_threads_are_served_while_one_has_the_place(client: Client) -> None:
-    loan = borrow(client)
+    leadership = lead(client)
     taken = []
 
     def call() -> None:
@@ -95,12 +96,12 @@ def test_other_threads_are_served_while_one_has_the_place(client: Client) -> Non
         taken.append(time.monotonic() - began)
 
     for _ in range(5):
-        borrow(client)
+        lead(client)
         thread = threading.Thread(target=call)
         thread.start()
         thread.join(10)
     assert min(taken) < PROMPT
-    assert loan.borrower != thread.ident
+    assert leadership.caller != thread.ident
 
 
 def test_many_threads_that_call_at_once_all_get_their_own_answers(client: Client) -> None:
@@ -145,13 +146,13 @@ def test_another_service_may_be_called_for_the_first_time_meanwhile(client: Clie
 
 
 def test_an_answer_that_takes_its_time_comes_by_the_driver(client: Client) -> None:
-    loan = borrow(client)
+    leadership = lead(client)
     assert client.call("nap", [0.2]) == "slept"
-    assert loan.borrower is None
+    assert leadership.caller is None
 
 
 def test_a_deadline_is_kept(client: Client) -> None:
-    borrow(client)
+    lead(client)
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         client.call("nap", [0.5], timeout=0.1)
@@ -159,16 +160,16 @@ def test_a_deadline_is_kept(client: Client) -> None:
 
 
 def test_a_thread_that_ends_leaves_the_place(client: Client) -> None:
-    thread = threading.Thread(target=borrow, args=[client])
+    thread = threading.Thread(target=lead, args=[client])
     thread.start()
     thread.join(20)
-    wait_for(lambda: loan_of(client).borrower is None, 2)
+    wait_for(lambda: leadership_of(client).caller is None, 2)
     assert client.call("echo", [4]) == 4
 
 
 def test_closing_is_prompt(url: str, service: str, server: Server) -> None:
     client = Client(url, service, timeout=10).start()
-    borrow(client)
+    lead(client)
     began = time.monotonic()
     client.close()
     assert time.monotonic() - began < 0.9  # of 1.0 s, after which it gives up on an orderly end
@@ -182,14 +183,14 @@ def test_a_lost_connection_ends_the_call_and_the_loan(broker: Broker, service: s
         Proxy(broker.port) as network,
         Client(f"amqp://guest:guest@{HOST}:{network.port}", service, timeout=10) as client,
     ):
-        loan = borrow(client)
+        leadership = lead(client)
         threading.Timer(0.002, network.cut).start()
         with pytest.raises(ConnectionLost):
             call_for_ever(client)
-        assert loan.borrower is None
+        assert leadership.caller is None
         wait_for(lambda: client.stats()["connections"] == 2)
         assert client.call("echo", [5]) == 5
-        borrow(client)
+        lead(client)
 
 
 # -- signal handlers: Python runs them on the main thread, between any two steps of its ----------------------------
@@ -236,7 +237,7 @@ def test_an_interrupt_gets_through_and_the_next_call_works(
     handle(signal.SIGUSR1, interrupt)
     handle(signal.SIGVTALRM, interrupt)
     for moment in range(40):
-        borrow(client)
+        lead(client)
         set_timer(moment)
         with pytest.raises(Interrupted):
             call_for_ever(client)
@@ -251,17 +252,22 @@ def test_a_handler_may_call_while_its_thread_waits_for_an_answer(
 ) -> None:
     def kick() -> str:
         # The request may be here before the thread that sent it is done with sending.
-        wait_for(lambda: not engine.needs(main))
+        wait_for(lambda: not is_busy(main))
         os.kill(os.getpid(), signal.SIGUSR1)
         return "kicked"
+
+    def is_busy(thread: int) -> bool:
+        outbox = connection._session.outbox
+        is_writing = outbox._writer == thread and outbox.wire.locked()
+        return is_writing or leadership_of(client).leader == thread
 
     answers: list[int] = []
     main = threading.get_ident()
     with Server(url, service, methods={"echo": echo, "kick": kick}), Client(url, service, timeout=10) as client:
-        engine: Any = client._requests._transport
+        connection: Any = client._requests._transport
         handle(signal.SIGUSR1, lambda: answers.extend(client.call("echo", [7]) for _ in range(count)))
         for _ in range(6):
-            borrow(client)
+            lead(client)
             assert client.call("kick") == "kicked"
     assert answers == [7] * 6 * count
 

@@ -140,8 +140,8 @@ def test_answers_come_after_a_reconnect(broker: Any, service: str) -> None:
     methods: dict[str, Callable[..., Any]] = {"add": lambda a, b: a + b}
     with Server(broker.url, service, methods=methods), calling(broker.url, f"{service}_req", "queue") as client:
         assert client.call("add", [1, 2]) == 3
-        engine: Any = client._requests._transport
-        engine.post(lambda: engine._session.link.sock.shutdown(2))
+        connection: Any = client._requests._transport
+        connection.post(lambda: connection._session.link.sock.shutdown(2))
         wait_for(lambda: client.stats()["connections"] == 2)
         assert client.call("add", [2, 2]) == 4
 

@@ -236,10 +236,11 @@ def test_what_was_not_sent_because_of_silence_is_sent_over_a_new_connection(url:
     """As after a pause of the process, when the broker's next heartbeat lies in the socket already."""
     with Server(url, service, methods={"add": lambda a, b: a + b}), Client(url, service, timeout=5) as client:
         assert client.call("add", [1, 2]) == 3
-        engine: Any = client._requests._transport
-        now, engine._last_read = engine._last_read, -1000.0
+        connection: Any = client._requests._transport
+        heartbeat = connection._session.heartbeat
+        now, heartbeat.last_read = heartbeat.last_read, -1000.0
         future = client.submit("add", [2, 2])
-        engine._last_read = now
+        heartbeat.last_read = now
         assert future.result(5) == 4
         assert client.stats()["connections"] == 2
 
@@ -247,19 +248,20 @@ def test_what_was_not_sent_because_of_silence_is_sent_over_a_new_connection(url:
 def test_no_request_is_acknowledged_whose_answer_was_not_sent(url: str, service: str) -> None:
     runs: list[bool] = []
     server = Server(url, service)
-    engine: Any = server._consumer._transport
+    connection: Any = server._consumer._transport
 
     @server.method
     def run() -> int:
         runs.append(current_request().redelivered)
         if len(runs) == 1:
-            session = engine._session
+            session = connection._session
             publish = session.publish
 
             def after_a_pause(*message: Any, **more: Any) -> bool:
-                now, engine._last_read = engine._last_read, -1000.0
+                heartbeat = session.heartbeat
+                now, heartbeat.last_read = heartbeat.last_read, -1000.0
                 sent = publish(*message, **more)
-                engine._last_read = now
+                heartbeat.last_read = now
                 return bool(sent)
 
             session.publish = after_a_pause
@@ -277,15 +279,15 @@ def test_no_request_is_acknowledged_while_its_answer_is_held_back(broker: Broker
 
     server = Server(broker.url, service, methods={"add": lambda a, b: a + b})
     with server, Client(broker.url, service, timeout=20) as client:
-        engine: Any = server._consumer._transport
-        session = engine._session
+        connection: Any = server._consumer._transport
+        session = connection._session
         session._hold(session.link.publisher)
         answer = client.submit("add", [1, 2])
         wait_for(lambda: server.stats()["answered"] == 1)
-        engine.flush()
+        session.flush()
         assert unacknowledged() == 1
         assert not answer.done()
-        engine.post(lambda: session._resume([]))
+        connection.post(lambda: session._resume([]))
         assert answer.result(10) == 3
         wait_for(lambda: unacknowledged() == 0)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Outcome, Publish, Returned
-from jsonrpc_amqp.amqp.delivery_tracking import Confirms, Recent, Unacked, find_refused, unroutable
+from jsonrpc_amqp.amqp.delivery_tracking import Confirms, Recent, Unacked, find_rejected, unroutable
 from jsonrpc_amqp.errors import Overloaded, TransportError, Unroutable
 
 # -- acks: what a broker would make of them -----------------------------------------------------------------------
@@ -313,20 +313,20 @@ MESSAGES = [
     ],
 )
 def test_refused_message_is_found_by_the_text(refusal: str, place: int | None) -> None:
-    assert find_refused(MESSAGES, refusal)[:1] == ([] if place is None else [place])
+    assert find_rejected(MESSAGES, refusal)[:1] == ([] if place is None else [place])
     # As errors quote it.
     quoted = f"the broker at 'host' refused: {refusal.rstrip('.')}. Check permissions"
-    assert find_refused(MESSAGES, quoted) == find_refused(MESSAGES, refusal)
+    assert find_rejected(MESSAGES, quoted) == find_rejected(MESSAGES, refusal)
 
 
 def test_no_message_is_none_refused() -> None:
-    assert find_refused([], "PRECONDITION_FAILED - fast reply consumer does not exist") == []
+    assert find_rejected([], "PRECONDITION_FAILED - fast reply consumer does not exist") == []
 
 
 def test_all_messages_that_a_refusal_may_be_about_are_found() -> None:
     messages = [publish("a"), publish("b"), publish("a")]
     refusal = "ACCESS_REFUSED - access to topic 'a' in exchange 'jsonrpc' in vhost '/' refused for user 'bob'"
-    assert find_refused(messages, refusal) == [0, 2]
+    assert find_rejected(messages, refusal) == [0, 2]
 
 
 def refusal_of(message: Publish, access: str) -> str:
@@ -349,7 +349,7 @@ def test_refused_topic_is_found_whatever_is_in_the_key(access: str, tail: bytes)
     message = publish(key)
     others = [publish("S.response.a"), publish("T" + key[1:])]
     messages = [*others, message, publish("S.response.c")]
-    assert find_refused(messages, refusal_of(message, access)) == [2]
+    assert find_rejected(messages, refusal_of(message, access)) == [2]
 
 
 def test_recent_messages_are_in_order() -> None:

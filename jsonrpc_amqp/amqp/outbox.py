@@ -1,0 +1,171 @@
+"""
+What one session has to write, and the threads that write it.
+
+A thread queues bytes and then writes what is queued, its own or not, unless another thread is writing: that one then
+writes these bytes as well (*flat combining*). Waking the leader for each write costs more than the write.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from . import codec
+from .delivery_tracking import Unacked
+from .heartbeat import Heartbeat
+from .link import Link
+
+# What may be queued before callers are held back: some messages of full size.
+CONGESTED_BYTES = 64 << 20
+
+
+class Outbox:
+    """
+    The outbox of one session.
+
+    ``lock`` guards what is queued, the acks that are due, and the state of the session. It is held for moments, never
+    during I/O, and it is reentrant for the sake of signal handlers. ``wire`` is the right to write to the socket, and
+    with TLS to read from it; ``lock`` is taken under it, never the other way round.
+
+    Args:
+        link: Its socket, and the number of the channel that consumes.
+        heartbeat: Is told of each write.
+        on_stalled: Called when the socket takes no more, so that room to write has to be watched for.
+        on_error: Called when the socket cannot be written to.
+        on_interrupt: Called when a write was interrupted, so that it is unknown how much of it was done.
+
+    Attributes:
+        unacked: The deliveries of the session, and which of their acks are due.
+        is_watched: The leader is about to call ``flush``, within a millisecond.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        heartbeat: Heartbeat,
+        *,
+        on_stalled: Callable[[], None],
+        on_error: Callable[[OSError], None],
+        on_interrupt: Callable[[BaseException], None],
+    ) -> None:
+        self._link = link
+        self._heartbeat = heartbeat
+        self._on_stalled = on_stalled
+        self._on_error = on_error
+        self._on_interrupt = on_interrupt
+        self.lock = threading.RLock()
+        self.wire = threading.Lock()
+        self.unacked = Unacked()
+        self.is_watched = False
+        self._queued: list[bytes | memoryview] = []
+        self._bytes = 0
+        self._unsent: memoryview | None = None
+        self._writer: int | None = None
+        self._holder: int | None = None
+        self._is_closed = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether callers should be held back."""
+        return self._bytes > CONGESTED_BYTES
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the socket did not take all that was written to it."""
+        return self._unsent is not None
+
+    def is_writing_here(self) -> bool:
+        """Whether the calling thread is writing: this is a signal handler then."""
+        # An exception of another handler can keep the mark from being cleared, but not the lock.
+        return self._writer == threading.get_ident() and self.wire.locked()
+
+    def put(self, data: bytes) -> None:
+        """Queue bytes. With ``lock`` held."""
+        self._queued.append(data)
+        self._bytes += len(data)
+
+    def put_all(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Queue bytes in one step, so that an interrupt does not leave a part of them. With ``lock`` held."""
+        pieces = list(pieces)
+        self._queued.extend(pieces)
+        self._bytes += sum(map(len, pieces))
+
+    def put_acks(self) -> None:
+        """Queue the acks that are due, behind the replies that they stand for. With ``lock`` held."""
+        for tag, multiple in self.unacked.collect():
+            self.put(codec.ack(self._link.consumer, tag, multiple))
+
+    def hold(self) -> None:
+        """Have the calling thread's ``flush`` do nothing until ``release``: it flushes then, for all it has queued."""
+        self._holder = threading.get_ident()
+
+    def release(self) -> None:
+        """End ``hold``."""
+        self._holder = None
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the socket takes it; a thread that writes already writes this, too."""
+        me = threading.get_ident()
+        if self._holder == me:
+            return
+        # Not by a lone acquire(): a signal handler that raises between it and the release would leave it locked.
+        while self._has_output() and not self.wire.locked():
+            try:
+                with self.wire:
+                    self._writer = me
+                    self._write_queued()
+            finally:
+                if self._writer == me:  # another thread may have begun
+                    self._writer = None
+
+    def go_on(self) -> None:
+        """Write what the socket did not take."""
+        with self.wire:
+            if self._unsent is not None:
+                self._send(self._unsent)
+        self.flush()
+
+    def close(self) -> None:
+        """Let go of the socket; nothing is written any more."""
+        with self.wire:  # no thread writes to the descriptor while it is closed
+            self._is_closed = True
+            self._link.discard()
+        with self.lock:
+            self._queued.clear()
+            self._unsent = None
+            self._bytes = 0
+
+    def _has_output(self) -> bool:
+        return self._unsent is None and not self._is_closed and bool(self._queued or self.unacked.due)
+
+    def _write_queued(self) -> None:
+        """With the wire held."""
+        try:
+            with self.lock:
+                if self._unsent is not None or self._is_closed:
+                    return
+                self.put_acks()
+                queued, self._queued = self._queued, []  # one step: a signal handler within it loses nothing
+                data = queued[0] if len(queued) == 1 else b"".join(queued)
+            self._send(memoryview(data))
+        except BaseException as exc:
+            self._on_interrupt(exc)
+            raise
+
+    def _send(self, data: memoryview) -> None:
+        try:
+            sent = self._link.write(data)
+        except OSError as exc:
+            self._on_error(exc)
+            return
+        self._heartbeat.last_write = time.monotonic()
+        with self.lock:
+            self._bytes -= sent
+        if sent == len(data):
+            self._unsent = None
+            return
+        is_first = self._unsent is None
+        self._unsent = data[sent:]
+        if is_first:
+            self._on_stalled()
