@@ -1,0 +1,441 @@
+"""The threads runtime, with a fake connection on a socket pair: each test waits for events, and none for a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jsonrpc_amqp.errors import ConnectionLost
+from jsonrpc_amqp.runtime.leader_follower import State
+from jsonrpc_amqp.runtime.threads import ThreadsRuntime, Waker
+
+PATIENCE = 10.0
+
+
+class FakeConnection:
+    """
+    Driven: writes down what is called, and by which thread.
+
+    Attributes:
+        on_read: Called with each byte that was read.
+        due: What ``tick`` returns.
+        busy: What ``is_due`` returns.
+    """
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.finished = False
+        self.busy = False
+        self.due: float | None = None
+        self.ticks = 0
+        self.errors: list[BaseException] = []
+        self.invalid: list[BaseException] = []
+        self.readers: list[int] = []
+        self.received = bytearray()
+        self.wants_room = False
+        self.wrote = threading.Event()
+        self.on_read: Callable[[int], None] = lambda byte: None
+        self._changed = threading.Condition()
+
+    def interest(self) -> tuple[int | None, bool]:
+        return self.near.fileno(), self.wants_room
+
+    def on_readable(self) -> None:
+        data = self.near.recv(4096)
+        with self._changed:
+            self.readers.append(threading.get_ident())
+            self.received += data
+            self._changed.notify_all()
+        for byte in data:
+            self.on_read(byte)
+
+    def on_writable(self) -> None:
+        self.wants_room = False
+        self.wrote.set()
+
+    def is_due(self, now: float) -> bool:
+        return self.busy
+
+    def tick(self, now: float) -> float | None:
+        with self._changed:
+            self.ticks += 1
+            self._changed.notify_all()
+        return self.due
+
+    def fail(self, error: BaseException) -> None:
+        with self._changed:
+            self.errors.append(error)
+            self._changed.notify_all()
+
+    def invalidate(self, error: BaseException) -> None:
+        with self._changed:
+            self.invalid.append(error)
+            self._changed.notify_all()
+
+    def wait_for(self, predicate: Callable[[], object]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(predicate, PATIENCE)
+
+
+class Jobs:
+    """Inline jobs: those that were offloaded are written down."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Callable[[], object]] = deque()
+        self.offloaded: list[tuple[bool, int]] = []
+
+    @property
+    def has_inline_job(self) -> bool:
+        return bool(self.waiting)
+
+    def next_inline_job(self) -> Callable[[], object] | None:
+        return self.waiting.popleft() if self.waiting else None
+
+    def offload(self, *, late: bool) -> None:
+        self.offloaded.append((late, len(self.waiting)))
+        self.waiting.clear()
+
+
+@pytest.fixture
+def connection() -> Iterator[FakeConnection]:
+    fake = FakeConnection()
+    yield fake
+    fake.near.close()
+    fake.far.close()
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs()
+
+
+def running(connection: FakeConnection, runtime: ThreadsRuntime) -> Iterator[ThreadsRuntime]:
+    runtime.start(connection, name="driver")
+    connection.wait_for(lambda: connection.ticks)
+    yield runtime
+    connection.finished = True
+    runtime.wake()
+    assert runtime.close(PATIENCE)
+
+
+@pytest.fixture
+def runtime(connection: FakeConnection, jobs: Jobs) -> Iterator[ThreadsRuntime]:
+    runtime = ThreadsRuntime()
+    runtime.set_inline_jobs(jobs)
+    yield from running(connection, runtime)
+
+
+def io_thread() -> threading.Thread:
+    return next(thread for thread in threading.enumerate() if thread.name == "driver")
+
+
+# -- the I/O thread -------------------------------------------------------------------------------------------
+
+
+def test_what_arrives_is_read_by_the_io_thread(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+    connection.far.send(b"x")
+    connection.wait_for(lambda: connection.received == b"x")
+    assert connection.readers == [io_thread().ident]
+
+
+def test_room_is_watched_for_only_when_it_is_wanted(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+    assert not connection.wrote.is_set()
+    connection.wants_room = True
+    runtime.wake()
+    assert connection.wrote.wait(PATIENCE)
+
+
+def test_tick_comes_when_it_is_due_and_when_it_is_woken(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+    connection.due = time.monotonic() + 0.005
+    before = connection.ticks
+    runtime.wake()
+    connection.wait_for(lambda: connection.ticks > before + 2)  # woken, and then at its time again and again
+    connection.due = None
+    runtime.wake()
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("gone"), SystemExit(), ValueError("a bug")])
+def test_an_error_while_reading_ends_the_connection_and_not_the_thread(
+    connection: FakeConnection, runtime: ThreadsRuntime, error: BaseException
+) -> None:
+    def fail(byte: int) -> None:
+        raise error
+
+    connection.on_read = fail
+    connection.far.send(b"x")
+    connection.wait_for(lambda: connection.errors == [error])
+    connection.on_read = lambda byte: None
+    connection.far.send(b"y")
+    connection.wait_for(lambda: connection.received == b"xy")
+
+
+def test_leader_would_deadlock_and_others_would_not(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+    seen: list[bool] = []
+    connection.on_read = lambda byte: seen.append(runtime.would_deadlock())
+    connection.far.send(b"x")
+    connection.wait_for(lambda: connection.received)
+    runtime.wake()
+    assert not runtime.would_deadlock()
+    connection.wait_for(lambda: seen == [True])
+
+
+def test_a_blocking_function_runs_beside_the_leader(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+    ran: list[str] = []
+    done = threading.Event()
+
+    def block() -> None:
+        ran.append(threading.current_thread().name)
+        done.set()
+
+    runtime.run_blocking(block, name="dial")
+    assert done.wait(PATIENCE)
+    assert ran == ["dial"]
+
+
+def test_close_by_the_leader_does_not_wait_for_itself(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+    closed: list[bool] = []
+    connection.on_read = lambda byte: closed.append(runtime.close(PATIENCE))
+    connection.far.send(b"x")
+    connection.wait_for(lambda: connection.received)
+    runtime.wake()
+    connection.wait_for(lambda: closed == [False])
+
+
+def test_close_gives_up_in_time(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+    assert not runtime.close(0.001)
+
+
+def test_a_runtime_that_was_not_started_holds_no_descriptor() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    runtime = ThreadsRuntime()
+    runtime.wake()
+    runtime.reclaim()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_waker_is_awake_until_it_is_cleared() -> None:
+    waker = Waker()
+    assert not waker.wait(0)
+    for _ in range(100_000):
+        waker.wake()  # more than fit: none blocks
+    assert waker.wait(PATIENCE)
+    while waker.wait(0):
+        waker.clear()
+    waker.clear()
+    waker.close()
+    waker.wake()
+
+
+# -- a caller drives ------------------------------------------------------------------------------------------
+
+
+class Reply:
+    """A reply that the peer sends after each request, and a caller waits for."""
+
+    def __init__(self, connection: FakeConnection, runtime: ThreadsRuntime) -> None:
+        self._connection = connection
+        self._runtime = runtime
+
+    def call(self) -> int:
+        """Have one byte arrive, drive until it is here; return the thread that read it."""
+        wanted = len(self._connection.received) + 1
+        self._connection.far.send(b"x")
+        self._runtime.drive_until(
+            lambda: len(self._connection.received) >= wanted, deadline=time.monotonic() + PATIENCE
+        )
+        self._connection.wait_for(lambda: len(self._connection.received) >= wanted)
+        return self._connection.readers[-1]
+
+    def call_until_delegated(self) -> None:
+        for _ in range(20_000):
+            if self.call() == threading.get_ident():
+                return
+        raise AssertionError("it was never delegated")
+
+
+@pytest.fixture
+def reply(connection: FakeConnection, runtime: ThreadsRuntime) -> Reply:
+    return Reply(connection, runtime)
+
+
+def test_a_lone_caller_drives_after_some_calls(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    reply.call_until_delegated()
+    assert io_thread().ident in connection.readers  # the first calls were not worth it
+
+
+def test_io_thread_resumes_when_it_is_woken(connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply) -> None:
+    reply.call_until_delegated()
+    ticks = connection.ticks
+    runtime.wake()
+    connection.wait_for(lambda: connection.ticks > ticks)
+    connection.far.send(b"y")
+    connection.wait_for(lambda: connection.received.endswith(b"y"))
+    assert connection.readers[-1] == io_thread().ident
+
+
+def test_io_thread_resumes_when_it_is_reclaimed(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    reply.call_until_delegated()
+    runtime.reclaim()
+    connection.far.send(b"y")
+    connection.wait_for(lambda: connection.received.endswith(b"y"))
+    assert connection.readers[-1] == io_thread().ident
+
+
+def test_another_caller_reclaims(connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply) -> None:
+    reply.call_until_delegated()
+    readers: list[int] = []
+    other = threading.Thread(target=lambda: readers.append(reply.call()))
+    other.start()
+    other.join(PATIENCE)
+    assert readers != [other.ident]
+
+
+def test_nothing_is_delegated_while_something_is_due(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    connection.busy = True
+    for _ in range(50):
+        assert reply.call() == io_thread().ident
+
+
+def test_nothing_is_delegated_where_that_is_switched_off(connection: FakeConnection) -> None:
+    for runtime in running(connection, ThreadsRuntime(caller_drives=False)):
+        reply = Reply(connection, runtime)
+        for _ in range(50):
+            assert reply.call() == io_thread().ident
+
+
+def test_a_caller_stops_driving_once_it_has_something_to_do(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    reply.call_until_delegated()
+    connection.busy = True
+    reply.call()
+    connection.busy = False
+    connection.far.send(b"y")
+    connection.wait_for(lambda: connection.received.endswith(b"y"))
+    assert connection.readers[-1] == io_thread().ident
+
+
+def test_an_interrupt_of_a_caller_that_drives_is_raised_there_and_invalidates_the_connection(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    """As a signal handler that raises: Python runs it on the main thread."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        reply.call_until_delegated()
+        connection.on_read = lambda byte: os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted):
+            reply.call()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    connection.on_read = lambda byte: None
+    assert [type(error) for error in connection.invalid] == [Interrupted]
+    assert connection.errors == []
+    assert not runtime.would_deadlock()
+    assert reply.call() == io_thread().ident
+
+
+def test_a_connection_that_a_caller_finds_lost_is_invalidated(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    def lose(byte: int) -> None:
+        raise error
+
+    error = ConnectionLost("gone")
+    reply.call_until_delegated()
+    connection.on_read = lose
+    reply.call()
+    connection.wait_for(lambda: connection.invalid == [error])
+    assert connection.errors == []
+
+
+# -- inline jobs ----------------------------------------------------------------------------------------------
+
+
+def test_jobs_run_on_the_leader(connection: FakeConnection, runtime: ThreadsRuntime, jobs: Jobs) -> None:
+    ran: list[int] = []
+    done = threading.Event()
+    jobs.waiting.extend([lambda: ran.append(threading.get_ident()), done.set])
+    runtime.wake()
+    assert done.wait(PATIENCE)
+    assert ran == [io_thread().ident]
+    assert jobs.offloaded == []
+
+
+def test_jobs_are_offloaded_where_that_is_switched_off(connection: FakeConnection, jobs: Jobs) -> None:
+    runtime = ThreadsRuntime(inline_jobs=False)
+    runtime.set_inline_jobs(jobs)
+    for _ in running(connection, runtime):
+        jobs.waiting.append(lambda: None)
+        runtime.wake()
+        connection.wait_for(lambda: not jobs.waiting)
+        assert jobs.offloaded == [(False, 1)]
+
+
+def test_follower_takes_over_from_a_job_that_blocks(
+    connection: FakeConnection, runtime: ThreadsRuntime, jobs: Jobs
+) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        assert release.wait(PATIENCE)
+
+    jobs.waiting.extend([block, lambda: None])
+    runtime.wake()
+    assert begun.wait(PATIENCE)
+    connection.far.send(b"x")  # the follower reads it
+    connection.wait_for(lambda: connection.received == b"x")
+    assert connection.readers != [io_thread().ident]
+    assert jobs.offloaded == [(True, 1)]
+
+    # Both are held up: there is no follower, so the new leader offloads.
+    jobs.waiting.append(lambda: None)
+    runtime.wake()
+    connection.wait_for(lambda: not jobs.waiting)
+    assert jobs.offloaded[1:] == [(False, 1)]
+
+    # The first thread follows once its job has ended, and jobs run on the leader again.
+    release.set()
+    leaders: list[int] = []
+    done = threading.Event()
+    while not done.is_set():
+        jobs.waiting.extend([lambda: leaders.append(threading.get_ident()), done.set])
+        runtime.wake()
+        connection.wait_for(lambda: not jobs.waiting)
+    assert leaders[0] == connection.readers[0]
+    assert runtime._leadership.state is not State.DELEGATED
+
+
+def test_a_job_that_raises_invalidates_the_connection(
+    connection: FakeConnection, runtime: ThreadsRuntime, jobs: Jobs
+) -> None:
+    def fail() -> None:
+        raise error
+
+    error = SystemExit()
+    jobs.waiting.append(fail)
+    runtime.wake()
+    connection.wait_for(lambda: connection.invalid == [error])
+    connection.far.send(b"x")
+    connection.wait_for(lambda: connection.received == b"x")
