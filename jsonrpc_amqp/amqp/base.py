@@ -1,9 +1,9 @@
 """
-The seam: what the JSON-RPC side asks of a transport, and what a transport tells it.
+The seam between JSON-RPC and AMQP: what a client or server asks of a transport, and what a transport reports to it.
 
-It moves bytes and properties and knows no JSON. Two implementations: ``engine`` (RabbitMQ) and ``memory``.
-A ``Transport`` lives as long as its client or server and reconnects by itself; a ``Session`` is one
-live connection of it, with a generation number; what belongs to a dead session is dropped and counted.
+It moves bytes and properties and knows no JSON. Two implementations: ``connection`` (RabbitMQ) and ``memory``. A
+``Transport`` lives as long as its client or server and reconnects by itself. A ``Session`` is one live connection of
+it; what belongs to a session that has ended is dropped and counted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ class Publish:
     """
     One AMQP publish, described but not performed.
 
-    ``content_encoding`` is left out on purpose: some clients hand over raw bytes when they see one.
+    There is no ``content_encoding`` on purpose: some clients give their users raw bytes when they see one.
 
     Attributes:
+        mandatory: Have the broker return the message when no queue takes it.
+        persistent: Have the broker write it to disk.
         expiration_ms: Whole milliseconds, 1 to 4294967295, after which the broker drops it; None: never.
         timeout_ms: Sent as the header ``timeout-ms``; None: no such header.
         headers: Further AMQP headers.
@@ -54,10 +56,13 @@ class Publish:
 
 class Delivery:
     """
-    One message that a consumer was handed (``basic.deliver``).
+    One message that a consumer received (``basic.deliver``). Text is decoded from UTF-8 with ``surrogateescape``.
 
-    ``body`` is None when the message was over the size cap and was thrown away as it arrived;
-    ``size`` is what its header announced. Text is decoded from UTF-8 with ``surrogateescape``.
+    Attributes:
+        body: None when it was over the size cap, and was dropped as it arrived.
+        size: Bytes of the body, as its header announced.
+        tag: Its delivery tag, which is valid on ``channel`` only.
+        raw_headers: The headers table as it came.
     """
 
     __slots__ = (
@@ -112,17 +117,17 @@ class Delivery:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """The headers table, decoded when asked for: most handlers never look."""
+        """The headers table. It is decoded on demand, since few handlers look at it."""
         if self.raw_headers is None or self.headers_of is None:
             return {}
         return self.headers_of(self.raw_headers)
 
     @property
     def delivery_count(self) -> int:
-        """How often it came back to its queue before, where the queue counts that (a quorum queue); else 0."""
+        """How often it was redelivered, where the queue counts that (a quorum queue does); else 0."""
         try:
             count = self.headers.get(DELIVERY_COUNT, 0) if self.redelivered else 0
-        except Exception:  # a table of headers that cannot be read
+        except Exception:  # the table cannot be read
             return 0
         return count if isinstance(count, int) else 0
 
@@ -139,7 +144,7 @@ class Returned(NamedTuple):
 
 
 class QueueFacts(NamedTuple):
-    """What a passive declare tells about a queue."""
+    """What a passive declare says about a queue."""
 
     messages: int
     consumers: int
@@ -152,17 +157,17 @@ class Plan:
 
     Attributes:
         exchange: The topic exchange, durable; none is declared where it is "", the default one.
-        declare: Declare what is missing; False checks passively, for users without configure rights.
+        declare: Declare what is missing; False only checks that it exists, for users without configure rights.
         queue: A durable shared queue to declare, bind and consume with acknowledgements (a server's).
         queue_type: Sent as ``x-queue-type``; None sends no argument, so the virtual host decides.
         delivery_limit: Sent as ``x-delivery-limit`` along with a ``queue_type`` of "quorum", the only one to have it.
-        dead_letters: Declare an exchange and a queue of this name, and have ``queue`` leave there what it drops
-            because it was rejected or reached its delivery limit.
-        reply_queue: Consume answers: "exclusive" a queue with a name of the broker's making,
-            "direct" RabbitMQ's ``amq.rabbitmq.reply-to``, None no answers.
+        dead_letters: Declare an exchange and a queue of this name, to which ``queue`` sends what was rejected or
+            reached its delivery limit.
+        reply_queue: Where replies are consumed from: "exclusive": a queue that the broker names; "direct": RabbitMQ's
+            ``amq.rabbitmq.reply-to``; None: nowhere.
         bindings: Binding keys, for ``queue`` or for the exclusive reply queue.
         prefetch: Most unacknowledged deliveries at a time (``basic.qos``).
-        confirm: Put the channel that publishes calls in confirm mode too.
+        confirm: Put the channel that publishes calls into confirm mode, too.
     """
 
     exchange: str
@@ -178,14 +183,14 @@ class Plan:
 
 
 Outcome = Callable[[TransportError | None], None]
-"""Told once: None when the broker took the message (or did as asked), else what happened instead."""
+"""Called once: with None when the broker took the message (or did as asked), else with what happened instead."""
 
 
 class Session(Protocol):
     """
-    One live connection. Every verb may be called from any thread and returns at once.
+    One live connection. Every method may be called by any thread and returns at once.
 
-    Verbs on a session that is gone do nothing but count; callbacks run on the owner's thread.
+    After the session has ended they only count what is dropped. Callbacks run on the leader.
     """
 
     generation: int
@@ -197,7 +202,7 @@ class Session(Protocol):
 
     def publish(self, message: Publish, *, acks: Delivery | None = None) -> bool:
         """
-        Queue a publish. False: this session is gone and nothing was queued.
+        Queue a publish. False: this session has ended, and nothing was queued.
 
         Args:
             acks: A delivery to acknowledge as well, behind the message.
@@ -205,23 +210,23 @@ class Session(Protocol):
         ...
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
-        """Queue a publish whose fate ``outcome`` is told. False: nothing was queued, nothing will be told."""
+        """Queue a publish; ``outcome`` is called once it is confirmed or not. False: nothing was queued."""
         ...
 
     def ack(self, delivery: Delivery) -> None:
-        """Acknowledge; gathered with others that are due."""
+        """Acknowledge; gathered with others that are due (``basic.ack``)."""
         ...
 
     def requeue(self, delivery: Delivery) -> None:
-        """Give it back to the queue for somebody else."""
+        """Return it to the queue, for another consumer (``basic.reject``)."""
         ...
 
     def reject(self, delivery: Delivery) -> None:
-        """Have the queue drop it, or leave it to its dead letters."""
+        """Have the queue drop it, or send it to its dead letters (``basic.reject``)."""
         ...
 
     def flush(self) -> None:
-        """Write what is queued, as far as the connection takes it now."""
+        """Write what is queued, as far as the socket takes it now."""
         ...
 
     @property
@@ -235,63 +240,63 @@ class Session(Protocol):
 
     def redeclare(self) -> None:
         """
-        Declare and bind once more what the plan says, and what ``bind`` added.
+        Declare and bind again what the plan says, and what ``bind`` added.
 
-        AMQP tells nobody that an exchange or a binding was deleted. A session that finds it cannot mend it is lost.
+        AMQP does not report a deleted exchange or binding. A session that cannot restore one is lost.
         """
         ...
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
-        """Look at a queue (passive declare). None: it does not exist, or that could not be learned."""
+        """Inspect a queue (passive ``queue.declare``). None: it does not exist, or the broker did not say."""
         ...
 
     def cancel(self, outcome: Outcome) -> None:
-        """Stop consuming (``basic.cancel``); told when no delivery can follow."""
+        """Stop consuming (``basic.cancel``); ``outcome`` is called when no delivery can follow."""
         ...
 
     @property
     def congested(self) -> bool:
-        """True while the broker does not take what is queued: an alarm (``connection.blocked``), or a full outbox."""
+        """True while the broker takes no publishes: an alarm (``connection.blocked``), or a full outbox."""
         ...
 
 
 class Listener(Protocol):
-    """What a client or server hears. Called by the owner of the connection: it may only enqueue, never block."""
+    """What a transport reports to a client or server. Called by the leader: no method may block."""
 
     def plan(self) -> Plan:
-        """Asked before each attempt to connect."""
+        """Return what to set up; called before each attempt to connect."""
         ...
 
     def on_open(self, session: Session) -> None:
-        """Connected, and all of the plan is set up."""
+        """The connection is open, and all of the plan is set up."""
         ...
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
-        """An attempt failed. None: there will be no other until ``start`` is called again."""
+        """An attempt failed; the next one begins in so many seconds. None: there is none until ``start`` is called."""
         ...
 
     def on_lost(self, session: Session, error: TransportError) -> None:
-        """The connection is gone; outcomes of its confirmed publishes have been told."""
+        """The session has ended; the outcomes of its confirmed publishes were called."""
         ...
 
     def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
-        """Messages arrived, in order; as many as one read brought."""
+        """Messages arrived, in order: all that one read brought."""
         ...
 
     def on_returned(self, session: Session, returned: Returned) -> None:
-        """A message of ``publish`` (not of ``publish_confirmed``) came back."""
+        """A message of ``publish`` (not of ``publish_confirmed``) was returned (``basic.return``)."""
         ...
 
     def awaits(self, message: Publish) -> bool:
         """
-        Asked when one of several messages of ``publish`` was refused, and those behind it have to be sent again.
+        Return whether a message of ``publish`` may be sent again, because the broker rejected one before it.
 
-        False: the broker is known to have handled this one, so it must not be sent a second time.
+        False: the broker is known to have handled this one.
         """
         ...
 
     def on_rejected(self, session: Session, error: TransportError, message: Publish) -> None:
-        """The broker refused this message of ``publish``. Those behind it were sent again, none is lost."""
+        """The broker rejected this message of ``publish``. Those behind it are sent again; none is lost."""
         ...
 
     def on_congested(self, session: Session, congested: bool) -> None:
@@ -299,7 +304,7 @@ class Listener(Protocol):
         ...
 
     def on_tick(self, now: float) -> float | None:
-        """Do what is due; give the monotonic time of the next thing to do, or None."""
+        """Do what is due; return when to be called next, in monotonic seconds, or None."""
         ...
 
 
@@ -307,7 +312,7 @@ class Transport(Protocol):
     """Connects, and keeps connected, one client or server."""
 
     stats: Counter[str]
-    """``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that were gone."""
+    """``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that had ended."""
 
     @property
     def user(self) -> str | None:
@@ -328,7 +333,7 @@ class Transport(Protocol):
         ...
 
     def wake(self) -> None:
-        """Have ``on_tick`` called soon: something earlier than it last said is due."""
+        """Have ``on_tick`` called soon: something is due earlier than it last said."""
         ...
 
     def close(self, timeout: float) -> None:

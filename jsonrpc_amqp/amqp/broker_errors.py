@@ -1,4 +1,4 @@
-"""What a refusal means: errors of the broker, of OpenSSL and of sockets -> ours, which say what to do (pure)."""
+"""Translates errors of the broker, of OpenSSL and of sockets into ours, which say what to do (pure)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .url import BrokerURL
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
 # Section 1.3: the classes of methods that declare and bind.
 _EXCHANGE, _QUEUE = 40, 50
-# What OpenSSL says, and what to look at; the first that fits.
+# What OpenSSL says, and what to check; the first match counts.
 _HINTS = (
     ("WRONG_VERSION_NUMBER", "does this port speak TLS? amqp:// is without"),
     ("certificate required", "the broker wants a certificate of this client: certfile and keyfile"),
@@ -24,14 +24,14 @@ _HINTS = (
     ("(Hostname|IP address) mismatch", "its certificate is for another host"),
     ("certificate has expired", "its certificate has to be renewed"),
     ("CERTIFICATE_VERIFY_FAILED", "name the authority of its certificate with ca_certs, or cacertfile in the URL"),
-    # In TLS 1.3 a broker looks at it when this side is through, and may be gone before it is heard why.
+    # In TLS 1.3 the broker checks it after this side has finished, and may close before its alert is read.
     ("EOF occurred|reset|closed|Broken pipe", "does the broker want, and accept, a certificate of this client?"),
 )
-# What becomes of somebody who speaks AMQP to a port that wants TLS.
+# What a client sees that speaks AMQP to a port that wants TLS.
 _CLOSED = re.compile("Connection reset|closed connection|Broken pipe")
-# Refusals that end by themselves: limits that are reached, a virtual host or a queue's node that is not up yet.
+# Errors that end by themselves: a limit is reached, a virtual host or the node of a queue is not up yet.
 _PASSING = ("connection limit", "is down", "inaccessible")
-# How the broker says that what is declared exists otherwise.
+# How the broker says that what is declared exists with other arguments.
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '.*': "
     r"received (?P<asked>.+) but current is (?P<current>.+)"
@@ -41,7 +41,7 @@ _OF_TYPE = re.compile(r"^the value '?(.*?)'? of type '\w+'$")
 
 def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> TransportError:
     """Translate an error of connecting, of setting up (by the plan), or of a channel that the broker closed."""
-    code = getattr(exc, "reply_code", 0)  # what py-amqp's errors have
+    code = getattr(exc, "reply_code", 0)  # of py-amqp's errors
     false_user = code == _PRECONDITION_FAILED and "user_id property" in str(exc)
     if any(passing in str(exc) for passing in _PASSING):
         return NotConnected(f"no connection to the broker at {url.where} now: {say(exc)}")
@@ -66,9 +66,9 @@ def _who(url: BrokerURL) -> str:
 
 
 def _without_declaring(exc: Exception, plan: Plan | None) -> str:
-    """Say how to do without the operation that was refused, where that can be done."""
+    """Return how to do without the refused operation, where that is possible."""
     class_id = getattr(exc, "method_sig", (0, 0))[0]
-    # A client makes its own queue for answers in any case.
+    # A client declares its reply queue in any case.
     declared = (_EXCHANGE,) if plan is None or plan.queue is None else (_EXCHANGE, _QUEUE)
     if plan is None or not plan.declare or class_id not in declared:
         return ""
@@ -85,7 +85,7 @@ def _hint(exc: Exception, url: BrokerURL) -> str:
 
 
 def _topology(exc: Exception) -> str:
-    """Say what differs, or is missing, and what to do."""
+    """Return what differs, or is missing, and what to do."""
     text = say(exc)
     differs = _INEQUIVALENT.search(text)
     if differs:
@@ -101,6 +101,6 @@ def _topology(exc: Exception) -> str:
 
 
 def say(exc: Exception) -> str:
-    """Give the text of an error as a part of a sentence."""
+    """Return the text of an error as a part of a sentence."""
     text = getattr(exc, "reply_text", None) or str(exc) or type(exc).__name__
     return str(text).rstrip(".")

@@ -1,7 +1,7 @@
 """
-Publishes, deliveries, returns and acks: bytes <-> values, without I/O. What is rare goes to py-amqp as it came.
+Publishes, deliveries, returns and acks: bytes <-> values, without I/O. Rare frames are left to py-amqp.
 
-Every call passes through here four times, so this is written to be quick; py-amqp takes several times as long.
+Every call passes through here four times, so this is written for speed; py-amqp takes several times as long.
 All numbers are big-endian. A connection carries frames (AMQP 0-9-1, section 4.2.3):
 
     octet   short     long                                    octet
@@ -51,10 +51,10 @@ _IS_RETURN, _IS_DELIVER, _IS_GET_OK, _IS_ACK, _IS_NACK = (bytes([0, _BASIC, 0, e
 _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE, _PRIORITY = 0x8000, 0x4000, 0x2000, 0x1000, 0x0800
 _CORRELATION_ID, _REPLY_TO, _EXPIRATION, _MESSAGE_ID, _TIMESTAMP = 0x0400, 0x0200, 0x0100, 0x0080, 0x0040
 _TYPE, _USER_ID, _APP_ID, _CLUSTER_ID = 0x0020, 0x0010, 0x0008, 0x0004
-# The two lowest stand for no property. RabbitMQ passes them on as a publisher set them, so they are no reason to
-# break with the broker: a message with one would come again and again.
+# The two lowest flags stand for no property. RabbitMQ passes them on as a publisher set them, so they must not end the
+# connection: the message would be redelivered for ever.
 
-# Bound methods: looking one up at each use would cost as much as the unpacking.
+# Bound methods: a look-up at each use would cost as much as the unpacking.
 _pack_frame = Struct(">BHI").pack  # type, channel, size
 _pack_publish = Struct(">BHIHHH").pack  # type, channel, size, class, method, 0
 _pack_header = Struct(">BHIHHQH").pack  # type, channel, size, class, 0, body size, flags
@@ -74,18 +74,18 @@ _OCTETS = tuple(bytes([number]) for number in range(256))
 _TIMEOUT = b"\x0atimeout-ms"
 _ONLY_TIMEOUT = _pack_long(len(_TIMEOUT) + 5) + _TIMEOUT + b"I"  # the beginning of a table of just this entry
 _LONGEST_TIMEOUT_MS = 0xFFFFFFFF
-# Of a body that comes in pieces: shorter ones are joined as they come.
+# Bytes. Shorter pieces of a body are joined as they arrive.
 _WORTH_A_VIEW = 4096
-# Clients choose the lengths of what is in an answer.
+# Clients choose the lengths of what is in a reply, so the number of templates is bounded.
 _MOST_TEMPLATES = 1000
 
 
 class FrameError(Exception):
-    """The peer does not speak AMQP 0-9-1. The connection is of no further use, nor is its decoder."""
+    """The peer does not speak AMQP 0-9-1. Neither the connection nor its decoder may be used any more."""
 
 
 class Frame(NamedTuple):
-    """A frame that is none of this module's business, for py-amqp."""
+    """A frame for py-amqp."""
 
     type: int
     channel: int
@@ -93,7 +93,7 @@ class Frame(NamedTuple):
 
 
 class Confirm(NamedTuple):
-    """The broker took a publish (``basic.ack``), or refused it (``basic.nack``)."""
+    """The broker took a publish (``basic.ack``), or rejected it (``basic.nack``)."""
 
     channel: int
     tag: int
@@ -102,7 +102,7 @@ class Confirm(NamedTuple):
 
 
 class ReturnEvent(NamedTuple):
-    """A mandatory message came back (``basic.return``)."""
+    """A mandatory message was returned (``basic.return``)."""
 
     channel: int
     returned: Returned
@@ -130,7 +130,8 @@ class Encoder:
 
     Args:
         frame_max: The largest frame that was agreed on, in bytes, with its 8 bytes of overhead.
-        encode_table: Gives a table with its length, as ``amqp.serialization.dumps("F", ...)`` does; may raise anything.
+        encode_table: Returns a table with its length, as ``amqp.serialization.dumps("F", ...)`` does; may raise
+            anything.
     """
 
     def __init__(self, *, frame_max: int, encode_table: Callable[[Mapping[str, Any]], bytes]) -> None:
@@ -242,7 +243,7 @@ class Encoder:
                 return _ONLY_TIMEOUT + _pack_long(timeout_ms)
             entry = _TIMEOUT + b"I" + _pack_long(timeout_ms)
         else:
-            # py-amqp would write "L". RabbitMQ reads that too, but its errata give "l", so that is what others expect.
+            # py-amqp would write "L". RabbitMQ reads that, too, but its errata say "l", so other clients expect that.
             entry = _TIMEOUT + b"l" + timeout_ms.to_bytes(8, "big")
         entries = entry + self._encode({name: headers[name] for name in headers if name != "timeout-ms"})[4:]
         return _pack_long(len(entries)) + entries
@@ -319,7 +320,7 @@ def _template(
 
 
 def _shortstr(name: str, text: str) -> bytes:
-    # surrogateescape: what a request brought goes back with its answer byte for byte, even where it is not UTF-8.
+    # surrogateescape: a text that a request brought is echoed byte for byte, even where it is not UTF-8.
     raw = text.encode("utf-8", "surrogateescape")
     length = len(raw)
     if length > 255:
@@ -336,14 +337,14 @@ def _too_long(name: str, length: int) -> ValueError:
 
 class _Arriving:
     """
-    A message of which not all frames are here.
+    A message of which not all frames have arrived.
 
     Attributes:
         method: Its class and method, as on the wire.
-        message: What is known of it. A returned one is not a delivery, but has the same names and properties.
+        message: What is known of it. A returned message is not a delivery, but has the same names and properties.
         reply: Code and text of ``basic.return``.
-        left: Bytes of the body that are to come; -1: the header is to come.
-        pieces: What came of the body; None: it is not kept.
+        left: Bytes of the body that are missing; -1: the header is missing.
+        pieces: What has arrived of the body; None: it is not kept.
     """
 
     __slots__ = ("left", "message", "method", "pieces", "reply")
@@ -365,7 +366,7 @@ class _Arriving:
         if size >= _WORTH_A_VIEW and 4 * size >= len(data):
             self.pieces.append(piece)  # no copy, but it keeps all of ``data``
             return
-        # A dripping peer must not have us keep an object for each byte.
+        # A peer that sends byte by byte must not make us keep an object for each.
         last = self.pieces[-1] if self.pieces else None
         if isinstance(last, bytearray):
             last += piece
@@ -377,11 +378,11 @@ class Decoder:
     """
     Decodes what the broker sends, however it is cut into reads.
 
-    Memory is bounded: less than one frame, and for each channel amid a message four times what is here of a body of up
-    to ``max_body`` bytes, mostly once (and once more as it completes).
+    Memory is bounded: less than one frame, and for each channel with an incomplete message at most four times what has
+    arrived of its body, which has up to ``max_body`` bytes. Mostly it is once, and twice as it completes.
 
     Args:
-        max_body: Bodies over this many bytes are thrown away as they arrive.
+        max_body: Bodies over this many bytes are dropped as they arrive.
         frame_max: The largest frame that was agreed on, in bytes, with its 8 bytes of overhead.
         decode_table: Reads a table with its length, as ``amqp.serialization.loads("F", ...)`` does; may raise anything.
             Such a table is what ``Delivery.raw_headers`` holds.
@@ -393,18 +394,18 @@ class Decoder:
         self._headers_of = _forgiving(decode_table)
         self._arriving: dict[int, _Arriving] = {}  # by channel
         self._rest = bytearray()  # the beginning of a frame
-        self._needed = 0  # how long that must become before there is anything to do
-        self._open: tuple[int, int] | None = None  # amid the frame of a body: its channel, and the bytes to come
+        self._needed = 0  # its length when there is something to do
+        self._open: tuple[int, int] | None = None  # within the frame of a body: its channel, and the missing bytes
 
     def feed(self, data: bytes) -> list[Event]:
         """
-        Take some bytes; give what they complete, in order.
+        Take some bytes; return what they complete, in order.
 
         Raises:
-            FrameError: The bytes are not AMQP. Whatever else they are, nothing else is raised.
+            FrameError: The bytes are not AMQP. Nothing else is raised, whatever the bytes are.
         """
         if self._rest:
-            # Joined once for each frame, not for each read: a dripping peer costs no more than a fast one.
+            # Joined once for each frame, not for each read: a peer that sends byte by byte costs no more than others.
             self._rest += data
             if len(self._rest) < self._needed:
                 return []
@@ -418,7 +419,7 @@ class Decoder:
         return events
 
     def _read(self, data: bytes, events: list[Event]) -> int:
-        """Read all frames that are complete, and what is here of a body; give how many bytes that took."""
+        """Read all frames that are complete, and what is here of a body; return how many bytes that took."""
         length = len(data)
         position = 0 if self._open is None else self._go_on(*self._open, data, 0, events)
         while length - position >= 7:
@@ -445,15 +446,15 @@ class Decoder:
         return position
 
     def _may_begin(self, channel: int, size: int) -> bool:
-        """Tell whether a body frame may be taken piece by piece. What is wrong or rare is read as a whole."""
+        """Return whether a body frame may be read piece by piece. What is wrong or rare is read as a whole."""
         arriving = self._arriving.get(channel)
         return arriving is not None and arriving.left >= size and arriving.method != _IS_GET_OK
 
     def _go_on(self, channel: int, left: int, data: bytes, start: int, events: list[Event]) -> int:
         """
-        Read on amid a body frame, with ``left`` bytes to come; give where to go on.
+        Read on within a body frame, with ``left`` bytes missing; return where to go on.
 
-        Large bodies take many reads: whatever is here is put away at once, and looked at no more.
+        Large bodies take many reads: each piece is stored when it arrives, and not looked at again.
         """
         arriving = self._arriving[channel]
         end = min(start + left, len(data))
@@ -471,9 +472,9 @@ class Decoder:
 
     def _deliver(self, channel: int, data: bytes, position: int, end: int) -> tuple[Delivery | None, int]:
         """
-        Read ``basic.deliver``; with its header and body when they are here and the body is one frame: nearly always.
+        Read ``basic.deliver``, and its header and body if they are here and the body is one frame: nearly always.
 
-        Gives also where to go on. What is unusual is left to be read frame by frame, errors too.
+        Also returns where to go on. What is unusual is read frame by frame later, errors too.
         """
         position += 1 + data[position]
         tag, bits = _tag_and_bits(data, position)
@@ -514,7 +515,7 @@ class Decoder:
         arriving = self._arriving.get(channel)
         if kind == _METHOD:
             if arriving is not None:
-                raise FrameError("a method amid a message")
+                raise FrameError("a method within a message")
             return self._method(channel, data, start, end)
         if kind == _HEADER:
             if arriving is None or arriving.left >= 0:
@@ -579,7 +580,7 @@ def _event(arriving: _Arriving) -> Delivery | ReturnEvent:
 
 
 def _read_properties(message: Delivery, flags: int, data: bytes, position: int, end: int) -> None:
-    # Lengths are believed while reading; that they add up to the frame's is checked at the end.
+    # Lengths are trusted while reading; at the end they must add up to the frame's.
     if flags & _CONTENT_TYPE:
         position += 1 + data[position]
     if flags & _CONTENT_ENCODING:
@@ -623,7 +624,7 @@ def _read_properties(message: Delivery, flags: int, data: bytes, position: int, 
 
 
 def _timeout_ms(headers: Mapping[str, Any]) -> int | None:
-    # Among other headers, or as another integer type: other clients have their own ways.
+    # Among other headers, or as another integer type, as other clients send it.
     value = headers.get("timeout-ms")
     return value if type(value) is int and 1 <= value <= _LONGEST_TIMEOUT_MS else None
 
@@ -639,7 +640,7 @@ def _uneven(position: int, end: int) -> FrameError:
 
 
 def _forgiving(decode_table: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], dict[str, Any]]:
-    """Read a table that cannot be read as an empty one: its sender's mistake is no reason to lose a connection."""
+    """Read a malformed table as an empty one: its sender's mistake must not end the connection."""
 
     def headers_of(table: bytes) -> dict[str, Any]:
         try:

@@ -1,4 +1,8 @@
-"""Delivery tags, both ways: which deliveries are due an ack, which publishes await a confirm (pure)."""
+"""
+Delivery tags in both directions: which deliveries are due an ack, and which publishes await a confirm (pure).
+
+AMQP 0-9-1, sections 1.8.3.13 (``basic.ack``) and 4.9; https://www.rabbitmq.com/docs/confirms
+"""
 
 from __future__ import annotations
 
@@ -11,48 +15,50 @@ from .base import DIRECT_REPLY_TO, Outcome, Publish, Returned
 
 class Unacked:
     """
-    The deliveries of one consuming channel, numbered from 1 in the order that they came.
+    The deliveries of one consuming channel, numbered from 1 in the order of their arrival.
 
-    Acks are gathered: a run of finished deliveries costs one frame. ``multiple`` never reaches beyond
-    the lowest unfinished tag, as it would ack work that still runs.
+    Acks are gathered: a run of finished deliveries costs one frame. ``multiple`` never covers an unfinished tag.
+
+    Attributes:
+        due: The tags that are to be acknowledged.
     """
 
     def __init__(self) -> None:
         self._settled_up_to = 0
         self.due: set[int] = set()
-        self._told: set[int] = set()
+        self._settled: set[int] = set()
 
     def finish(self, tag: int) -> None:
-        """Note that a delivery is done with, so that its ack is due."""
+        """Note that a delivery is finished, so that its ack is due."""
         self.due.add(tag)
 
     def give_up(self, tag: int) -> None:
-        """Note that the broker is told about this tag by other means (``basic.nack``)."""
-        self._told.add(tag)
+        """Note that a tag was settled otherwise (``basic.reject``)."""
+        self._settled.add(tag)
 
     def collect(self) -> list[tuple[int, bool]]:
-        """Give the (tag, multiple) pairs to send now. Each due tag is covered once."""
-        due, told = self.due, self._told
+        """Return the (tag, multiple) pairs to send now. Each due tag is covered once."""
+        due, settled = self.due, self._settled
         if not due:
             return []
         acks: list[tuple[int, bool]] = []
         tag = self._settled_up_to + 1
         last_due = run = 0
-        while tag in due or tag in told:
+        while tag in due or tag in settled:
             if tag in due:
                 due.discard(tag)
                 last_due = tag
                 run += 1
             else:
-                told.discard(tag)
+                settled.discard(tag)
             tag += 1
         self._settled_up_to = tag - 1
         if run:
-            # The broker closes the channel for a tag that it does not know (any more): name one that is due.
+            # The broker closes the channel because of an unknown tag, or a settled one: name one that is due.
             acks.append((last_due, run > 1))
         if due:
             acks.extend((late, False) for late in sorted(due))
-            told |= due
+            settled |= due
             due.clear()
         return acks
 
@@ -74,22 +80,22 @@ class Confirms:
         self._waiting[self._published] = (message, outcome)
 
     def note_returned(self, returned: Returned) -> None:
-        """Remember that a message came back; its ack follows, and says nothing of it (``basic.return`` first)."""
+        """Remember that a message was returned. Its ack follows, and does not say so."""
         self._returned[_key(returned)] = unroutable(returned)
 
     def settle(self, tag: int, multiple: bool, nack: bool) -> list[tuple[Outcome, TransportError | None]]:
-        """Give the outcomes that a ``basic.ack`` or ``basic.nack`` decides, each with what to tell it."""
+        """Return the outcomes that a ``basic.ack`` or ``basic.nack`` decides, each with its error or None."""
         tags = self._up_to(tag) if multiple else [tag]
         settled = [self._waiting.pop(each) for each in tags if each in self._waiting]
         return [(outcome, self._verdict(message, nack)) for message, outcome in settled]
 
     def drain(self) -> list[tuple[Publish, Outcome]]:
-        """Give up on all that wait, oldest first."""
+        """Remove all that wait, and return them, oldest first."""
         waiting, self._waiting = list(self._waiting.values()), {}
         return waiting
 
     def _up_to(self, tag: int) -> list[int]:
-        # Tags are inserted in rising order, so this stops at the first that is not meant.
+        # Tags are inserted in rising order.
         tags = []
         for each in self._waiting:
             if each > tag:
@@ -111,11 +117,11 @@ class Recent:
     """
     The last publishes of a channel without confirms, oldest first.
 
-    When the broker refuses one it closes the channel and ignores what came behind. It handles a channel in
-    order, so once the refused message is known, so are those that have to be sent again.
+    When the broker rejects one it closes the channel, and ignores what came behind it. It handles a channel in order:
+    once the rejected message is known, so are those to send again.
     """
 
-    # What can be under way when a refusal is on its way back; bodies are held, so bytes are bounded too.
+    # What can be on its way when a rejection comes back. Bodies are kept, so that bytes are bounded, too.
     MOST_MESSAGES = 1024
     MOST_BYTES = 4 << 20
 
@@ -139,8 +145,8 @@ def _exchange(message: Publish) -> str:
     return f"{message.exchange or 'amq.default'}' in vhost '"
 
 
-# How RabbitMQ's texts name the message that they are about: what stands before it, and what follows then (None: they
-# are not about such a message).
+# How the texts of RabbitMQ name the rejected message: what precedes the name, and the name (None: such a message is not
+# the one).
 _CLUES: tuple[tuple[str, Callable[[Publish], str | None]], ...] = (
     ("access to topic '", lambda message: f"{message.routing_key}' in exchange '{message.exchange}' in vhost '"),
     ("message size ", lambda message: f"{len(message.body)} "),
@@ -149,22 +155,22 @@ _CLUES: tuple[tuple[str, Callable[[Publish], str | None]], ...] = (
     ("access to exchange '", _exchange),
     ("no exchange '", _exchange),
 )
-# RabbitMQ cuts its texts at 252 bytes; so many are left behind the longest of these in any case.
+# RabbitMQ cuts its texts at 252 bytes; this much of a name is left behind the longest of these.
 _SHOWN_BYTES = 190
 
 
-def find_rejected(messages: Iterable[Publish], refusal: str) -> list[int]:
-    """Find the messages that the text of the broker's ``channel.close`` may be about, by their places."""
+def find_rejected(messages: Iterable[Publish], text: str) -> list[int]:
+    """Return the positions of the messages that the text of a ``channel.close`` may be about."""
     for before, name in _CLUES:
-        _, found, text = refusal.partition(before)
+        _, found, rest = text.partition(before)
         if found:
-            shown = text.encode("utf-8", "surrogateescape")
+            shown = rest.encode("utf-8", "surrogateescape")
             return [place for place, message in enumerate(messages) if _fits(shown, name(message))]
     return []
 
 
 def _fits(shown: bytes, name: str | None) -> bool:
-    # Compared from its begin: names are not escaped, so a quote need not be the end of one.
+    # By its beginning: names are not escaped, so a quote need not be the end of one.
     return name is not None and shown.startswith(name.encode("utf-8", "surrogateescape")[:_SHOWN_BYTES])
 
 
@@ -173,7 +179,7 @@ def _key(message: Publish | Returned) -> str | None:
 
 
 def unroutable(returned: Returned) -> Unroutable:
-    """Say what a returned message means to a caller."""
+    """Return the error that a returned message means to a caller."""
     if not returned.exchange:
         return Unroutable(
             f"there is no queue {returned.routing_key!r} ({returned.reply_code} {returned.reply_text}). It did not "

@@ -27,7 +27,13 @@ _NO_LIMIT = 1_000_000_000
 
 
 class Link:
-    """One live connection: its socket, its channels, and py-amqp for what is rare."""
+    """
+    One live connection: its socket, its channels, and py-amqp for what is rare.
+
+    Attributes:
+        consumer, publisher, confirmer: Numbers of the channels that consume, that publish without confirms, and that
+            publish in confirm mode.
+    """
 
     def __init__(self, connection: AmqpConnection, plan: Plan, url: BrokerURL, *, max_body: int) -> None:
         self._connection = connection
@@ -63,14 +69,14 @@ class Link:
         if plan.prefetch:
             consumer.basic_qos(0, plan.prefetch, False)
         if queue:
-            # Last, so that no delivery comes while py-amqp still reads the socket.
+            # Last, so that no delivery arrives while py-amqp still reads the socket.
             self._consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
 
     def _declare_queue(self, plan: Plan) -> str | None:
         if plan.reply_queue == "direct":
             return DIRECT_REPLY_TO
         if plan.reply_queue == "exclusive":
-            # A fresh name each time: an exclusive name used again after a half-open link is locked for a while.
+            # A new name each time: an exclusive name is locked for a while after a half-open connection.
             declared: Any = self._control.queue_declare("", durable=False, exclusive=True, auto_delete=True)
             self.reply_queue = declared.queue
         elif plan.queue is not None:
@@ -97,10 +103,10 @@ class Link:
 
     def _declare_dead_letters(self, name: str, request_queue: str, queue_type: str | None) -> None:
         """
-        Declare where dead letters go: an exchange, and a queue for all but what merely expired in ``request_queue``.
+        Declare where dead letters go: an exchange, and a queue for all but what expired in ``request_queue``.
 
-        What expired goes to an exchange where it ends, and the rest takes the way of what is not routed: a message may
-        bring headers of an earlier death along, so the reasons to keep one cannot be counted up.
+        What expired is routed to an exchange without queues, and the rest takes the alternate exchange. Keeping by
+        reason would not do: a message may carry headers of an earlier death.
         """
         kept, expired = f"{name}_kept", f"{name}_expired"
         declare = partial(self._control.exchange_declare, durable=True, auto_delete=False)
@@ -114,7 +120,7 @@ class Link:
         self._control.exchange_bind(expired, name, "", arguments={"x-match": "all-with-x", **death})
 
     def _open_channel(self) -> AmqpChannel:
-        # Numbers are not used again: a tag of a closed channel would be accepted by its successor.
+        # Numbers are not reused: the broker would accept a delivery tag of a closed channel on its successor.
         while True:
             number, self._next_channel = self._next_channel, self._next_channel % self._connection.channel_max + 1
             if number not in self._connection.channels:
@@ -138,7 +144,7 @@ class Link:
         on_blocked: Callable[[bool], None],
         on_closed: Callable[[], None],
     ) -> bytes:
-        """Hand the socket over. Gives the bytes that py-amqp had read already."""
+        """Take the socket from py-amqp; return the bytes that it had read already."""
         connection = self._connection
         transport = connection.transport
         connection.on_channel_closing = on_channel_closing
@@ -156,10 +162,10 @@ class Link:
 
     def handle(self, frame: Frame) -> None:
         """
-        Let py-amqp see to a rare frame.
+        Have py-amqp handle a rare frame.
 
         Raises:
-            ConnectionLost: When the broker closed the connection, or does not speak AMQP.
+            ConnectionLost: The broker closed the connection, or does not speak AMQP.
         """
         channels = self._connection.channels  # None once the connection is closed
         if channels is None or frame.channel not in channels:
@@ -172,14 +178,14 @@ class Link:
             raise ConnectionLost(f"the connection to the broker at {self.where} ended: {say(exc)}") from exc
 
     def read(self, size: int) -> bytes | None:
-        """Read what is there. None: nothing yet; b"": the broker closed the connection."""
+        """Read what has arrived. None: nothing; b"": the broker closed the connection."""
         try:
             return self.sock.recv(size)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
             return None
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write as much as the socket takes now; gives how many bytes that was."""
+        """Write as much as the socket takes now; return how many bytes that was."""
         try:
             return self.sock.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
@@ -187,19 +193,19 @@ class Link:
 
     @property
     def tls(self) -> bool:
-        """True when one lock must cover reading and writing: an SSL object is not for two threads at once."""
+        """Whether one lock must cover reading and writing: two threads must not use an SSL object at once."""
         return isinstance(self.sock, ssl.SSLSocket)
 
     def buffered(self) -> bool:
-        """True when the TLS layer holds bytes that no poll of the socket will announce."""
+        """Whether the TLS layer holds bytes, which a poll of the socket does not report."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def reopen_publisher(self) -> None:
-        """Open a fresh channel for ``publish``. RabbitMQ takes publishes right behind ``channel.open``."""
+        """Open a new channel for ``publish``. RabbitMQ takes publishes right behind ``channel.open``."""
         self.publisher = self._open_channel().number
 
     def reopen_confirmer(self) -> None:
-        """Open a fresh channel in confirm mode."""
+        """Open a new channel in confirm mode."""
         self.confirmer = self._open_confirmer().number
 
     def bind(self, routing_key: str, done: Callable[[TransportError | None], None]) -> None:
@@ -213,17 +219,21 @@ class Link:
 
     @property
     def is_busy(self) -> bool:
-        """True while what was asked of the broker before is not answered."""
+        """Whether an earlier operation is not answered yet."""
         return bool(self._operations)
 
     @property
     def can_redeclare(self) -> bool:
-        """True when an exchange that is gone can be declared, and nothing but answers was to go over it."""
+        """Whether a missing exchange can be declared, and only replies were to go over it."""
         return self._plan.declare and not self.sends_requests
 
     def redeclare(self, done: Callable[[], None] | None = None, *, attempts: int = 3) -> None:
-        """Declare and bind once more, in case that somebody has deleted the exchange or a binding."""
+        """
+        Declare and bind again, in case the exchange or a binding was deleted.
 
+        Raises:
+            ConnectionLost: Later: it cannot be declared again.
+        """
         steps: list[Callable[[AmqpChannel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
         if self._plan.declare and self._plan.exchange:
             steps.insert(0, self._declare_exchange)
@@ -237,7 +247,7 @@ class Link:
             if first is not None and (attempts == 1 or not self.can_redeclare):
                 raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
             if first is not None:
-                # It was deleted between two of the steps.
+                # Something was deleted between two of the steps.
                 self.redeclare(done, attempts=attempts - 1)
             elif done is not None:
                 done()
@@ -268,7 +278,7 @@ class Link:
         self._connection.begin_close()
 
     def discard(self) -> None:
-        """Let go of the socket, without a word to the broker."""
+        """Close the socket, without telling the broker."""
         self._connection.collect()
 
     def _perform(
@@ -291,10 +301,10 @@ class Link:
             self._start_operation()
         operation.done(args)
 
-    def _channel_closed(self, number: int, error: Exception, tell: Callable[[int, TransportError], None]) -> None:
+    def _channel_closed(self, number: int, error: Exception, report: Callable[[int, TransportError], None]) -> None:
         problem = describe(error, self._url, self._plan)
         if self._control.channel_id is not None:
-            tell(number, problem)
+            report(number, problem)
             return
         self._control = self._open_channel()
         if self._operations:

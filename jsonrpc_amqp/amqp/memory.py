@@ -1,12 +1,12 @@
 """
 ``memory://NAME``: a small broker inside this process, for first steps and for unit tests.
 
-It keeps the seam and refuses what RabbitMQ refuses, so that failures can be tested without a broker: messages that
-no queue takes, unknown exchanges, false user names, queues that are missing or of another type. Names are isolated
-from each other, and durable queues outlive connections; ``reset`` empties a name, ``disconnect`` cuts its connections.
+It rejects what RabbitMQ rejects, so that failures can be tested without a broker: messages that no queue takes,
+unknown exchanges, false user names, queues that are missing or of another type. Names are isolated from each other, and
+durable queues outlive connections; ``reset`` empties a name, ``disconnect`` cuts its connections.
 
-One lock per broker guards all of its state. A verb does its work at once, on the thread that calls it, and only
-posts what a listener must hear: callbacks run on the thread of the transport that they belong to.
+One lock per broker guards all of its state. A method of a session does its work at once, on the calling thread, and
+posts what is to be reported to a listener: callbacks run on the leader of the transport that they belong to.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def disconnect(name: str) -> None:
 
 def topic_matches(binding_key: str, routing_key: str) -> bool:
     """
-    Tell whether a topic exchange routes ``routing_key`` to a queue bound with ``binding_key``.
+    Return whether a topic exchange routes ``routing_key`` to a queue bound with ``binding_key``.
 
     ``*`` stands for exactly one word, ``#`` for any number of words, none included.
     """
@@ -85,7 +85,7 @@ def _topic(binding_key: str) -> re.Pattern[str]:
 
 
 class _Message:
-    """A message in one queue: each queue flags and numbers its own copy."""
+    """A message in one queue: each queue has its own copy, with its own flags and number."""
 
     __slots__ = ("expires", "headers", "number", "redelivered", "reply_to", "returns", "sent")
 
@@ -119,7 +119,7 @@ class _Message:
             headers_of=self._headers_of,
         )
 
-    def come_back(self, *, counted: bool) -> None:
+    def note_redelivery(self, *, counted: bool) -> None:
         self.redelivered = True
         self.returns += 1
         if counted:
@@ -130,7 +130,7 @@ class _Message:
 
 
 class _Queue:
-    """Messages in the order of their numbers, and the sessions that take them in turn."""
+    """Messages in the order of their numbers, and the sessions that consume them in turn."""
 
     def __init__(self, name: str, plan: Plan | None = None, owner: MemorySession | None = None) -> None:
         self.name = name
@@ -144,7 +144,7 @@ class _Queue:
 
     @property
     def arguments(self) -> dict[str, object]:
-        """What another declaration must agree with."""
+        """What another declaration must be equal to."""
         return {
             "x-queue-type": self.queue_type,
             "x-delivery-limit": self.delivery_limit,
@@ -156,10 +156,10 @@ class _Queue:
         self.pump()
 
     def put_back(self, messages: Iterable[_Message]) -> list[_Message]:
-        """Requeue each message in its old place. Gives those that are dead: over the delivery limit."""
+        """Requeue each message in its old place; return those over the delivery limit."""
         returning = list(messages)
         for message in returning:
-            message.come_back(counted=self.queue_type == "quorum")
+            message.note_redelivery(counted=self.queue_type == "quorum")
         dead = [message for message in returning if self._is_over_limit(message)]
         alive = [message for message in returning if message not in dead]
         self.ready = deque(sorted([*alive, *self.ready], key=lambda message: message.number))
@@ -170,12 +170,12 @@ class _Queue:
         return self.delivery_limit is not None and message.returns > self.delivery_limit
 
     def pump(self) -> None:
-        """Hand out what may be handed out."""
+        """Deliver what may be delivered."""
         while self.drop_expired() and (consumer := self._next_consumer()):
             consumer._take(self.ready.popleft())
 
     def drop_expired(self) -> int:
-        """Drop what has expired at the head, and only there, as RabbitMQ does. Gives how many are left."""
+        """Drop what has expired at the head, and only there, as RabbitMQ does; return how many are left."""
         while self.ready and (expires := self.ready[0].expires) is not None and expires <= monotonic():
             self.ready.popleft()
         return len(self.ready)
@@ -190,7 +190,7 @@ class _Queue:
 
 
 class _Broker:
-    """What the connections to one name share. Everything but ``cut`` is called with the lock held."""
+    """What the connections to one name share. All but ``cut`` is called with the lock held."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -227,15 +227,15 @@ class _Broker:
                 )
         return queue
 
-    def bury(self, queue: _Queue, messages: Iterable[_Message], reason: str) -> None:
-        """Leave messages to the dead letters of their queue, if it has any."""
-        grave = self.queues.get(queue.dead_letters or "")
-        if grave is None:
+    def dead_letter(self, queue: _Queue, messages: Iterable[_Message], reason: str) -> None:
+        """Send messages to the dead letters of their queue, if it has any."""
+        dead_letters = self.queues.get(queue.dead_letters or "")
+        if dead_letters is None:
             return
         for message in messages:
             letter = _Message(next(self.numbers), replace(message.sent, expiration_ms=None), message.reply_to)
             letter.headers |= {"x-first-death-reason": reason, "x-first-death-queue": queue.name}
-            grave.put(letter)
+            dead_letters.put(letter)
 
     def delete_queue(self, name: str) -> None:
         self.queues.pop(name, None)
@@ -246,10 +246,10 @@ class _Broker:
         self.exchanges[exchange].setdefault(queue, set()).add(binding_key)
 
     def route(self, sent: Publish, reply_to: str | None) -> bool:
-        """Give a message to every queue that it is for. False: there is none."""
+        """Put a message into every queue that it is for. False: there is none."""
         if not sent.exchange and sent.routing_key in self.direct:
             # RabbitMQ does not count this as a route: if mandatory, such a message is returned as well.
-            self.direct[sent.routing_key]._hear(_Message(0, sent, reply_to))
+            self.direct[sent.routing_key]._receive(_Message(0, sent, reply_to))
         names = self._bound(sent.exchange, sent.routing_key)
         for name in names:
             self.queues[name].put(_Message(next(self.numbers), sent, reply_to))
@@ -270,7 +270,7 @@ def _broker(name: str) -> _Broker:
 
 
 class MemorySession:
-    """One connection to a broker in this process. Underscored methods want the broker's lock, but ``_deliver``."""
+    """One connection to a broker in this process. Private methods but ``_deliver`` need the broker's lock held."""
 
     congested = False
 
@@ -327,7 +327,7 @@ class MemorySession:
         with self._broker.lock:
             message = self._unacked.pop(delivery.tag, None)
             if message and self._queue:
-                self._broker.bury(self._queue, [message], "rejected")
+                self._broker.dead_letter(self._queue, [message], "rejected")
                 self._queue.pump()
 
     @property
@@ -339,14 +339,14 @@ class MemorySession:
         return self._queue.name if self._queue and self._queue.owner else ""
 
     def flush(self) -> None:
-        """Nothing waits here: a verb has done its work when it returns."""
+        """Nothing is queued here."""
 
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         with self._broker.lock:
             self._post(outcome, self._bind(routing_key))
 
     def redeclare(self) -> None:
-        """Nothing is deleted here but by ``reset``, which ends all sessions."""
+        """Only ``reset`` deletes anything here, and it ends all sessions."""
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         with self._broker.lock:
@@ -355,7 +355,7 @@ class MemorySession:
     def cancel(self, outcome: Outcome) -> None:
         with self._broker.lock:
             self._stop_consuming()
-            # Posted behind all that has arrived, so nothing can follow it.
+            # Posted behind all that has arrived, so that nothing can follow it.
             self._post(outcome, None if self._open else _gone())
 
     def _post(self, call: Callable[..., object], *args: object) -> None:
@@ -370,7 +370,7 @@ class MemorySession:
             own = _Queue("amq.gen-" + secrets.token_urlsafe(16), owner=self)
             self._queue = broker.declare_queue(own, passive=False)
         elif plan.reply_queue == "direct":
-            # Of the form that RabbitMQ gives such names, which servers check: a process identifier, and a key.
+            # The form of RabbitMQ's own names, which servers check: a process identifier, and a key.
             process = base64.b64encode(b"\x83Xw\x06memory" + secrets.token_bytes(12)).decode()
             self._direct = f"{DIRECT_REPLY_TO}.{process}.{secrets.token_urlsafe(16)}"
             broker.direct[self._direct] = self
@@ -388,7 +388,7 @@ class MemorySession:
         self._queue.pump()
 
     def _send(self, message: Publish) -> TransportError | None:
-        """Route a message, or tell why the broker does not."""
+        """Route a message; return the error of the broker, if any."""
         try:
             reply_to = self._check(message)
         except TransportError as error:
@@ -398,7 +398,7 @@ class MemorySession:
         return unroutable(_returned(message))
 
     def _check(self, message: Publish) -> str | None:
-        """Raise what would close the channel; give the ``reply_to`` that the receiver sees."""
+        """Raise what would close the channel; return the ``reply_to`` that the receiver sees."""
         user = self._owner.user
         if message.exchange and message.exchange not in self._broker.exchanges:
             raise TopologyMismatch(f"NOT_FOUND - no exchange '{message.exchange}'")
@@ -428,13 +428,13 @@ class MemorySession:
         return not self._plan.prefetch or len(self._unacked) < self._plan.prefetch
 
     def _take(self, message: _Message) -> None:
-        tag = self._hear(message)
+        tag = self._receive(message)
         # ReplyChecks count as acknowledged when they leave an exclusive queue.
         if self._queue and not self._queue.owner:
             self._unacked[tag] = message
 
-    def _hear(self, message: _Message) -> int:
-        # A tag is used once per broker: one that outlives its session means nothing to the next.
+    def _receive(self, message: _Message) -> int:
+        # A tag is used once per broker, so that one of an ended session is unknown to the next.
         tag = next(self._broker.numbers)
         if not self._arrived:
             self._post(self._deliver)
@@ -453,12 +453,12 @@ class MemorySession:
         if self._queue and self in self._queue.consumers:
             self._queue.consumers.remove(self)
             if self._queue.owner:
-                # Exclusive and auto-delete: gone with its consumer.
+                # Exclusive and auto-delete: deleted with its consumer.
                 self._broker.delete_queue(self._queue.name)
                 self._queue = None
 
     def _end(self) -> None:
-        """Close: what was not acknowledged is for somebody else, even if the listener has not seen it yet."""
+        """Close: requeue what was not acknowledged, even if the listener has not seen it yet."""
         self._stop_consuming()
         self._open = False
         self._broker.sessions.discard(self)
@@ -468,7 +468,7 @@ class MemorySession:
             self._put_back(self._queue, unacked.values())
 
     def _put_back(self, queue: _Queue, messages: Iterable[_Message]) -> None:
-        self._broker.bury(queue, queue.put_back(messages), "delivery_limit")
+        self._broker.dead_letter(queue, queue.put_back(messages), "delivery_limit")
 
     def _lose(self) -> None:
         self._end()
@@ -489,7 +489,7 @@ class MemoryTransport:
     """
     Connects one client or server to ``memory://NAME``.
 
-    What a listener must hear is posted, and told when the runtime calls ``tick``.
+    What is to be reported to its listener is posted, and reported when the runtime calls ``tick``.
 
     Args:
         name: Which broker; transports with the same name in this process reach each other.

@@ -30,7 +30,7 @@ class Outbox:
 
     Args:
         link: Its socket, and the number of the channel that consumes.
-        heartbeat: Is told of each write.
+        heartbeat: Notes the time of each write.
         on_stalled: Called when the socket takes no more, so that room to write has to be watched for.
         on_error: Called when the socket cannot be written to.
         on_interrupt: Called when a write was interrupted, so that it is unknown how much of it was done.

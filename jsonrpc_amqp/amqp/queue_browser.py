@@ -1,8 +1,9 @@
 """
-Looking through a queue, message by message (``basic.get``): blocking, for people, far from any hot path.
+Looks through a queue, message by message (``basic.get``). Blocking, for operators.
 
-What is taken and not acknowledged goes back when the browser closes: to its place, in a classic queue. A quorum queue
-puts it behind what was not taken, mixes up more than some thirty, and counts it (``x-delivery-count``).
+What is taken and not acknowledged is requeued when the browser closes. A classic queue puts it back to its place. A
+quorum queue puts it behind the rest, does not keep the order of more than some thirty, and counts the delivery
+(``x-delivery-count``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .broker_errors import describe
 from .codec import Frame
 from .py_amqp import connect_to_first
 
-# How long the queue may take for a step of taking messages back; somebody else may have taken them from it meanwhile.
+# Seconds that the queue may take to show a requeued message; another consumer may have taken it meanwhile.
 _PATIENCE = 1.0
 _METHOD, _BASIC = 1, 60
 _GET, _NACK = (_BASIC, 70), (_BASIC, 120)
@@ -35,8 +36,8 @@ class QueueBrowser:
     Args:
         url: As for ``connection.Connection``; several are tried in turn.
         queue: The queue's name.
-        max_body: Bodies over so many bytes are not kept.
-        timeout: Seconds that the broker has for each answer.
+        max_body: Bodies over this many bytes are not kept.
+        timeout: Seconds for each operation.
         connect_timeout: Seconds for one attempt to connect.
         connection_name: Shown by RabbitMQ's management.
         tls: py-amqp's TLS options.
@@ -94,7 +95,7 @@ class QueueBrowser:
         with self._bounded():
             self._channel.send_method(_GET, "Bsb", (0, self._queue, False))
             while True:
-                # Not by py-amqp, which does not survive a message with texts that are not UTF-8.
+                # Not py-amqp's decoder: it fails on texts that are not UTF-8.
                 for event in self._decoder.feed(_as_deliver(self._connection.read_frame())):
                     if isinstance(event, Delivery):
                         self._held += 1
@@ -105,26 +106,26 @@ class QueueBrowser:
                         self._connection.handle(event)
 
     def ack(self, message: Delivery) -> None:
-        """Have the queue forget a message that was taken."""
+        """Remove a message that was taken from its queue."""
         with self._bounded():
             self._channel.basic_ack(message.tag)
             self._held -= 1
 
     def close(self) -> None:
-        """Give back what was taken and not acknowledged."""
-        # Where that fails, the broker does so itself when it finds the connection gone.
+        """Requeue what was taken and not acknowledged."""
+        # Where this fails, the broker requeues it when it finds the connection gone.
         with suppress(TransportError), self._bounded():
             if self._held and self._channel.is_open:
-                self._give_back()
+                self._requeue()
             self._connection.close()
         self._connection.collect()
 
-    def _give_back(self) -> None:
+    def _requeue(self) -> None:
         most, grew = self._waiting(), time.monotonic()
         complete = most + self._held
-        # The end of a channel gives back as well, but to a quorum queue in any order, however few they are.
+        # Closing the channel would requeue as well, but to a quorum queue in any order.
         self._channel.send_method(_NACK, "Lbb", (0, True, True))  # all, and requeue
-        # Nothing confirms it, and the next look is to find them all.
+        # The broker does not confirm it, and the next browser has to find all of them.
         while most < complete and time.monotonic() - grew < _PATIENCE:
             count = self._waiting()
             if count > most:
@@ -145,7 +146,7 @@ class QueueBrowser:
 
 
 def _as_deliver(frame: Frame) -> bytes:
-    """Give a frame as it stood on the wire; ``basic.get-ok`` as the ``basic.deliver`` that it nearly is."""
+    """Return a frame as it was on the wire; ``basic.get-ok`` as the ``basic.deliver`` that it nearly is."""
     payload = frame.payload
     if frame.type == _METHOD and payload.startswith(_GET_OK):
         # An empty consumer tag in front, and no message count (a long) behind.

@@ -1,7 +1,7 @@
 """
-Asking a server as a stranger would: any key, any property, any bytes; and all that an answer carries.
+A client that sends any key, any property and any bytes, and shows all that a reply carries.
 
-Blocking and slow, on purpose plain: for looking at what is on the wire, and nothing else.
+Blocking and slow: it exists to look at what is on the wire (the conformance kit does).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .base import DIRECT_REPLY_TO
 from .broker_errors import describe
 from .py_amqp import connect_to_first, raw_message
 
-# For what lies in the socket's buffer.
+# Seconds; enough for what is in the socket's buffer.
 _MOMENT = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """
-    One that came.
+    A message that arrived.
 
     Attributes:
-        queue: The queue that it came to; empty for one that the broker returned (``basic.return``).
-        properties: Those that it has, under AMQP's names.
+        queue: The queue that it was in; empty for one that the broker returned (``basic.return``).
+        properties: By AMQP's names.
     """
 
     queue: str
@@ -42,11 +42,11 @@ class Message:
 
 class RawClient:
     """
-    One connection, with any number of queues of its own.
+    One connection, with any number of exclusive queues.
 
     Args:
         url: As for ``connection.Connection``; several are tried in turn.
-        timeout: Seconds that the broker has for each answer, and for connecting.
+        timeout: Seconds for each operation, and for connecting.
         connection_name: Shown by RabbitMQ's management.
         tls: py-amqp's TLS options.
 
@@ -56,7 +56,7 @@ class RawClient:
 
     def __init__(self, url: str, *, timeout: float, connection_name: str, tls: Mapping[str, Any] | None = None) -> None:
         self._timeout = timeout
-        self._came: list[Message] = []
+        self._arrived_messages: list[Message] = []
         self._channels = count(2)
         self._url, self._connection = connect_to_first(
             url, ConnectionOptions(connection_name, heartbeat=0, connect_timeout=timeout, tls=tls)
@@ -81,10 +81,10 @@ class RawClient:
 
     def queue(self, name: str = "") -> str:
         """
-        Declare and consume an exclusive queue; gives its name.
+        Declare and consume an exclusive queue; return its name.
 
         Raises:
-            TransportError: The broker said no.
+            TransportError: The broker does not allow it.
         """
         with self._bounded():
             declared = self._channel.queue_declare(name, exclusive=True, auto_delete=True)
@@ -107,7 +107,7 @@ class RawClient:
             self._channel.basic_publish(raw_message(body, properties), exchange, key, mandatory=True)
 
     def waiting(self, queue: str) -> int | None:
-        """Tell how many messages are ready in a queue; None: there is no such queue."""
+        """Return how many messages are ready in a queue; None: there is no such queue."""
         try:
             with self._bounded():
                 # A channel of its own: the broker closes it where there is no such queue.
@@ -119,29 +119,31 @@ class RawClient:
             return None
 
     def take(self, seconds: float, *, until: int = 1) -> list[Message]:
-        """Give what comes within so many seconds; earlier, once there are ``until`` of them."""
+        """Return what arrives within so many seconds; earlier, once there are ``until`` messages."""
         with self._bounded(seconds), suppress(TimeoutError):
-            while len(self._came) < until:
+            while len(self._arrived_messages) < until:
                 self._connection.blocking_read()  # one frame
         return self.forget()
 
     def forget(self) -> list[Message]:
-        """Give what came until now, and was not taken."""
+        """Return what has arrived until now, and was not taken."""
         with self._bounded(_MOMENT), suppress(TimeoutError):
             while True:
                 self._connection.blocking_read()  # one frame
-        came, self._came = self._came, []
-        return came
+        messages, self._arrived_messages = self._arrived_messages, []
+        return messages
 
     def _consume(self, queue: str) -> None:
         self._channel.basic_consume(queue, no_ack=True, callback=lambda message: self._arrived(queue, message))
 
     def _arrived(self, queue: str, message: Any) -> None:
         info = message.delivery_info
-        self._came.append(Message(queue, info["exchange"], info["routing_key"], message.body, message.properties))
+        self._arrived_messages.append(
+            Message(queue, info["exchange"], info["routing_key"], message.body, message.properties)
+        )
 
     def _returned(self, _error: Exception, exchange: str, routing_key: str, message: Any) -> None:
-        self._came.append(Message("", exchange, routing_key, message.body, message.properties))
+        self._arrived_messages.append(Message("", exchange, routing_key, message.body, message.properties))
 
     @contextmanager
     def _bounded(self, seconds: float | None = None) -> Iterator[None]:

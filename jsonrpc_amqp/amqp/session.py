@@ -1,8 +1,7 @@
 """
 One live connection to the broker: what was sent over it, what came, and its channels. See ``base.Session``.
 
-A session begins when py-amqp has connected and declared, and ends with its socket. It asks its connection for what
-``Owner`` names, and does not know what drives it.
+A session begins when py-amqp has connected and declared, and ends with its socket. It does not know what drives it.
 """
 
 from __future__ import annotations
@@ -299,7 +298,7 @@ class LiveSession:
             self.put(codec.HEARTBEAT)
 
     def report_relief(self) -> None:
-        """Tell the listener once that it need not hold back any more, if it was held back."""
+        """Report the end of congestion to the listener, if it was held back."""
         if self._held_back and not self._is_congested():
             self._held_back = False
             self._listener.on_congested(self, False)

@@ -57,7 +57,7 @@ def test_each_finished_delivery_is_acked_once_and_no_other(steps: list[str], cha
             assert channel.outstanding == running
             assert not unacked.due
             # Nor is more remembered than what came behind the oldest that runs.
-            assert not acks or all(tag > min(running, default=tags) for tag in unacked._told)
+            assert not acks or all(tag > min(running, default=tags) for tag in unacked._settled)
         elif running:
             tag = chance.choice(sorted(running))
             running.remove(tag)
