@@ -19,22 +19,15 @@ from enum import Enum
 from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
 from ..options import ConnectionOptions
 from ..runtime.base import Runtime
-from . import codec
 from .back_off import BackOff
-from .base import Delivery, Listener, Plan
+from .base import Listener, Plan
+from .inbox import FLUSH_SECONDS
 from .link import Link, dial
 from .session import LiveSession
 from .url import BrokerURL, check_tls, parse_urls
 
 log = logging.getLogger("jsonrpc_amqp.transport")
 
-# Bytes. Under the 128 KiB from which malloc asks the kernel for each buffer.
-READ_SIZE = 1 << 16
-# After a read that was filled, since then a large body arrives, and each read costs more than the larger buffer.
-LARGE_READ = 1 << 19
-# Seconds. During a burst of deliveries the leader writes what is queued at this interval, and for this time.
-FLUSH_SECONDS = 0.001
-BURST_SECONDS = 0.02
 # Seconds beyond its timeout that ``close`` waits for the runtime.
 _CLOSE_SLACK = 0.2
 
@@ -84,8 +77,6 @@ class Connection:
         self._retry_at = 0.0
         self._close_by = 0.0
         self._was_open = False
-        self._read_size = READ_SIZE
-        self._burst_until = 0.0
         self._due = 0.0  # when there is more to do than to read and to write
         self._is_woken = False
 
@@ -180,7 +171,7 @@ class Connection:
         """
         session = self._session
         if session is not None:
-            self._read(session)
+            session.inbox.read()
 
     def fail(self, error: BaseException) -> None:
         """End the session because of an error."""
@@ -202,7 +193,7 @@ class Connection:
             self._due = self._do_what_is_due(now)
         session, due = self._session, self._due
         if session is not None:
-            session.outbox.is_watched = now < self._burst_until
+            session.outbox.is_watched = session.inbox.is_in_burst(now)
             # Behind that: a thread that relies on it has queued before.
             session.outbox.flush()
             if session.outbox.is_watched:
@@ -243,59 +234,6 @@ class Connection:
         session = self._session
         beat = math.inf if session is None else session.heartbeat.next_event()
         return min(beat, self._close_by) if self._state is State.CLOSING else beat
-
-    # -- by the leader: reading -----------------------------------------------------------------------
-
-    def _read(self, session: LiveSession) -> None:
-        link = session.link
-        try:
-            if link.tls:
-                with session.outbox.wire:
-                    data = _read_tls(link)
-            else:
-                data = link.read(self._read_size)
-                self._read_size = LARGE_READ if data is not None and len(data) >= READ_SIZE else READ_SIZE
-        except OSError as exc:
-            raise session.lost(exc) from exc
-        if data is None:
-            return
-        if not data:
-            raise ConnectionLost(f"the broker at {link.where} closed the connection")
-        session.heartbeat.last_read = time.monotonic()
-        self._feed(session, data)
-
-    def _feed(self, session: LiveSession, data: bytes) -> None:
-        try:
-            events = session.link.decoder.feed(data)
-        except codec.FrameError as exc:
-            raise ConnectionLost(f"the broker at {session.link.where} does not speak AMQP: {exc}") from exc
-        outbox = session.outbox
-        outbox.is_watched = False  # the listener may take its time
-        outbox.hold()
-        try:
-            self._handle(session, events)
-        finally:
-            outbox.release()
-        outbox.is_watched = session.heartbeat.last_read < self._burst_until
-        outbox.flush()
-
-    def _handle(self, session: LiveSession, events: list[codec.Event]) -> None:
-        deliveries: list[Delivery] = []
-        for event in events:
-            if isinstance(event, Delivery):
-                deliveries.append(event)
-                continue
-            if deliveries:
-                self._deliver(session, deliveries)
-                deliveries = []
-            session.handle(event)
-        if deliveries:
-            self._deliver(session, deliveries)
-
-    def _deliver(self, session: LiveSession, deliveries: list[Delivery]) -> None:
-        self._listener.on_deliveries(session, deliveries)
-        if len(deliveries) > 1:
-            self._burst_until = session.heartbeat.last_read + BURST_SECONDS
 
     # -- by the leader: connecting --------------------------------------------------------------------
 
@@ -354,10 +292,10 @@ class Connection:
         self._was_open = True
         self._listener.on_open(session)
         if early:
-            self._feed(session, early)
+            session.inbox.feed(early)
         if link.tls:
             # The TLS layer may hold what came along with the last answer of the set-up; no poll reports that.
-            self._read(session)
+            session.inbox.read()
 
     # -- by the leader: the end -----------------------------------------------------------------------
 
@@ -396,13 +334,6 @@ class Connection:
             return
         self._state = State.CLOSING
         session.begin_close()
-
-
-def _read_tls(link: Link) -> bytes | None:
-    data = link.read(READ_SIZE)
-    while data and link.buffered():
-        data += link.read(READ_SIZE) or b""
-    return data
 
 
 def _no_connection(url: BrokerURL, exc: Exception) -> NotConnected:

@@ -45,6 +45,7 @@ class Link:
         self._bindings: list[str] = []
         self._consumer_tag = ""
         self.where = url.where
+        self.sock: socket.socket = connection.transport.sock
         self.sends_requests = plan.queue is None
         self.user = url.user
         self.heartbeat: float = connection.heartbeat or 0
@@ -154,7 +155,6 @@ class Link:
         connection.on_unblocked = lambda: on_blocked(False)
         connection.on_closed = on_closed
         connection.live = True
-        self.sock: socket.socket = transport.sock
         self.sock.setblocking(False)
         transport._write = lambda data: write(bytes(data))
         early, transport._read_buffer = transport._read_buffer, b""
@@ -276,6 +276,10 @@ class Link:
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""
         self._connection.begin_close()
+
+    def lost(self, exc: OSError) -> ConnectionLost:
+        """Translate an error of the socket."""
+        return ConnectionLost(f"the connection to the broker at {self.where} ended: {exc}")
 
     def discard(self) -> None:
         """Close the socket, without telling the broker."""

@@ -1,5 +1,5 @@
 """
-One live connection to the broker: what was sent over it, what came, and its channels. See ``base.Session``.
+One live connection to the broker: see ``base.Session``.
 
 A session begins when py-amqp has connected and declared, and ends with its socket. It does not know what drives it.
 """
@@ -13,18 +13,16 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from ..errors import ConnectionLost, TopologyMismatch, TransportError
+from ..errors import ConnectionLost, TransportError
 from . import codec
-from .base import DIRECT_REPLY_TO, Delivery, Listener, Outcome, Publish, QueueFacts
-from .delivery_tracking import Confirms, Recent, find_rejected
+from .base import Delivery, Listener, Outcome, Publish, QueueFacts
 from .heartbeat import Heartbeat
+from .inbox import Inbox
 from .link import Link
 from .outbox import Outbox
+from .publisher import Publisher
 
 log = logging.getLogger("jsonrpc_amqp.transport")
-
-# From this size on a body is queued as it is, and copied once, with all else that leaves by the same write.
-LARGE_BODY = 1 << 13
 
 
 class State(Enum):
@@ -89,12 +87,15 @@ class LiveSession:
             on_error=self._write_failed,
             on_interrupt=self._write_interrupted,
         )
+        self.inbox = Inbox(link, self.outbox, self.heartbeat, self)
+        self._publisher = Publisher(
+            link,
+            self.outbox,
+            is_awaited=listener.awaits,
+            on_rejected=lambda error, message: listener.on_rejected(self, error, message),
+        )
         self._lock = self.outbox.lock
         self._state = State.LIVE
-        self._recent = Recent()
-        self._confirms = Confirms()
-        self._held: list[tuple[Publish, Outcome | None]] | None = None
-        self._held_acks: list[int] = []
         self._blocked = False
         self._held_back = False
 
@@ -109,28 +110,16 @@ class LiveSession:
             if self._is_gone():
                 self._owner.stats["dropped_acks"] += acks is not None
                 return False
-            if self._held is not None:
-                self._held.append((message, None))
-            else:
-                # Encoded under the lock: the next moment the channel may be another.
-                self._put_publish(self.link.publisher, message)
-                self._recent.add(message)
+            self._publisher.publish(message)
             if acks is not None:
-                self._finish(acks)
+                self._publisher.ack(acks.tag)
         return True
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
         with self._lock:
             if self._is_gone():
                 return False
-            if self._held is not None:
-                self._held.append((message, outcome))
-                return True
-            link = self.link
-            # Direct replies come only to the channel that their requests left by.
-            channel = link.publisher if message.reply_to == DIRECT_REPLY_TO else link.confirmer
-            self._put_publish(channel, message)
-            self._confirms.add(message, outcome)
+            self._publisher.publish(message, outcome)
         return True
 
     def ack(self, delivery: Delivery) -> None:
@@ -138,7 +127,7 @@ class LiveSession:
             if self._is_gone():
                 self._owner.stats["dropped_acks"] += 1
             else:
-                self._finish(delivery)
+                self._publisher.ack(delivery.tag)
 
     def requeue(self, delivery: Delivery) -> None:
         self._reject(delivery, requeue=True)
@@ -199,12 +188,6 @@ class LiveSession:
             return True
         return False
 
-    def _finish(self, delivery: Delivery) -> None:
-        if self._held is None:
-            self.outbox.unacked.finish(delivery.tag)
-        else:
-            self._held_acks.append(delivery.tag)  # its reply may be among the publishes that are held
-
     def _reject(self, delivery: Delivery, *, requeue: bool) -> None:
         with self._lock:
             if self._is_gone():
@@ -213,29 +196,18 @@ class LiveSession:
                 self.outbox.unacked.give_up(delivery.tag)
                 self.outbox.put(codec.reject(self.link.consumer, delivery.tag, requeue))
 
-    def _put_publish(self, channel: int, message: Publish) -> None:
-        encoder = self.link.encoder
-        if len(message.body) < LARGE_BODY:
-            self.outbox.put(encoder.publish(channel, message))
-        else:
-            self.outbox.put_all(encoder.pieces(channel, message))
-
     def _is_congested(self) -> bool:
         return self._blocked or self.outbox.is_full
 
     # -- by the thread that writes --------------------------------------------------------------------
 
     def _write_failed(self, exc: OSError) -> None:
-        error = self.lost(exc)
+        error = self.link.lost(exc)
         self._owner.post(lambda: self._owner.end(self, error))
 
     def _write_interrupted(self, exc: BaseException) -> None:
         # An exception of a signal handler.
         self.invalidate(ConnectionLost(f"interrupted during a write: {exc!r}"), again_at_once=True)
-
-    def lost(self, exc: OSError) -> ConnectionLost:
-        """Translate an error of the socket."""
-        return ConnectionLost(f"the connection to the broker at {self.link.where} ended: {exc}")
 
     # -- by the leader --------------------------------------------------------------------------------
 
@@ -243,8 +215,8 @@ class LiveSession:
         """Take the socket over from py-amqp; return the bytes that it had read already."""
         return self.link.go_live(
             write=self.put,
-            on_channel_closing=self._hold,
-            on_channel_closed=self._channel_closed,
+            on_channel_closing=self._publisher.hold,
+            on_channel_closed=self._publisher.channel_closed,
             on_consumer_cancelled=self._consumer_cancelled,
             on_blocked=self._set_blocked,
             on_closed=self._owner.finish,
@@ -264,18 +236,19 @@ class LiveSession:
                 return False
             self._state = State.ENDED
         self.outbox.close()
-        self._fail_confirms(error)
+        self._publisher.fail(error)
         return True
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        """Report deliveries."""
+        self._listener.on_deliveries(self, deliveries)
 
     def handle(self, event: codec.Confirm | codec.ReturnEvent | codec.Frame) -> None:
         """Handle anything but a delivery."""
         if isinstance(event, codec.Confirm):
-            self._confirmed(event)
+            self._publisher.confirmed(event)
         elif isinstance(event, codec.ReturnEvent):
-            if event.channel == self.link.confirmer:
-                with self._lock:
-                    self._confirms.note_returned(event.returned)  # its outcome is reported with the confirm
-            else:
+            if not self._publisher.returned(event):
                 self._listener.on_returned(self, event.returned)
         else:
             self.link.handle(event)
@@ -307,21 +280,6 @@ class LiveSession:
         if not self.link.is_busy:  # a broker that is slow already can wait for the next time
             self.link.redeclare()
 
-    def _confirmed(self, confirm: codec.Confirm) -> None:
-        if confirm.channel != self.link.confirmer:
-            return
-        with self._lock:
-            settled = self._confirms.settle(confirm.tag, confirm.multiple, confirm.nack)
-        for outcome, error in settled:
-            outcome(error)
-
-    def _fail_confirms(self, error: TransportError) -> None:
-        with self._lock:
-            outcomes = [outcome for _message, outcome in self._confirms.drain()]
-            outcomes += [outcome for _message, outcome in self._held or () if outcome is not None]
-        for outcome in outcomes:
-            outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
-
     def _set_blocked(self, blocked: bool) -> None:
         self._blocked = blocked
         log.warning("%s: the broker %s publishers", self._owner.name, "blocks" if blocked else "no longer blocks")
@@ -333,75 +291,6 @@ class LiveSession:
 
     def _consumer_cancelled(self) -> None:
         raise ConnectionLost("the broker cancelled the consumer: its queue was deleted, or moved to another node")
-
-    # -- a channel that the broker closed -------------------------------------------------------------
-
-    def _channel_closed(self, channel: int, error: TransportError) -> None:
-        link = self.link
-        if channel == link.confirmer and channel != link.consumer:
-            self._confirmer_closed(error)
-        elif channel == link.publisher:
-            self._publisher_closed(error)
-        else:
-            raise ConnectionLost(f"the broker closed the channel that consumes: {error}")
-
-    def _publisher_closed(self, error: TransportError) -> None:
-        link, listener = self.link, self._listener
-        with self._lock:
-            recent, self._recent = list(self._recent), Recent()
-        messages = [message for message in recent if listener.awaits(message)]
-        places = find_rejected(messages, str(error))
-        # A request that was handled must not be sent again, so one must be the only candidate. A reply may: its caller
-        # drops the second; and what is rejected once is rejected each time, so the first is the one.
-        if not places or (len(places) > 1 and link.sends_requests):
-            raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
-        rejected, behind = messages[places[0]], messages[places[0] + 1 :]
-        listener.on_rejected(self, error, rejected)
-        is_missing = isinstance(error, TopologyMismatch)
-        if link.publisher == link.consumer or (is_missing and not link.can_redeclare):
-            # The channel took the consumer of the replies with it; or an exchange is gone for good.
-            raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
-        link.reopen_publisher()
-        again: list[tuple[Publish, Outcome | None]] = [(message, None) for message in behind]
-        if is_missing:
-            link.redeclare(lambda: self._resume(again))
-        else:
-            self._resume(again)
-
-    def _confirmer_closed(self, error: TransportError) -> None:
-        with self._lock:
-            waiting = self._confirms.drain()
-            self._confirms = Confirms()
-        rejected = find_rejected((message for message, _ in waiting), str(error))
-        if len(rejected) > 1:
-            # Some of them may be in the queue, their confirms still on the way.
-            rejected = []
-        unknown = ConnectionLost(f"the broker closed the channel because of another message: {error}")
-        for position, (_message, outcome) in enumerate(waiting):
-            outcome(error if position in rejected else unknown.again())
-        if isinstance(error, TopologyMismatch):
-            raise ConnectionLost(f"the broker closed the channel that publishes: {error}")
-        self.link.reopen_confirmer()
-        self._resume([])
-
-    def _hold(self, channel: int) -> None:
-        """Hold publishes while a channel is replaced: another one on the old number would end the connection."""
-        if channel in (self.link.publisher, self.link.confirmer):
-            with self._lock:
-                self._held = []
-
-    def _resume(self, again: list[tuple[Publish, Outcome | None]]) -> None:
-        with self._lock:
-            held, self._held = self._held or [], None
-            acks, self._held_acks = self._held_acks, []
-        for message, outcome in again + held:
-            if outcome is None:
-                self.publish(message)
-            else:
-                self.publish_confirmed(message, outcome)
-        with self._lock:
-            for tag in acks:
-                self.outbox.unacked.finish(tag)
 
 
 def _gone() -> ConnectionLost:

@@ -281,13 +281,13 @@ def test_no_request_is_acknowledged_while_its_answer_is_held_back(broker: Broker
     with server, Client(broker.url, service, timeout=20) as client:
         connection: Any = server._consumer._transport
         session = connection._session
-        session._hold(session.link.publisher)
+        session._publisher.hold(session.link.publisher)
         answer = client.submit("add", [1, 2])
         wait_for(lambda: server.stats()["answered"] == 1)
         session.flush()
         assert unacknowledged() == 1
         assert not answer.done()
-        connection.post(lambda: session._resume([]))
+        connection.post(lambda: session._publisher.resume())
         assert answer.result(10) == 3
         wait_for(lambda: unacknowledged() == 0)
 

@@ -1,0 +1,124 @@
+"""What one session receives: reads the socket, decodes, and reports deliveries to the listener. By the leader only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ..errors import ConnectionLost
+from .base import Delivery
+from .codec import Confirm, Event, Frame, FrameError, ReturnEvent
+from .heartbeat import Heartbeat
+from .link import Link
+from .outbox import Outbox
+
+# Bytes. Under the 128 KiB from which malloc asks the kernel for each buffer.
+READ_SIZE = 1 << 16
+# After a read that was filled, since then a large body arrives, and each read costs more than the larger buffer.
+LARGE_READ = 1 << 19
+# Seconds. During a burst of deliveries the leader writes what is queued at this interval, and for this time.
+FLUSH_SECONDS = 0.001
+BURST_SECONDS = 0.02
+
+
+class Handler(Protocol):
+    """What an inbox reports events to."""
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        """Take deliveries, in order."""
+        ...
+
+    def handle(self, event: Confirm | ReturnEvent | Frame) -> None:
+        """Take anything else."""
+        ...
+
+
+class Inbox:
+    """
+    The inbox of one session.
+
+    Args:
+        link: Its socket and decoder.
+        outbox: Is flushed once behind all that one read brought; with TLS its ``wire`` covers reading, too.
+        heartbeat: Notes the time of each read.
+        handler: Takes what was read.
+    """
+
+    def __init__(self, link: Link, outbox: Outbox, heartbeat: Heartbeat, handler: Handler) -> None:
+        self._link = link
+        self._outbox = outbox
+        self._heartbeat = heartbeat
+        self._handler = handler
+        self._read: Callable[[], bytes | None] = self._read_tls if link.tls else self._read_plain
+        self._read_size = READ_SIZE
+        self._burst_until = 0.0
+
+    def is_in_burst(self, now: float) -> bool:
+        """Return whether several messages have just arrived by one read, so that more are expected."""
+        return now < self._burst_until
+
+    def read(self) -> None:
+        """
+        Read once, and report what came.
+
+        Raises:
+            ConnectionLost: The broker is gone, or does not speak AMQP.
+        """
+        try:
+            data = self._read()
+        except OSError as exc:
+            raise self._link.lost(exc) from exc
+        if data is None:
+            return
+        if not data:
+            raise ConnectionLost(f"the broker at {self._link.where} closed the connection")
+        self._heartbeat.last_read = time.monotonic()
+        self.feed(data)
+
+    def feed(self, data: bytes) -> None:
+        """Decode some bytes, and report what they complete; raises as ``read``."""
+        try:
+            events = self._link.decoder.feed(data)
+        except FrameError as exc:
+            raise ConnectionLost(f"the broker at {self._link.where} does not speak AMQP: {exc}") from exc
+        outbox = self._outbox
+        outbox.is_watched = False  # the listener may take its time
+        outbox.hold()
+        try:
+            self._report(events)
+        finally:
+            outbox.release()
+        outbox.is_watched = self._heartbeat.last_read < self._burst_until
+        outbox.flush()
+
+    def _read_plain(self) -> bytes | None:
+        data = self._link.read(self._read_size)
+        self._read_size = LARGE_READ if data is not None and len(data) >= READ_SIZE else READ_SIZE
+        return data
+
+    def _read_tls(self) -> bytes | None:
+        link = self._link
+        with self._outbox.wire:
+            data = link.read(READ_SIZE)
+            while data and link.buffered():
+                data += link.read(READ_SIZE) or b""
+            return data
+
+    def _report(self, events: list[Event]) -> None:
+        deliveries: list[Delivery] = []
+        for event in events:
+            if isinstance(event, Delivery):
+                deliveries.append(event)
+                continue
+            if deliveries:
+                self._deliver(deliveries)
+                deliveries = []
+            self._handler.handle(event)
+        if deliveries:
+            self._deliver(deliveries)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        self._handler.deliver(deliveries)
+        if len(deliveries) > 1:
+            self._burst_until = self._heartbeat.last_read + BURST_SECONDS

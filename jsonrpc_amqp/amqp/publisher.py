@@ -1,0 +1,196 @@
+"""
+What one session publishes: over which channel, whether it was confirmed, and what to do when the broker closes one.
+
+Calls and replies leave by a channel without confirms, notifications by one in confirm mode. The broker rejects a
+message by closing its channel, and ignores what came behind it: a new channel is opened, and what came behind is sent
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import RLock
+
+from ..errors import ConnectionLost, TopologyMismatch, TransportError
+from .base import DIRECT_REPLY_TO, Outcome, Publish
+from .codec import Confirm, ReturnEvent
+from .delivery_tracking import Confirms, Recent, find_rejected
+from .link import Link
+from .outbox import Outbox
+
+# Bytes. From this size on a body is queued as it is, and copied once, with all else that leaves by the same write.
+LARGE_BODY = 1 << 13
+
+
+class Publisher:
+    """
+    The publishes of one session. What any thread may call needs the lock of the outbox held.
+
+    Args:
+        link: The channels.
+        outbox: Takes the bytes.
+        is_awaited: Whether a message may be sent again (``Listener.awaits``).
+        on_rejected: Reports a message of ``publish`` that the broker rejected.
+
+    Attributes:
+        is_held: A channel is being replaced: publishes are kept, and acks behind them.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        outbox: Outbox,
+        *,
+        is_awaited: Callable[[Publish], bool],
+        on_rejected: Callable[[TransportError, Publish], None],
+    ) -> None:
+        self._link = link
+        self._outbox = outbox
+        self._lock: RLock = outbox.lock
+        self._is_awaited = is_awaited
+        self._on_rejected = on_rejected
+        self._recent = Recent()
+        self._confirms = Confirms()
+        self._held: list[tuple[Publish, Outcome | None]] = []
+        self._held_acks: list[int] = []
+        self.is_held = False
+
+    # -- from any thread, with the lock held ----------------------------------------------------------
+
+    def publish(self, message: Publish, outcome: Outcome | None = None) -> None:
+        """
+        Queue a publish; with an ``outcome`` over a channel in confirm mode.
+
+        Raises:
+            ValueError: AMQP has no form for it; see ``Encoder.publish``.
+        """
+        link = self._link
+        if self.is_held:
+            link.encoder.publish(link.publisher, message)  # raises now what it would raise when it is sent
+            self._held.append((message, outcome))
+            return
+        # Encoded under the lock: the next moment the channel may be another.
+        if outcome is None:
+            self._put(link.publisher, message)
+            self._recent.add(message)
+        else:
+            # Direct replies come only to the channel that their requests left by.
+            self._put(link.publisher if message.reply_to == DIRECT_REPLY_TO else link.confirmer, message)
+            self._confirms.add(message, outcome)
+
+    def ack(self, tag: int) -> None:
+        """Note that a delivery is finished; its reply may be among the publishes that are held."""
+        if self.is_held:
+            self._held_acks.append(tag)
+        else:
+            self._outbox.unacked.finish(tag)
+
+    def _put(self, channel: int, message: Publish) -> None:
+        encoder = self._link.encoder
+        if len(message.body) < LARGE_BODY:
+            self._outbox.put(encoder.publish(channel, message))
+        else:
+            self._outbox.put_all(encoder.pieces(channel, message))
+
+    # -- by the leader --------------------------------------------------------------------------------
+
+    def confirmed(self, confirm: Confirm) -> None:
+        """Report the outcomes that a confirm decides."""
+        if confirm.channel != self._link.confirmer:
+            return
+        with self._lock:
+            settled = self._confirms.settle(confirm.tag, confirm.multiple, confirm.nack)
+        for outcome, error in settled:
+            outcome(error)
+
+    def fail(self, error: TransportError) -> None:
+        """Report the end of the session to all that wait for a confirm."""
+        with self._lock:
+            outcomes = [outcome for _message, outcome in self._confirms.drain()]
+            outcomes += [outcome for _message, outcome in self._held if outcome is not None]
+        for outcome in outcomes:
+            outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
+
+    def returned(self, event: ReturnEvent) -> bool:
+        """Note a returned message, which its confirm reports. False: it was published without confirms."""
+        if event.channel != self._link.confirmer:
+            return False
+        with self._lock:
+            self._confirms.note_returned(event.returned)
+        return True
+
+    def hold(self, channel: int) -> None:
+        """Keep publishes while a channel is replaced: another one on the old number would end the connection."""
+        if channel in (self._link.publisher, self._link.confirmer):
+            with self._lock:
+                self.is_held = True
+
+    def channel_closed(self, channel: int, error: TransportError) -> None:
+        """
+        Replace a channel that the broker closed, and send again what came behind the rejected message.
+
+        Raises:
+            ConnectionLost: That is not possible: it is not known which message was rejected, say.
+        """
+        link = self._link
+        if channel == link.confirmer and channel != link.consumer:
+            self._confirmer_closed(error)
+        elif channel == link.publisher:
+            self._publisher_closed(error)
+        else:
+            raise ConnectionLost(f"the broker closed the channel that consumes: {error}")
+
+    def _publisher_closed(self, error: TransportError) -> None:
+        link = self._link
+        with self._lock:
+            recent, self._recent = list(self._recent), Recent()
+        messages = [message for message in recent if self._is_awaited(message)]
+        places = find_rejected(messages, str(error))
+        # A request that was handled must not be sent again, so one must be the only candidate. A reply may: its caller
+        # drops the second; and what is rejected once is rejected each time, so the first is the one.
+        if not places or (len(places) > 1 and link.sends_requests):
+            raise _lost(error)
+        rejected, behind = messages[places[0]], messages[places[0] + 1 :]
+        self._on_rejected(error, rejected)
+        is_missing = isinstance(error, TopologyMismatch)
+        if link.publisher == link.consumer or (is_missing and not link.can_redeclare):
+            # The channel took the consumer of the replies with it; or an exchange is gone for good.
+            raise _lost(error)
+        link.reopen_publisher()
+        if is_missing:
+            link.redeclare(lambda: self.resume(behind))
+        else:
+            self.resume(behind)
+
+    def _confirmer_closed(self, error: TransportError) -> None:
+        with self._lock:
+            waiting = self._confirms.drain()
+            self._confirms = Confirms()
+        rejected = find_rejected((message for message, _ in waiting), str(error))
+        if len(rejected) > 1:
+            # Some of them may be in the queue, their confirms still on the way.
+            rejected = []
+        unknown = ConnectionLost(f"the broker closed the channel because of another message: {error}")
+        for position, (_message, outcome) in enumerate(waiting):
+            outcome(error if position in rejected else unknown.again())
+        if isinstance(error, TopologyMismatch):
+            raise _lost(error)
+        self._link.reopen_confirmer()
+        self.resume()
+
+    def resume(self, again: list[Publish] | None = None) -> None:
+        """End ``hold``: send some messages again, and then what was held."""
+        with self._lock:
+            held, self._held = self._held, []
+            acks, self._held_acks = self._held_acks, []
+            self.is_held = False
+            for message in again or ():
+                self.publish(message)
+            for message, outcome in held:
+                self.publish(message, outcome)
+            for tag in acks:
+                self._outbox.unacked.finish(tag)
+
+
+def _lost(error: TransportError) -> ConnectionLost:
+    return ConnectionLost(f"the broker closed the channel that publishes: {error}")
