@@ -56,7 +56,8 @@ Step = Callable[[], object]
 def steps() -> dict[str, Step]:
     """Give all steps. What they use of the package is named here and nowhere else."""
     from jsonrpc_amqp.amqp.base import Delivery
-    from jsonrpc_amqp.amqp.codec import Decoder, Encoder
+    from jsonrpc_amqp.amqp.decoder import Decoder
+    from jsonrpc_amqp.amqp.encoder import Encoder
     from jsonrpc_amqp.client.pending import Pending, WaitingCall
     from jsonrpc_amqp.jsonrpc import messages
     from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher

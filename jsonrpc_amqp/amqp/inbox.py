@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ..errors import ConnectionLost
 from .base import Delivery
-from .codec import Confirm, Event, Frame, FrameError, ReturnEvent
+from .frames import Confirm, Event, Frame, FrameError, ReturnEvent
 from .heartbeat import Heartbeat
 from .link import Link
 from .outbox import Outbox

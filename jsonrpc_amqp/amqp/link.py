@@ -18,7 +18,7 @@ from ..errors import ConnectionLost, TransportError
 from ..options import ConnectionOptions
 from .base import DIRECT_REPLY_TO, Plan, QueueFacts
 from .broker_errors import describe, say
-from .codec import Frame
+from .frames import Frame
 from .py_amqp import AmqpChannel, AmqpConnection, connect
 from .url import BrokerURL
 

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from . import codec
 from .delivery_tracking import Unacked
+from .encoder import ack
 from .heartbeat import Heartbeat
 from .link import Link
 
@@ -94,7 +94,7 @@ class Outbox:
     def put_acks(self) -> None:
         """Queue the acks that are due, behind the replies that they stand for. With ``lock`` held."""
         for tag, multiple in self.unacked.collect():
-            self.put(codec.ack(self._link.consumer, tag, multiple))
+            self.put(ack(self._link.consumer, tag, multiple))
 
     def hold(self) -> None:
         """Have the calling thread's ``flush`` do nothing until ``release``: it flushes then, for all it has queued."""

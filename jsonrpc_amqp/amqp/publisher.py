@@ -13,8 +13,8 @@ from threading import RLock
 
 from ..errors import ConnectionLost, TopologyMismatch, TransportError
 from .base import DIRECT_REPLY_TO, Outcome, Publish
-from .codec import Confirm, ReturnEvent
 from .delivery_tracking import Confirms, Recent, find_rejected
+from .frames import Confirm, ReturnEvent
 from .link import Link
 from .outbox import Outbox
 

@@ -25,7 +25,9 @@ from kombu.transport import pyamqp
 from ..errors import NotConnected
 from ..options import ConnectionOptions
 from .broker_errors import describe
-from .codec import Decoder, Encoder, Frame
+from .decoder import Decoder
+from .encoder import Encoder
+from .frames import Frame
 from .url import BrokerURL, parse_urls, tls_options
 
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)

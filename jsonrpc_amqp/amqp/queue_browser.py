@@ -19,7 +19,7 @@ from ..errors import TransportError
 from ..options import ConnectionOptions
 from .base import Delivery
 from .broker_errors import describe
-from .codec import Frame
+from .frames import Frame
 from .py_amqp import connect_to_first
 
 # Seconds that the queue may take to show a requeued message; another consumer may have taken it meanwhile.

@@ -14,8 +14,9 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import ConnectionLost, TransportError
-from . import codec
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
+from .encoder import reject
+from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent
 from .heartbeat import Heartbeat
 from .inbox import Inbox
 from .link import Link
@@ -194,7 +195,7 @@ class LiveSession:
                 self._owner.stats["dropped_acks"] += 1
             else:
                 self.outbox.unacked.give_up(delivery.tag)
-                self.outbox.put(codec.reject(self.link.consumer, delivery.tag, requeue))
+                self.outbox.put(reject(self.link.consumer, delivery.tag, requeue))
 
     def _is_congested(self) -> bool:
         return self._blocked or self.outbox.is_full
@@ -243,11 +244,11 @@ class LiveSession:
         """Report deliveries."""
         self._listener.on_deliveries(self, deliveries)
 
-    def handle(self, event: codec.Confirm | codec.ReturnEvent | codec.Frame) -> None:
+    def handle(self, event: Confirm | ReturnEvent | Frame) -> None:
         """Handle anything but a delivery."""
-        if isinstance(event, codec.Confirm):
+        if isinstance(event, Confirm):
             self._publisher.confirmed(event)
-        elif isinstance(event, codec.ReturnEvent):
+        elif isinstance(event, ReturnEvent):
             if not self._publisher.returned(event):
                 self._listener.on_returned(self, event.returned)
         else:
@@ -268,7 +269,7 @@ class LiveSession:
             )
         if heartbeat.is_due(now):
             heartbeat.last_write = now
-            self.put(codec.HEARTBEAT)
+            self.put(HEARTBEAT)
 
     def report_relief(self) -> None:
         """Report the end of congestion to the listener, if it was held back."""

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 from amqp.serialization import loads as decode_fields
 
 from jsonrpc_amqp.amqp.base import Delivery
-from jsonrpc_amqp.amqp.codec import Decoder, FrameError
+from jsonrpc_amqp.amqp.decoder import Decoder
+from jsonrpc_amqp.amqp.frames import FrameError
 from jsonrpc_amqp.dialects import Inbound, MalformedEnvelope
 from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
 from jsonrpc_amqp.dialects.recipe2011 import RecipeClient, RecipeServer

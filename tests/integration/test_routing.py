@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from jsonrpc_amqp.amqp.base import Plan, Publish, QueueFacts, Session, Transport
-from jsonrpc_amqp.amqp.memory import MemoryTransport, disconnect, reset, topic_matches
+from jsonrpc_amqp.amqp.memory import MemoryTransport, disconnect, reset
+from jsonrpc_amqp.amqp.memory_broker import topic_matches
 from jsonrpc_amqp.amqp.transport import connect_transport
 from jsonrpc_amqp.errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
 from jsonrpc_amqp.options import ConnectionOptions

@@ -42,7 +42,9 @@ PURE = {
     "operator/permissions",
     "client/pending",
     "amqp/base",
-    "amqp/codec",
+    "amqp/frames",
+    "amqp/encoder",
+    "amqp/decoder",
     "amqp/broker_errors",
     "amqp/delivery_tracking",
 }

@@ -18,9 +18,10 @@ from amqp.serialization import dumps, loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsonrpc_amqp.amqp import codec
 from jsonrpc_amqp.amqp.base import Delivery, Publish, Returned
-from jsonrpc_amqp.amqp.codec import Confirm, Decoder, Encoder, Event, Frame, FrameError, ReturnEvent
+from jsonrpc_amqp.amqp.decoder import Decoder
+from jsonrpc_amqp.amqp.encoder import Encoder, ack, reject
+from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Event, Frame, FrameError, ReturnEvent
 
 # The smallest that AMQP allows, so that small bodies take several frames.
 FRAME_MAX = 4096
@@ -216,7 +217,7 @@ KINDS = [
     lambda draw, channel: get_ok(draw(bodies), channel=channel),
     lambda draw, channel: written(channel, spec.Basic.Ack, dumps("Lb", (draw(st.integers(1, 9)), draw(st.booleans())))),
     lambda draw, channel: written(channel, spec.Queue.DeclareOk, dumps("sll", ("q", 1, 2))),
-    lambda draw, channel: codec.HEARTBEAT,
+    lambda draw, channel: HEARTBEAT,
 ]
 
 
@@ -366,9 +367,9 @@ def test_headers_that_do_not_fit_are_refused(headers: dict[Any, Any]) -> None:
 
 @given(channel=st.integers(1, 65535), tag=st.integers(0, (1 << 64) - 1), multiple=st.booleans())
 def test_acks_are_what_py_amqp_writes(channel: int, tag: int, multiple: bool) -> None:
-    assert codec.ack(channel, tag, multiple) == written(channel, spec.Basic.Ack, dumps("Lb", (tag, multiple)))
+    assert ack(channel, tag, multiple) == written(channel, spec.Basic.Ack, dumps("Lb", (tag, multiple)))
     for requeue in (True, False):
-        assert codec.reject(channel, tag, requeue) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, requeue)))
+        assert reject(channel, tag, requeue) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, requeue)))
 
 
 # -- decoding -----------------------------------------------------------------------------------------
@@ -409,8 +410,8 @@ def test_confirms(multiple: bool) -> None:
 def test_heartbeats_are_swallowed_even_amid_a_message() -> None:
     method, *rest = frames_of(deliver(b"body"))
 
-    assert frame(8, 0, b"") == codec.HEARTBEAT
-    assert [event["body"] for event in feed(codec.HEARTBEAT + method + codec.HEARTBEAT + b"".join(rest))] == [b"body"]
+    assert frame(8, 0, b"") == HEARTBEAT
+    assert [event["body"] for event in feed(HEARTBEAT + method + HEARTBEAT + b"".join(rest))] == [b"body"]
 
 
 def test_what_is_rare_is_handed_on_as_it_came() -> None:
@@ -567,7 +568,7 @@ def test_a_body_over_the_cap_is_thrown_away_as_it_arrives() -> None:
     "reads",
     [
         pytest.param(lambda each: (each[at : at + 1] for at in range(len(each))), id="byte by byte"),
-        pytest.param(lambda each: [each + codec.HEARTBEAT * len(each)], id="among much else"),
+        pytest.param(lambda each: [each + HEARTBEAT * len(each)], id="among much else"),
     ],
 )
 def test_what_is_here_of_a_body_takes_little_more_than_its_size(reads: Callable[[bytes], Iterable[bytes]]) -> None:
@@ -656,8 +657,8 @@ def test_time_is_linear_in_bytes(frame_max: int, read: int) -> None:
         pytest.param(frame(1, 1, METHOD[7:12]), id="hardly any arguments"),
         pytest.param(frame(1, 1, RETURN[7:-1] + b"."), id="more than the arguments of return"),
         pytest.param(frame(1, 1, RETURN[7:-2]), id="key of a return beyond the frame"),
-        pytest.param(frame(1, 1, codec.ack(1, 1, False)[7:-2]), id="ack too short"),
-        pytest.param(frame(1, 1, codec.ack(1, 1, False)[7:-1] + b"."), id="ack too long"),
+        pytest.param(frame(1, 1, ack(1, 1, False)[7:-2]), id="ack too short"),
+        pytest.param(frame(1, 1, ack(1, 1, False)[7:-1] + b"."), id="ack too long"),
     ],
 )
 @pytest.mark.parametrize("behind", [b"", bytes(2 * FRAME_MAX)], ids=["alone", "more behind it"])

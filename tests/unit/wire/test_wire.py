@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Delivery, Publish
-from jsonrpc_amqp.amqp.codec import Encoder
-from jsonrpc_amqp.amqp.memory import topic_matches
+from jsonrpc_amqp.amqp.encoder import Encoder
+from jsonrpc_amqp.amqp.memory_broker import topic_matches
 from jsonrpc_amqp.errors import CallTimeout, InvalidName
 from jsonrpc_amqp.jsonrpc import messages
 from jsonrpc_amqp.wire.display import printable, redact
