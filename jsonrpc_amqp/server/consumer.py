@@ -20,7 +20,7 @@ from ..amqp.base import JSON, Delivery, Plan, Publish, Session, Transport
 from ..amqp.base import Returned as ReturnedMessage
 from ..dialects import MalformedEnvelope, ServerDialect
 from ..errors import MessageTooLarge, NotConnected, TransportError
-from ..jsonrpc.dispatcher import internal_error, too_large
+from ..jsonrpc.error_objects import internal_error, too_large
 from ..wire.display import printable
 from ..wire.publish import deadline_of, reply_message
 from ..wire.reply_route import Route, reply_route
@@ -421,7 +421,7 @@ class Consumer:
     def _refuse_job(self, job: Job, refusal: Refusal) -> None:
         self._count("refused")
         log.warning("refused a request (%s): %s", _shown(job), refusal.reason)
-        answer = self._refuse_sender(job.body) if refusal.may_answer else None
+        answer = self._refuse_sender(job.body) if refusal.may_reply else None
         if answer is not None:
             self._answer(job, answer)
 

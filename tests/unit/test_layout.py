@@ -17,7 +17,7 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 
 # Each third-party library is imported in one place: its quirks stop there.
 ONLY_IN = {
-    "jsonrpcserver": {"jsonrpc/dispatcher"},
+    "jsonrpcserver": {"jsonrpc/invocation"},
     "jsonrpcclient": {"jsonrpc/messages"},
     "msgspec": {"jsonrpc/text"},
     "click": {name for name in MODULES if name.startswith("cli/")},
