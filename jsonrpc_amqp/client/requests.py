@@ -592,7 +592,7 @@ class Requests:
     @staticmethod
     def _answer_of_dialect(dialect: ClientDialect, call: Call, body: bytes) -> None:
         try:
-            answer = dialect.answer(call.body, body)
+            answer = dialect.response(call.body, body)
         except Exception as exc:
             call.fail(MalformedReply(f"the answer of {call.service!r} makes no sense: {exc}"))
         else:

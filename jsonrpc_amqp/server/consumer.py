@@ -462,7 +462,7 @@ class Consumer:
     def _publish_reply(self, job: Job, route: Route, body: bytes) -> bool:
         inbound, content_type = job.inbound, JSON
         if inbound is not None:
-            body, content_type = inbound.answer(body), inbound.content_type
+            body, content_type = inbound.reply(body), inbound.content_type
         message = reply_message(
             job.delivery,
             body,

@@ -251,7 +251,7 @@ def dialects(data: bytes) -> None:
     _client.number(delivery)
     request = messages.request("two", [1], 1)
     with suppress(MalformedReply):
-        messages.parse_response(_client.answer(request, body), 1)
+        messages.parse_response(_client.response(request, body), 1)
 
 
 def _serve(inbound: Inbound | None) -> None:
@@ -259,7 +259,7 @@ def _serve(inbound: Inbound | None) -> None:
         return
     answer = _dispatcher(inbound.body)
     if answer is not None:
-        json.loads(inbound.answer(answer))
+        json.loads(inbound.reply(answer))
     assert inbound.route is None or len(inbound.route.routing_key.encode()) <= 255
 
 

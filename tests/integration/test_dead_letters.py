@@ -29,13 +29,12 @@ from jsonrpc_amqp import (
     Unroutable,
     current_request,
 )
-from jsonrpc_amqp.amqp.base import Delivery
 from jsonrpc_amqp.amqp.queue_browser import QueueBrowser
 from jsonrpc_amqp.cli import TRANSPORT_ERROR, USAGE_ERROR, main
-from jsonrpc_amqp.operator.dead_letters import _digest
 
 from ..broker import Broker
 from ..command import run, serving
+from ..dead_letters import JUNK, two_that_begin_alike
 from ..tools import wait_for
 
 NOTIFICATION = b'{"jsonrpc": "2.0", "method": "record", "params": [1]}'
@@ -234,25 +233,6 @@ def test_letters_that_are_alike_share_a_key_and_others_do_not(morgue: Morgue, de
     assert [letter.key for letter in dead.list()] == keys[2:]
 
 
-def test_the_ids_of_a_letter_do_not_run_into_one_another() -> None:
-    def digest(message_id: str, correlation_id: str, body: bytes) -> str:
-        message = Delivery(1, 1, False, "", "k", body, message_id=message_id, correlation_id=correlation_id)
-        return _digest(message, body)
-
-    assert len({digest("a", "b", b""), digest("ab", "", b""), digest("", "ab", b""), digest("a", "", b"b")}) == 4
-
-
-def two_that_begin_alike(routing_key: str) -> tuple[bytes, bytes]:
-    """Give two bodies whose keys have their first four digits in common."""
-    seen: dict[str, bytes] = {}
-    for number in range(100_000):
-        body = b"%d" % number
-        other = seen.setdefault(_digest(Delivery(1, 1, False, "", routing_key, body), body)[:4], body)
-        if other != body:
-            return other, body
-    raise AssertionError("the keys are no digests")
-
-
 def test_a_key_may_be_cut_as_long_as_no_other_begins_so(morgue: Morgue, dead: DeadLetters, service: str) -> None:
     for body in two_that_begin_alike(f"{service}.request.someone"):
         morgue.bury(body)
@@ -280,22 +260,6 @@ def test_an_unknown_key(morgue: Morgue, dead: DeadLetters) -> None:
         with pytest.raises(NoDeadLetter, match=unknown):
             verb(letter.key, unknown)
     assert morgue.waiting("dead") == 1
-
-
-JUNK = [
-    (b"", None),
-    (b"\xff\xfe\x00", None),
-    (b"[1, 2", None),
-    (b"[" * 100_000, None),
-    (b"5", None),
-    (b'"text"', None),
-    (b"[]", None),
-    (b'[1, {"method": 5}, {"method": ["x"]}]', None),
-    (b'{"method": {"a": 1}, "id": 1}', None),
-    (b'{"method": "\\ud800"}', None),
-    (b'{"method": "a", "id": 1}', "a"),
-    (b'[{"jsonrpc": "2.0", "method": "a"}, {"jsonrpc": "2.0", "method": "b", "id": [1]}, 3]', "a, b"),
-]
 
 
 def test_junk_is_listed_as_it_is(morgue: Morgue, dead: DeadLetters) -> None:

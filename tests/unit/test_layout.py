@@ -39,6 +39,7 @@ PURE = {
     "errors",
     "context",
     "logs",
+    "operator/letter",
     "operator/permissions",
     "client/pending",
     "amqp/base",
