@@ -38,7 +38,7 @@ from .errors import (
     TransportError,
     Unroutable,
 )
-from .logs import guard as _guard
+from .logs import install as _install_log_filter
 
 if typing.TYPE_CHECKING:
     from .jsonrpc.dispatcher import Dispatcher, global_methods
@@ -117,4 +117,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_guard()
+_install_log_filter()
