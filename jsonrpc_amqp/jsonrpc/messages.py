@@ -241,7 +241,7 @@ def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
     if "id" not in value:
         raise MalformedReply("the answer has no id")
     is_error = "error" in value
-    # A server that could not read the request's id answers with null (section 5).
+    # A server that could not read the request's id responds with null (section 5).
     if not id_agrees and not (is_error and value["id"] is None):
         raise MalformedReply(f"the answer has the id {_quote(value['id'])}, which was not asked for")
     if is_error:

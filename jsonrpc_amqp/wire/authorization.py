@@ -43,7 +43,10 @@ def authorizer(rule: Authorize | None) -> Callable[[Request], bool] | None:
         raise TypeError(f"authorize is a callable or a mapping of patterns to users, not a {type(rule).__name__}")
     # An object may have an ``async def __call__``.
     if any(map(iscoroutinefunction, (rule, type(rule).__call__))):
-        raise TypeError("authorize is async def, which is not supported: what it gives is not True, and lets nobody in")
+        raise TypeError(
+            "authorize is async def, which is not supported: it would return a coroutine, and every call would be "
+            "refused"
+        )
     return _refusing_on_error(rule)
 
 

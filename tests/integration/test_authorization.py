@@ -84,13 +84,13 @@ def test_other_lineages_cannot_be_verified(dialect: Any) -> None:
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def where(request: pytest.FixtureRequest, service: str) -> str:
-    """Give the URL of a broker, where everybody is guest."""
+    """Return the URL of a broker on which every user is guest."""
     return str(request.getfixturevalue("url")) if request.param == "rabbitmq" else f"memory://{service}"
 
 
 @pytest.fixture
 def stranger(where: str) -> Iterator[Recorder]:
-    """Somebody who publishes what he likes."""
+    """A client that may publish anything."""
     end = Recorder(connect_transport(where), Plan(exchange="jsonrpc", reply_queue="exclusive"))
     yield end.start()
     end.close()
@@ -157,8 +157,8 @@ def test_a_server_of_another_user_is_not_believed(where: str, service: str, capl
     assert "its call goes on waiting" in caplog.text
 
 
-def test_a_forged_answer_does_not_end_a_call(where: str, service: str, stranger: Recorder) -> None:
-    """One that has all but the key of the answer; the true one comes behind it."""
+def test_a_forged_reply_does_not_end_a_call(where: str, service: str, stranger: Recorder) -> None:
+    """A message that has everything but the key of the reply; the genuine reply follows."""
     seen: list[Delivery] = []
     go = threading.Event()
 
@@ -181,8 +181,8 @@ def test_a_forged_answer_does_not_end_a_call(where: str, service: str, stranger:
         assert future.result(10) == 3
 
 
-def test_nobody_answers_a_notification(service: str) -> None:
-    """Not even with its number, before the broker has confirmed it."""
+def test_no_reply_is_taken_for_a_notification(service: str) -> None:
+    """Not even a message with its number, before the broker has confirmed it."""
     where = f"memory://{service}"
     with Client(where, service, timeout=10) as client:
         caller = client._requests
@@ -197,8 +197,8 @@ def test_nobody_answers_a_notification(service: str) -> None:
         assert "99" in caller._pending
 
 
-def test_answers_carry_the_user_that_is_given(service: str) -> None:
-    """Where the URL does not tell it, as with certificates."""
+def test_replies_carry_the_user_that_is_given(service: str) -> None:
+    """Where the URL does not name the user, as with certificates."""
     transport = MemoryTransport(service, user="CN=srv")
     transport_of_nobody = type("Anonymous", (MemoryTransport,), {"user": None})(service)
     with (
@@ -208,7 +208,7 @@ def test_answers_carry_the_user_that_is_given(service: str) -> None:
         assert client.call("whoami") is None
 
 
-def test_answers_need_not_carry_a_user(service: str) -> None:
+def test_replies_need_not_carry_a_user(service: str) -> None:
     where = f"memory://{service}"
     transport_of_nobody = type("Anonymous", (MemoryTransport,), {"user": None})(service)
     with (

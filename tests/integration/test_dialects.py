@@ -44,7 +44,7 @@ METHODS: dict[str, Callable[..., Any]] = {
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def place(request: pytest.FixtureRequest, service: str) -> str:
-    """Give a URL."""
+    """Return a URL."""
     return f"memory://{service}" if request.param == "memory" else str(request.getfixturevalue("url"))
 
 
@@ -118,7 +118,7 @@ def test_recipe_at_the_limit_of_nesting(old_client: Client, depth: int) -> None:
         value = [value]
     with pytest.raises((EncodeError, ParseError, MalformedReply)) if depth > 98 else nullcontext():
         assert old_client.call("x", [value]) == value
-    # Nobody else is harmed.
+    # Other calls, and the connection, are not affected.
     assert old_client.call("x", [1]) == 1
     assert old_client.stats()["connections"] == 1
 
@@ -174,7 +174,7 @@ def test_recipe_client_times_out(place: str, service: str) -> None:
     ("method", "problem"),
     [("note", None), ("now", None), ("absent", "there is no method 'absent'"), ("two", "'two' cannot be called")],
 )
-def test_recipe_method_that_cannot_serve_is_told(
+def test_recipe_method_that_cannot_serve_is_reported(
     service: str, caplog: pytest.LogCaptureFixture, method: str, problem: str | None
 ) -> None:
     server = Server(f"memory://{service}", service, dialect="recipe2011", recipe_method=method, methods=METHODS)
@@ -198,7 +198,7 @@ def test_recipe_params_that_do_not_fit_are_logged(place: str, service: str, capl
     assert "'time.now' did not take what a request of the dialect recipe2011 brought" in caplog.text
 
 
-def test_recipe_client_of_an_ordinary_server_is_told(place: str, service: str) -> None:
+def test_recipe_client_of_an_ordinary_server_times_out_with_a_hint(place: str, service: str) -> None:
     with (
         Server(place, service, exchange="TestExchange", methods=METHODS),
         Client(place, service, exchange="TestExchange", dialect="recipe2011", timeout=0.3) as client,
@@ -210,7 +210,7 @@ def test_recipe_client_of_an_ordinary_server_is_told(place: str, service: str) -
 # -- rabbitmq-java ----------------------------------------------------------------------------------------
 
 
-def test_java_request_without_the_dialect_is_told_of_it(place: str, service: str) -> None:
+def test_java_request_without_the_dialect_gets_a_hint(place: str, service: str) -> None:
     with Server(place, service), Client(place, queue=f"{service}_req", timeout=10) as client:
         answer = client.send_raw(b'{"method":"system.describe","id":null,"params":[],"version":"1.1"}')
     assert "rabbitmq-java" in json.loads(answer or b"")["error"]["data"]
@@ -228,7 +228,7 @@ def test_java_description(place: str, service: str) -> None:
     assert params == {"note": ["value"], "now": [], "fail": ["value"], "two": ["a", "b"], "system.describe": []}
 
 
-# -- what makes no sense ----------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
