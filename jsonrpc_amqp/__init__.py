@@ -38,11 +38,12 @@ from .errors import (
     TransportError,
     Unroutable,
 )
-from .logs import guard as _guard
+from .logs import install as _install_log_filter
 
 if typing.TYPE_CHECKING:
     from .jsonrpc.dispatcher import Dispatcher, global_methods
-    from .operator.dead_letters import DeadLetter, DeadLetters, Requeued
+    from .operator.dead_letters import DeadLetters, Requeued
+    from .operator.letter import DeadLetter
     from .server.server import Server
 
 __version__ = "0.1.0"
@@ -93,10 +94,10 @@ __all__ = [
     "global_methods",
 ]
 
-# Imported when they are asked for. jsonrpcserver takes longer than all the rest together, and a program that only calls
-# has no use for it.
+# Imported on first use: importing jsonrpcserver takes longer than all other imports together, and a program that only
+# calls does not need it.
 _LATER = {
-    "DeadLetter": "operator.dead_letters",
+    "DeadLetter": "operator.letter",
     "DeadLetters": "operator.dead_letters",
     "Dispatcher": "jsonrpc.dispatcher",
     "Requeued": "operator.dead_letters",
@@ -116,4 +117,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_guard()
+_install_log_filter()

@@ -1,4 +1,4 @@
-"""What a handler may ask about the request that it serves (pure: a context variable)."""
+"""The request that a handler serves, in a context variable (pure)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 
 class Envelope(Protocol):
-    """What the message that carried a request says, besides its body."""
+    """The message that carried a request, without its body; see ``Request`` for what the properties mean."""
 
     @property
     def service(self) -> str: ...
@@ -25,21 +25,25 @@ class Envelope(Protocol):
     @property
     def deadline(self) -> float | None: ...
     def acknowledge(self) -> None:
-        """Acknowledge the message now, not after its answer."""
+        """Acknowledge the message now, not after the reply."""
         ...
 
     def dead_letter(self) -> None:
-        """Leave the message to the dead letters: something that it asked for was not done, and nobody is told."""
+        """Let the message become a dead letter: a request in it did not run, and its sender gets no error."""
         ...
 
     def forbid_dead_letter(self) -> None:
-        """Do not, whatever else in it asks for that: who sends it again would have it run in their own name."""
+        """
+        Keep the message from becoming a dead letter, whatever else in it requires that.
+
+        It holds a request that its sender may not run; requeued by an operator, it would run in the operator's name.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NoEnvelope:
-    """Stands in where a dispatcher is called without a transport around it."""
+    """The envelope of a dispatcher that is called without a transport."""
 
     service: str = ""
     routing_key: str = ""
@@ -49,13 +53,13 @@ class NoEnvelope:
     deadline: float | None = None
 
     def acknowledge(self) -> None:
-        """There is no message."""
+        """Do nothing: there is no message."""
 
     def dead_letter(self) -> None:
-        """There is no message."""
+        """Do nothing: there is no message."""
 
     def forbid_dead_letter(self) -> None:
-        """There is no message."""
+        """Do nothing: there is no message."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +70,8 @@ class Request:
     Attributes:
         method: The method's name; None until the body is decoded.
         id: The JSON-RPC id; None for a notification (and for an id of null).
-        is_notification: True when nobody awaits an answer.
+        is_notification: True if no reply is awaited.
+        envelope: The message that carried it.
     """
 
     method: str | None
@@ -86,25 +91,25 @@ class Request:
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """The AMQP headers of the message; from the wire, so not to be trusted."""
+        """The AMQP headers of the message. The sender chose them; do not trust them."""
         return self.envelope.headers
 
     @property
     def user_id(self) -> str | None:
-        """The AMQP user that published it, verified by the broker; None where the client sent none."""
+        """The AMQP user that published it, verified by the broker; None if the client sent none."""
         return self.envelope.user_id
 
     @property
     def redelivered(self) -> bool:
-        """True when the broker may have handed it to a server before, so it may be running a second time."""
+        """True if the broker may have delivered it to a server before, so it may be running a second time."""
         return self.envelope.redelivered
 
     @property
     def remaining(self) -> float | None:
         """
-        Seconds until the caller gives up, never below 0; None when it waits for ever or did not say.
+        Seconds until the caller gives up, never below 0; None if it waits for ever, or did not state its deadline.
 
-        An upper bound: time spent in the broker's queue is not in it.
+        An upper bound: it does not count the time in the broker's queue.
         """
         deadline = self.envelope.deadline
         return None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -119,7 +124,7 @@ current_or_none = _current.get
 
 def current_request() -> Request:
     """
-    Give the request that the calling handler serves.
+    Return the request that the calling handler serves.
 
     Raises:
         RuntimeError: Outside a handler.

@@ -1,5 +1,5 @@
 """
-The two programs of a first remote call, in one process: a server with ``time.now``, and a client.
+A first remote call: a server with ``time.now``, and a client, in one process.
 
     jsonrpc-amqp demo
 """
@@ -14,49 +14,49 @@ from typing import Any
 from . import Client, Server, current_request
 
 SERVICE = "demo"
-# A server elsewhere may have taken the notification; then there is nothing to wait for.
-_PATIENCE = 2.0
+# Seconds to wait for the notification. Another server of the service may have taken it, so it may never be seen here.
+_NOTIFICATION_TIMEOUT = 2.0
 
 
 def run(
     url: str = "memory://", *, clock: Callable[[], str] = time.ctime, echo: Callable[[str], object] = print
 ) -> None:
     """
-    Send one notification and one call, and say what each side saw.
+    Send one notification and one call, and print what each side receives.
 
     Args:
-        url: ``memory://``, or a broker; there the exchange ``jsonrpc`` and the empty queue ``demo_req`` stay behind.
-        clock: What ``time.now`` asks.
-        echo: Takes one line at a time.
+        url: ``memory://``, or a broker, where the exchange ``jsonrpc`` and the empty queue ``demo_req`` remain.
+        clock: Returns the time that ``time.now`` reports.
+        echo: Prints one line.
 
     Raises:
-        TransportError: The broker cannot be reached, or refuses.
+        TransportError: The broker cannot be reached, or refuses the user.
         ValueError: The URL is malformed.
     """
     written = threading.Event()
-    # One handler, so that requests are served in the order in which they were sent.
+    # One handler at a time, so that requests are served in the order in which they were sent.
     server = Server(url, service=SERVICE, concurrency=1)
 
     @server.method("log.write")
     def write(line: str) -> None:
-        echo(f"server: {_seen()}: {line!r}")
+        echo(f"server: {_description()}: {line!r}")
         written.set()
 
     @server.method("time.now")
     def now() -> dict[str, str]:
-        echo(f"server: {_seen()}")
+        echo(f"server: {_description()}")
         return {"msg": clock()}
 
-    # The client first: a broker that is not there ends its one attempt, where a server would wait for it.
+    # The client first: its one attempt fails without a broker, while a server would wait for the broker.
     with Client(url, service=SERVICE, reconnect=False) as client, server:
         echo("client: notify log.write")
         client.notify("log.write", {"line": "hello"})
-        written.wait(_PATIENCE)
+        written.wait(_NOTIFICATION_TIMEOUT)
         echo("client: call time.now")
-        answer: Any = client.send({"jsonrpc": "2.0", "method": "time.now", "id": 1})
-        echo(f"client: id {answer.id} answered: {answer.result['msg']}")
+        response: Any = client.send({"jsonrpc": "2.0", "method": "time.now", "id": 1})
+        echo(f"client: id {response.id} answered: {response.result['msg']}")
 
 
-def _seen() -> str:
+def _description() -> str:
     request = current_request()
     return f"method {request.method}, " + ("no id (a notification)" if request.is_notification else f"id {request.id}")

@@ -1,32 +1,32 @@
 """
-Everything that can go wrong, as one tree.
+The exceptions of this library, as one tree.
 
     JsonRpcAmqpError
-    ├── RemoteError             the other side answered with a JSON-RPC error object
+    ├── RemoteError             the reply is a JSON-RPC error object
     │   ├── ParseError          -32700
     │   ├── InvalidRequest      -32600
     │   ├── MethodNotFound      -32601
     │   ├── InvalidParams       -32602
     │   ├── InternalError       -32603
     │   └── ServerError         -32000 to -32099
-    ├── TransportError          no answer; ``may_have_run`` says whether the method may have run
+    ├── TransportError          no reply; ``may_have_run`` says whether the method may have run
     │   ├── NotConnected        never sent: no connection by the deadline
     │   ├── AccessRefused       never sent: the broker refused the user, or the operation to that user
     │   ├── TopologyMismatch    never sent: an exchange or queue exists with other properties, or is missing
-    │   ├── Unroutable          never sent on: no queue is bound for the service
-    │   ├── Overloaded          never sent on: the queue refused the message (nack)
+    │   ├── Unroutable          returned: no queue is bound for the service
+    │   ├── Overloaded          rejected: the queue did not take the message (nack)
     │   ├── Blocked             never sent: the broker blocks publishers (memory or disk alarm)
     │   ├── MessageTooLarge     never sent: over the size cap
-    │   ├── TooManyPending      never sent: this client waits for as many calls as it may
+    │   ├── TooManyPending      never sent: this client has its maximum of pending calls
     │   ├── ClientClosed        the client was closed, or belongs to another process
-    │   ├── CallTimeout         no answer by the deadline
-    │   ├── ConnectionLost      the connection went away before the answer
-    │   └── MalformedReply      an answer came, and is not a JSON-RPC 2.0 response
-    ├── NoDeadLetter            no dead letter has this key, or several have
-    ├── NotRequeued             a dead letter that is not sent again: a call, whose caller is gone
-    ├── InvalidName             a service or user name that cannot stand in a routing key
-    ├── MissingExtra            a library is not installed that an optional part needs
-    └── EncodeError             params or a result that JSON has no form for
+    │   ├── CallTimeout         no reply by the deadline
+    │   ├── ConnectionLost      the connection ended before the reply
+    │   └── MalformedReply      the reply is not a JSON-RPC 2.0 response to the request
+    ├── NoDeadLetter            no dead letter matches this key, or the prefix is ambiguous
+    ├── NotRequeued             a dead letter that is not sent again, for example a call, whose caller is gone
+    ├── InvalidName             a service or user name that cannot be part of a routing key
+    ├── MissingExtra            an optional part needs a library that is not installed
+    └── EncodeError             params or a result that JSON cannot express
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 SERVER_ERROR_MIN, SERVER_ERROR_MAX = -32099, -32000
-# Ours, from that range.
+# This library's own, from that range.
 REDELIVERY_REFUSED = -32001
 DELIVERY_LIMIT_REACHED = -32002
 NOT_AUTHORISED = -32003
 NOT_DELIVERED = -32004
 """A bridge, a gateway or an adapter could not hand the request on: the method did not run."""
 NO_ANSWER = -32005
-"""It handed the request on, and has no answer: the method may have run."""
+"""A bridge, a gateway or an adapter handed the request on, and got no reply: the method may have run."""
 
 
 class JsonRpcAmqpError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of all exceptions of this library."""
 
 
 class InvalidName(JsonRpcAmqpError, ValueError):
@@ -59,19 +59,19 @@ class InvalidName(JsonRpcAmqpError, ValueError):
 
 
 class EncodeError(JsonRpcAmqpError, ValueError):
-    """A value has no form in JSON (or is NaN, or too deep). Nothing was sent."""
+    """JSON cannot express a value, or it is nested too deep. Nothing was sent."""
 
 
 class NoDeadLetter(JsonRpcAmqpError, LookupError):
-    """No dead letter has this key, any more, or several have that begins so. Nothing was done."""
+    """No dead letter matches this key, or the prefix is ambiguous. Nothing was done."""
 
 
 class NotRequeued(JsonRpcAmqpError):
-    """A dead letter that was named is a call, or cannot be read, so it is not sent again. Nothing was done."""
+    """A named dead letter is a call, or cannot be read, so it is not sent again. Nothing was done."""
 
 
 class MissingExtra(JsonRpcAmqpError, ImportError):
-    """A part of this package needs a library that is not installed; the message says which extra brings it."""
+    """A part of this package needs a library that is not installed; the message names the extra that installs it."""
 
     def __init__(self, part: str, library: str, extra: str) -> None:
         super().__init__(f"{part} needs {library}: pip install 'jsonrpc-amqp[{extra}]'", name=library)
@@ -79,12 +79,12 @@ class MissingExtra(JsonRpcAmqpError, ImportError):
 
 class RemoteError(JsonRpcAmqpError):
     """
-    The server answered with a JSON-RPC error object.
+    The reply is a JSON-RPC error object.
 
     Attributes:
         code: The error's number; the specification reserves -32768 to -32000.
-        message: One sentence by the server.
-        data: What the server added, or None.
+        message: One sentence from the server.
+        data: Further information from the server, of any JSON type, or None.
     """
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
@@ -114,7 +114,7 @@ class InvalidParams(RemoteError):
 
 
 class InternalError(RemoteError):
-    """-32603: the method raised, or its result could not be sent."""
+    """-32603: the method raised an exception, or its result could not be sent."""
 
 
 class ServerError(RemoteError):
@@ -131,7 +131,7 @@ _BY_CODE: dict[int, type[RemoteError]] = {
 
 
 def remote_error(code: int, message: str, data: Any = None) -> RemoteError:
-    """Give the exception class that stands for a JSON-RPC error object."""
+    """Return the exception for a JSON-RPC error object."""
     if SERVER_ERROR_MIN <= code <= SERVER_ERROR_MAX:
         return ServerError(code, message, data)
     return _BY_CODE.get(code, RemoteError)(code, message, data)
@@ -139,11 +139,11 @@ def remote_error(code: int, message: str, data: Any = None) -> RemoteError:
 
 class TransportError(JsonRpcAmqpError):
     """
-    There is no answer.
+    There is no reply.
 
     Attributes:
-        may_have_run: False only when it is certain that the method did not run because of this
-            attempt, so that a retry cannot run it twice.
+        may_have_run: False only if it is certain that this attempt did not run the method, so that a retry cannot run
+            it twice.
     """
 
     may_have_run = False
@@ -154,7 +154,7 @@ class TransportError(JsonRpcAmqpError):
             self.may_have_run = may_have_run
 
     def again(self) -> TransportError:
-        """Copy this error, so that each of several callers raises its own (a traceback belongs to one raise)."""
+        """Return a copy, for another caller to raise: each raise needs a traceback of its own."""
         copy = type(self)(str(self), may_have_run=self.may_have_run)
         copy.__cause__ = self.__cause__
         return copy
@@ -165,28 +165,28 @@ class NotConnected(TransportError, ConnectionError):
 
 
 class AccessRefused(TransportError, PermissionError):
-    """The broker refused the user, or what the user asked for. Not retried by itself."""
+    """The broker refused the user, or an operation to that user. The client does not retry by itself."""
 
 
 class TopologyMismatch(TransportError):
-    """An exchange or queue exists with other properties than asked for, or does not exist with ``declare=False``."""
+    """An exchange or queue exists with other properties than requested, or is missing with ``declare=False``."""
 
 
 class Unroutable(TransportError):
-    """No queue took the request: no server of this service was ever set up here. It did not run."""
+    """The broker returned the request: no server of this service was ever set up here. It did not run."""
 
 
 class Overloaded(TransportError):
     """
-    The broker refused the message (``basic.nack``), as a full queue does that rejects. It did not run.
+    The broker rejected the message (``basic.nack``), for example because the queue is full. It did not run.
 
-    With one exception, which the protocol does not tell from the rule: in a cluster, when the node of a *classic* queue
-    dies, RabbitMQ refuses what it had not confirmed yet, and some of it may be in the queue when the node comes back.
+    There is one exception, which the protocol cannot distinguish: in a cluster, if the node of a *classic* queue fails,
+    RabbitMQ rejects the messages that it had not confirmed, and some may be in the queue when the node is back.
     """
 
 
 class Blocked(TransportError):
-    """The broker does not read from publishers (a memory or disk alarm), until the deadline. Nothing was sent."""
+    """The broker blocked publishers (a memory or disk alarm) until the deadline. Nothing was sent."""
 
 
 class MessageTooLarge(TransportError):
@@ -194,7 +194,7 @@ class MessageTooLarge(TransportError):
 
 
 class TooManyPending(TransportError):
-    """This client waits for as many calls as it may (``max_pending``). Nothing was sent, and nothing waits."""
+    """This client has its maximum of pending calls (``max_pending``). Nothing was sent."""
 
 
 class ClientClosed(TransportError):
@@ -202,18 +202,18 @@ class ClientClosed(TransportError):
 
 
 class CallTimeout(TransportError, TimeoutError):
-    """No answer by the deadline. ``may_have_run`` is true when the request had left."""
+    """No reply by the deadline. ``may_have_run`` is true if the request was sent."""
 
     may_have_run = True
 
 
 class ConnectionLost(TransportError, ConnectionError):
-    """The connection ended before the answer came. The client reconnects by itself."""
+    """The connection ended before the reply. The client reconnects by itself."""
 
     may_have_run = True
 
 
 class MalformedReply(TransportError):
-    """An answer came that is no JSON-RPC 2.0 response to the request."""
+    """The reply is not a JSON-RPC 2.0 response to the request."""
 
     may_have_run = True

@@ -1,8 +1,8 @@
 """
-What our loggers let through: so many lines of one kind in a second, and no sign that could steer a terminal.
+A filter for this package's loggers: limits similar lines per second, and escapes what could control a terminal.
 
-Whoever may send can have one line logged for each message. What is left out is counted here, and ``stats()`` of the
-client or server counts all that was logged, and left out, as what it is.
+Without a limit, any sender could have one line logged for each message. The filter counts the lines that it drops;
+``stats()`` of the client or server counts the events themselves, logged or not.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from dataclasses import dataclass
 
 LOGGERS = ("bridge", "cli", "client", "dispatch", "gateway", "server", "transport", "transport.memory", "workers")
 LINES_PER_SECOND = 20
+# Bounds the memory of the filter: messages that are formatted before they are logged are all different kinds.
 _MOST_KINDS = 256
 
 
 @dataclass(slots=True)
 class _Second:
-    """What was logged of one kind since then."""
+    """The lines of one kind within a second that began at this time."""
 
     began: float
     lines: int = 0
     left_out: int = 0
 
 
-class Guard(logging.Filter):
+class LineFilter(logging.Filter):
     """
-    Lets ``most`` lines of one kind through in a second; a kind is a message without its arguments, and what was raised.
+    Passes at most ``most`` lines of one kind in a second, with control characters escaped.
 
-    What is below INFO passes: somebody has asked for it.
+    Lines are of one kind if logger, level, message without arguments, and type of exception are the same. Lines below
+    INFO always pass: they appear only if an operator enabled them.
 
     Args:
-        most: Lines in a second.
-        clock: Gives seconds.
+        most: Lines of one kind in a second.
+        clock: Returns monotonic seconds.
 
     Attributes:
-        left_out: Lines that were not let through, so far.
+        left_out: Lines that were dropped so far.
     """
 
     def __init__(self, most: int = LINES_PER_SECOND, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,8 +51,8 @@ class Guard(logging.Filter):
         self._kinds: dict[tuple[object, ...], _Second] = {}
         self.left_out = 0
 
-    def forget(self) -> None:
-        """Let through as if nothing had been logged yet."""
+    def reset(self) -> None:
+        """Start as if nothing had been logged yet."""
         with self._lock:
             self._kinds.clear()
 
@@ -62,7 +64,7 @@ class Guard(logging.Filter):
         return True
 
     def _note(self, record: logging.LogRecord) -> str | None:
-        """Give what is to be said besides; None: this line is left out."""
+        """Return what to append to a line, or None to drop it."""
         raised = record.exc_info[0] if record.exc_info else None
         kind = (record.name, record.levelno, record.msg if isinstance(record.msg, str) else None, raised)
         now = self._clock()
@@ -90,14 +92,14 @@ class Guard(logging.Filter):
         return second
 
 
-GUARD = Guard()
-"""The one that all loggers of this package have."""
+LINE_FILTER = LineFilter()
+"""The filter of all loggers of this package."""
 
 
-def guard() -> None:
-    """Set it."""
+def install() -> None:
+    """Add the filter to all loggers of this package. A filter of a parent logger would not see their lines."""
     for name in LOGGERS:
-        logging.getLogger(f"jsonrpc_amqp.{name}").addFilter(GUARD)
+        logging.getLogger(f"jsonrpc_amqp.{name}").addFilter(LINE_FILTER)
 
 
 def _clean(record: logging.LogRecord, note: str) -> None:
@@ -105,13 +107,13 @@ def _clean(record: logging.LogRecord, note: str) -> None:
     if note or not text.isprintable():
         record.msg, record.args = _escaped(text, keep="") + note, None
     if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
-        # The text of an exception may quote what came over the wire.
+        # The text of an exception may quote data from the wire.
         trace = logging.Formatter().formatException(record.exc_info)
-        if (harmless := _escaped(trace, keep="\n\t")) != trace:
-            record.exc_text = harmless
+        if (escaped := _escaped(trace, keep="\n\t")) != trace:
+            record.exc_text = escaped
 
 
 def _escaped(text: str, *, keep: str) -> str:
     if text.isprintable():
         return text
-    return "".join(sign if sign.isprintable() or sign in keep else ascii(sign)[1:-1] for sign in text)
+    return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)

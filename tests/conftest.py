@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp.logs import GUARD
+from jsonrpc_amqp.logs import LINE_FILTER
 
 from .broker import Broker
 
@@ -17,7 +17,7 @@ from .broker import Broker
 @pytest.fixture(autouse=True)
 def _log_anew() -> None:
     """Let no test go without its lines because of those of the test before."""
-    GUARD.forget()
+    LINE_FILTER.reset()
 
 
 @pytest.fixture(scope="session")

@@ -584,7 +584,7 @@ class Requests:
     @staticmethod
     def _answer_of_dialect(dialect: ClientDialect, call: Call, body: bytes) -> None:
         try:
-            answer = dialect.answer(call.body, body)
+            answer = dialect.response(call.body, body)
         except Exception as exc:
             call.fail(MalformedReply(f"the answer of {call.service!r} makes no sense: {exc}"))
         else:
@@ -601,8 +601,8 @@ class Requests:
             address = self._addresses[call.service]
             assert isinstance(address, Address)
             qid = call.qid if self._dialect is None else call.number
-            return self._answers.flaw(delivery, address.reply_key + qid)
-        return self._answers.flaw(delivery, self._reply_to)
+            return self._answers.mismatch(delivery, address.reply_key + qid)
+        return self._answers.mismatch(delivery, self._reply_to)
 
     def _reject(self, delivery: Delivery, flaw: str) -> None:
         self._last_flaw = flaw

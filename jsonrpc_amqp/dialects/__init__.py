@@ -1,8 +1,10 @@
 """
-Messages of other lineages, translated to JSON-RPC 2.0 and back (pure).
+Messages of other protocols, translated to JSON-RPC 2.0 and back (pure).
 
-Behind a dialect everything is as ever: methods, deadlines, acknowledgements, errors. ``serving`` and ``caller`` know
-the two seams here, and no dialect by name.
+Methods, deadlines, acknowledgements and errors do not depend on the dialect: a server's pipeline and a client's
+requests know only the two interfaces here, and no dialect by name.
+
+May import: ``errors``, ``amqp.base``, ``jsonrpc``, ``wire``.
 """
 
 from __future__ import annotations
@@ -18,53 +20,53 @@ from ..wire.reply_route import Route
 
 
 class MalformedEnvelope(ValueError):
-    """A message in none of the forms that are served. There is nobody to tell."""
+    """A message in none of the forms that are served. There is no address for a reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
     """
-    A message of another lineage, as a request of ours.
+    A message of another protocol, as a JSON-RPC request.
 
     Attributes:
         body: The JSON-RPC 2.0 request.
-        answer: Makes its own answer of a JSON-RPC 2.0 response.
-        route: Where that goes; None: where the message's properties say.
-        content_type: What it is called.
+        reply: Translates the JSON-RPC 2.0 response to the body of the reply.
+        route: Where the reply goes; None: where the message's properties say.
+        content_type: Of the reply.
     """
 
     body: bytes
-    answer: Callable[[bytes], bytes]
+    reply: Callable[[bytes], bytes]
     route: Route | None = None
     content_type: str = JSON
 
 
 class ServerDialect(Protocol):
-    """What a server asks about each message that comes."""
+    """Translates the messages that a server receives, and its replies."""
 
     def problem(self) -> str | None:
-        """Say why none of the dialect's requests could be served now; None: they can."""
+        """Return why none of the dialect's requests can be served now, or None if they can."""
         ...
 
     def read(self, delivery: Delivery, body: bytes) -> Inbound | None:
         """
-        Translate a request; None: it is JSON-RPC as it is.
+        Translate a request; return None if it is JSON-RPC already.
 
         Raises:
-            MalformedEnvelope: It is neither.
+            MalformedEnvelope: It is a request of neither protocol.
         """
         ...
 
 
 class ClientDialect(Protocol):
-    """What a client asks about each message that leaves, and each that comes."""
+    """Translates the messages that a client sends, and the replies that it receives."""
 
     def check(self, body: bytes) -> None:
         """
-        Refuse a JSON-RPC request that the dialect has no form for.
+        Check that the dialect can express a JSON-RPC request.
 
         Raises:
-            EncodeError: It has none.
+            EncodeError: It cannot.
         """
         ...
 
@@ -73,16 +75,16 @@ class ClientDialect(Protocol):
         ...
 
     def number(self, delivery: Delivery) -> str | None:
-        """Tell which call an answer is for; None: it cannot be told."""
+        """Return the number of the call that a reply is for, or None if it has none."""
         ...
 
-    def answer(self, request: bytes, body: bytes) -> bytes:
-        """Make a JSON-RPC 2.0 response of an answer to a JSON-RPC request."""
+    def response(self, request: bytes, body: bytes) -> bytes:
+        """Translate the body of the reply to a JSON-RPC request to a JSON-RPC 2.0 response."""
         ...
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """Give the members of a JSON object; None for everything else."""
+    """Return the members of a JSON object, or None for everything else."""
     try:
         value = loads(body)
     except Malformed:
@@ -91,5 +93,5 @@ def read_object(body: bytes) -> dict[str, Any] | None:
 
 
 def call(method: Any, params: Any, id: Any) -> bytes:
-    """Write a JSON-RPC 2.0 call; what is no call is for the dispatcher to refuse."""
+    """Write a JSON-RPC 2.0 call; the dispatcher rejects it if it is invalid."""
     return dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": id})

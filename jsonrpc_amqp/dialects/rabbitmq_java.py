@@ -1,9 +1,9 @@
 """
 The dialect of RabbitMQ's Java classes ``com.rabbitmq.tools.jsonrpc`` (pure).
 
-JSON-RPC 1.1: ``{"method": ..., "id": null, "params": [...], "version": "1.1"}``. It awaits an answer in spite of its
-id, and its client asks for ``system.describe`` before all else. What that reads of an answer was learned from the
-classes of amqp-client 5.37, with both of their JSON mappers.
+JSON-RPC 1.1: ``{"method": ..., "id": null, "params": [...], "version": "1.1"}``. A request with an id of null awaits a
+reply, and the client calls ``system.describe`` before anything else. The form of the replies follows the sources of
+amqp-client 5.37, whose client has two JSON mappers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from . import Inbound, call, read_object
 
 VERSION = "1.1"
 DESCRIBE = "system.describe"
-# The client finds a method by its name and the number of its parameters: so many are listed of one that takes any.
+# The client finds a method by its name and the number of its parameters. A method that takes any number is described
+# once for each number up to this one.
 _MOST_PARAMS = 16
+# The dispatcher has limited the depth of its response already.
+_ANY_DEPTH = 1_000_000
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -28,8 +31,8 @@ class JavaServer:
     Serves the requests of ``JsonRpcClient``.
 
     Args:
-        service: Its name, for the description.
-        methods: Gives the methods that can be called, by name.
+        service: The service's name, for the description.
+        methods: Returns the signatures of the methods that can be called, by name.
     """
 
     def __init__(self, service: str, methods: Callable[[], Mapping[str, Signature | None]]) -> None:
@@ -37,6 +40,7 @@ class JavaServer:
         self._methods = methods
 
     def problem(self) -> str | None:
+        """Return None: any service can serve these requests."""
         return None
 
     def read(self, _delivery: Delivery, body: bytes) -> Inbound | None:
@@ -44,12 +48,12 @@ class JavaServer:
         if value is None or "jsonrpc" in value or value.get("version") != VERSION:
             return None
         id = value.get("id")
-        # Whatever the id: a request without one would be a notification, and the caller waits.
+        # The caller always waits, so the JSON-RPC request needs an id, whatever the original one is.
         request = call(value.get("method"), value.get("params") or [], 0)
-        return Inbound(request, lambda response: _answer(response, id))
+        return Inbound(request, lambda response: _reply(response, id))
 
     def describe(self) -> dict[str, Any]:
-        """Give the description of the service that the client wants of ``system.describe``."""
+        """Return the description of the service, the result of ``system.describe``."""
         return {
             "sdversion": "1.0",
             "name": self._service,
@@ -66,7 +70,7 @@ class JavaServer:
 
 
 def _procedure(name: str, params: list[str]) -> dict[str, Any]:
-    # All of these but "return" are needed. With another type than Object the client cuts numbers that do not fit.
+    # The client requires all of these but "return". With a type other than Object it truncates numbers that do not fit.
     return {
         "name": name,
         "params": [{"name": param, "type": "any"} for param in params],
@@ -77,7 +81,7 @@ def _procedure(name: str, params: list[str]) -> dict[str, Any]:
 
 
 def _params_by_count(signature: Signature) -> Iterator[list[str]]:
-    """Give the names of the parameters for each number of them that a method takes by position."""
+    """Yield the names of the parameters for each number of positional arguments that a method takes."""
     parameters = list(signature.parameters.values())
     if any(each.kind is each.KEYWORD_ONLY and each.default is each.empty for each in parameters):
         return
@@ -91,15 +95,15 @@ def _params_by_count(signature: Signature) -> Iterator[list[str]]:
         yield names[:count]
 
 
-def _answer(response: bytes, id: Any) -> bytes:
-    value = loads(response, max_depth=1_000_000)
-    answer: dict[str, Any] = {"version": VERSION, "id": id}
+def _reply(response: bytes, id: Any) -> bytes:
+    value = loads(response, max_depth=_ANY_DEPTH)
+    reply: dict[str, Any] = {"version": VERSION, "id": id}
     if "error" in value:
         error = value["error"]
-        told = {"name": "JSONRPCError", "code": error["code"], "message": error["message"]}
-        answer["error"] = {**told, **({"error": error["data"]} if "data" in error else {})}
-        # Once more behind it: one of the client's two mappers finds them only there.
-        answer |= told
+        members = {"name": "JSONRPCError", "code": error["code"], "message": error["message"]}
+        reply["error"] = {**members, **({"error": error["data"]} if "data" in error else {})}
+        # Repeated after it: one of the client's two mappers finds them only there.
+        reply |= members
     else:
-        answer["result"] = value["result"]
-    return dumps(answer, max_depth=1_000_000)
+        reply["result"] = value["result"]
+    return dumps(reply, max_depth=_ANY_DEPTH)

@@ -1,12 +1,12 @@
 """
 The dialect of a recipe of 2011, "request-response over AMQP with Python and Java" (pure).
 
-A request is ``{"q": VALUE, "qid": "q518"}``, an answer a bare JSON value at ``TOPIC.response.q518``, where TOPIC is
-what we call a service. Without ``qid`` a request is one-way. There are no method names: a server maps all of them to
-one. The recipe's programs read text: with another content type than ``text/plain`` its Python half parses JSON twice,
-and fails.
+A request is ``{"q": VALUE, "qid": "q518"}``, a reply is a bare JSON value with the key ``TOPIC.response.q518``, where
+TOPIC is the service. A request without ``qid`` is one-way. There are no method names: a server runs one method for all
+requests. The recipe's programs expect text: with a content type other than ``text/plain`` its Python half parses JSON
+twice, and fails.
 
-It was taken from the programs themselves: IMessageBroker, AMQPRequestResponseImpl and their examples.
+The dialect follows the sources of those programs: IMessageBroker, AMQPRequestResponseImpl and their examples.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from . import Inbound, MalformedEnvelope, read_object
 log = logging.getLogger("jsonrpc_amqp.dispatch")
 
 TEXT = "text/plain"
-# Whoever made it has bounded it.
-_DEEP = 1_000_000
+# Where the depth was limited already, or the dispatcher will check it.
+_ANY_DEPTH = 1_000_000
 
 
 class RecipeServer:
@@ -38,9 +38,9 @@ class RecipeServer:
 
     Args:
         service: The first words of all keys.
-        exchange: Where answers are published.
+        exchange: Where replies are published.
         method: The name of the method. It gets ``q`` as its only parameter, or nothing if it takes none.
-        signature_of: Gives a method's signature; None: there is no such method.
+        signature_of: Returns a method's signature, or None if there is no such method.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RecipeServer:
         self._signature_of = signature_of
 
     def problem(self) -> str | None:
-        """Say why none of the recipe's requests could be served now; None: they can."""
+        """Return why none of the recipe's requests can be served now, or None if they can."""
         signature = self._signature_of(self._method)
         if signature is None:
             return f"there is no method {self._method!r} for the requests of the dialect recipe2011"
@@ -67,7 +67,7 @@ class RecipeServer:
         if body.lstrip()[:1] == b"[" or (value is not None and "jsonrpc" in value):
             return None
         if delivery.correlation_id is not None or delivery.reply_to is not None:
-            # No program of the recipe sends these, so somebody who speaks JSON-RPC awaits an error.
+            # No program of the recipe sends these properties, so a JSON-RPC client awaits an error.
             return None
         raise MalformedEnvelope('neither JSON-RPC nor an object with "q"')
 
@@ -81,17 +81,17 @@ class RecipeServer:
             qid = _word(value["qid"])
             request["id"] = qid
             route = self._route(qid)
-        # One level more than came: what is too deep is for the dispatcher to refuse.
-        return Inbound(dumps(request, max_depth=_DEEP), self._bare, route, TEXT)
+        # One level deeper than the message; the dispatcher rejects what is too deep.
+        return Inbound(dumps(request, max_depth=_ANY_DEPTH), self._reply, route, TEXT)
 
-    def _bare(self, response: bytes) -> bytes:
-        value = loads(response, max_depth=_DEEP)
+    def _reply(self, response: bytes) -> bytes:
+        value = loads(response, max_depth=_ANY_DEPTH)
         if "error" not in value:
-            return dumps(value["result"], max_depth=_DEEP)
+            return dumps(value["result"], max_depth=_ANY_DEPTH)
         if value["error"]["code"] == INVALID_PARAMS:
-            # The recipe's programs print what comes and go on: this is where somebody may see it.
+            # The recipe's programs print the error and go on, so it is logged here, too.
             log.warning("method %r did not take what a request of the dialect recipe2011 brought", self._method)
-        return dumps({"error": value["error"]}, max_depth=_DEEP)
+        return dumps({"error": value["error"]}, max_depth=_ANY_DEPTH)
 
     def _route(self, qid: str) -> Route:
         # Not the request's own key: the recipe's Python half publishes all of its requests to "TOPIC.request.*".
@@ -114,7 +114,7 @@ class RecipeClient:
     def request(self, address: Address | QueueAddress, number: str, message: Publish) -> Publish:
         envelope: dict[str, Any] = {"q": _question(message.body)}
         if message.correlation_id is not None:
-            # Not one word as the recipe's own, so that all answers come by the binding that is there.
+            # Two words, unlike the recipe's own, so that all replies match the client's existing binding.
             envelope["qid"] = f"{address.client}.{number}"
         # A server of the recipe is bound to "TOPIC.request.*": one word, no more and no less.
         return replace(
@@ -128,17 +128,17 @@ class RecipeClient:
     def number(self, delivery: Delivery) -> str | None:
         return delivery.routing_key.rpartition(".")[2]
 
-    def answer(self, request: bytes, body: bytes) -> bytes:
+    def response(self, request: bytes, body: bytes) -> bytes:
         try:
             value = loads(body)
         except Malformed:
-            return body  # whoever reads it says what is wrong
+            return body  # parsing it as a response raises an error that says what is wrong
         response: dict[str, Any] = {"jsonrpc": "2.0", "id": loads(request).get("id")}
         if _is_error(value):
             response["error"] = value["error"]
         else:
             response["result"] = value
-        return dumps(response, max_depth=_DEEP)
+        return dumps(response, max_depth=_ANY_DEPTH)
 
 
 def _word(qid: Any) -> str:
@@ -158,6 +158,12 @@ def _takes_one(signature: Signature) -> bool:
 
 
 def _question(body: bytes) -> Any:
+    """
+    Return the value of ``q`` for a JSON-RPC request.
+
+    Raises:
+        EncodeError: The dialect has no form for it.
+    """
     value = read_object(body)
     if value is None or "method" not in value:
         raise EncodeError("the dialect of 2011 has a form for single calls and notifications only; nothing was sent")
@@ -170,7 +176,7 @@ def _question(body: bytes) -> Any:
 
 
 def _is_error(value: Any) -> bool:
-    """Tell an error of ``RecipeServer`` from a result."""
+    """Whether a reply is an error of ``RecipeServer``, not a result."""
     if not isinstance(value, dict) or list(value) != ["error"] or not isinstance(value["error"], dict):
         return False
     return type(value["error"].get("code")) is int and isinstance(value["error"].get("message"), str)

@@ -153,7 +153,7 @@ class HttpBridge:
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         return future.result()
 
-    def _failed(self, asked: inspection.Asked, failure: RemoteError) -> bytes | None:
+    def _failed(self, asked: inspection.Requested, failure: RemoteError) -> bytes | None:
         self._count("failed")
         if not asked.is_notification:
             log.warning("%s; %d calls are told so", failure.message, len(asked.ids))
@@ -187,7 +187,7 @@ class HttpBridge:
         if self._session is not None:
             await self._session.close()
 
-    async def _exchange(self, body: bytes, timeout: float, asked: inspection.Asked) -> bytes | None:
+    async def _exchange(self, body: bytes, timeout: float, asked: inspection.Requested) -> bytes | None:
         progress = SimpleNamespace(connected=False)
         try:
             status, answer = await self._post(body, timeout, progress)
@@ -200,7 +200,7 @@ class HttpBridge:
             if status >= 300:
                 raise self._failure(True, f"answered with HTTP status {status}")
             return None
-        if inspection.is_answer(answer):
+        if inspection.is_response(answer):
             return answer
         what = f"answered with HTTP status {status}" if status != 200 else "gave an answer that is no JSON-RPC"
         raise self._failure(True, what)

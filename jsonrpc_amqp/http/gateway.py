@@ -36,6 +36,7 @@ from ..errors import (
     Unroutable,
 )
 from ..jsonrpc import inspection
+from ..options import MAX_BATCH
 from ..wire.display import printable
 from ..wire.names import check_service
 
@@ -82,7 +83,7 @@ _STATUSES: tuple[tuple[type[TransportError], int, str], ...] = (
 class _Refused(Exception):
     """A request that ends in an HTTP status of failure, and in an error for each of its calls."""
 
-    def __init__(self, status: int, error: RemoteError, asked: inspection.Asked = inspection.UNREADABLE) -> None:
+    def __init__(self, status: int, error: RemoteError, asked: inspection.Requested = inspection.UNREADABLE) -> None:
         super().__init__(status)
         self.status = status
         self.error = error
@@ -124,7 +125,7 @@ class Gateway:
         timeout: float = DEFAULT_TIMEOUT,
         max_wait: float = MAX_WAIT,
         max_size: int = MAX_SIZE,
-        max_batch: int = inspection.MAX_BATCH,
+        max_batch: int = MAX_BATCH,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> None:
         if isinstance(allow, str):
@@ -247,7 +248,7 @@ def _not_delivered(message: str) -> RemoteError:
     return RemoteError(NOT_DELIVERED, message, {"may_have_run": False})
 
 
-def _refused(service: str, asked: inspection.Asked, exc: TransportError) -> _Refused:
+def _refused(service: str, asked: inspection.Requested, exc: TransportError) -> _Refused:
     # What exactly is the operator's business: such messages name hosts, queues and how many servers there are.
     log.info("a request for %r failed: %s", service, printable(str(exc)))
     status, message = next((status, message) for error, status, message in _STATUSES if isinstance(exc, error))

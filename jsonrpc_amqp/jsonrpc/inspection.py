@@ -1,8 +1,8 @@
 """
-What a request body asks for, and the errors that answer it (pure): for whoever hands bodies on and runs no method.
+What a request body requests, and the errors that reply to it (pure).
 
-A bridge, a gateway or the dispatcher of another library sees bytes go by. It must know who awaits an answer to answer
-in place of somebody who does not.
+For bridges, gateways and adapters of other libraries, which pass bodies on without running a method. They must know
+which ids await a response, to respond in place of a peer that does not.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR, RemoteError
+from ..options import MAX_BATCH, MAX_DEPTH
 from .messages import is_notification
 from .text import Malformed, dumps, loads
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
-MAX_BATCH = 1000
-MAX_DEPTH = 100
 _ID_TYPES = (str, int, float)
 
 
-class Asked(NamedTuple):
+class Requested(NamedTuple):
     """
-    What a body asks for.
+    What a body requests.
 
     Attributes:
-        ids: The ids of its calls, in order; None for those that have no usable one.
-        is_batch: The answer is an array.
+        ids: The ids of its calls, in order; None for a call without a usable id.
+        is_batch: The reply is an array.
     """
 
     ids: tuple[Any, ...]
@@ -36,45 +35,45 @@ class Asked(NamedTuple):
 
     @property
     def is_notification(self) -> bool:
-        """True when nobody awaits an answer."""
+        """Whether no response is awaited."""
         return not self.ids
 
 
-UNREADABLE = Asked((None,), False)
+UNREADABLE = Requested((None,), False)
 
 
-def read(body: bytes, *, max_batch: int = MAX_BATCH, max_depth: int = MAX_DEPTH) -> Asked:
+def read(body: bytes, *, max_batch: int = MAX_BATCH, max_depth: int = MAX_DEPTH) -> Requested:
     """
-    Tell what a body asks for. What is no valid request asks as well: for an error.
+    Return what a body requests. An invalid request counts as a call: it gets an error.
 
     Raises:
-        RemoteError: What answers it at once, with an id of null: it is no JSON or nested too deep (-32700), or a batch
-            with too many members (-32600).
+        RemoteError: The response to the whole body, with an id of null: it is no JSON or nested too deep (-32700), or a
+            batch with too many members (-32600).
     """
     try:
         value = loads(body, max_depth=max_depth)
     except Malformed as exc:
         raise RemoteError(PARSE_ERROR, "Parse error", str(exc)) from exc
     if not isinstance(value, list):
-        return Asked(() if is_notification(value) else (_id(value),), False)
+        return Requested(() if is_notification(value) else (_id(value),), False)
     if len(value) > max_batch:
         raise RemoteError(INVALID_REQUEST, "Invalid Request", f"a batch of {len(value)} is over the cap of {max_batch}")
     if not value:
-        return UNREADABLE  # one error answers an empty batch
-    return Asked(tuple(_id(member) for member in value if not is_notification(member)), True)
+        return UNREADABLE  # an empty batch gets a single error
+    return Requested(tuple(_id(member) for member in value if not is_notification(member)), True)
 
 
-def error(asked: Asked, error: RemoteError) -> bytes:
-    """Write an error as the answer to each call of a body, or to nobody in particular where it has none."""
-    told = {"code": error.code, "message": error.message}
+def error(requested: Requested, error: RemoteError) -> bytes:
+    """Write an error as the response to each call of a body; with an id of null if there is no call."""
+    error_object = {"code": error.code, "message": error.message}
     if error.data is not None:
-        told["data"] = error.data
-    answers = [{"jsonrpc": "2.0", "error": told, "id": id} for id in asked.ids or (None,)]
-    return dumps(answers if asked.is_batch and asked.ids else answers[0])
+        error_object["data"] = error.data
+    responses = [{"jsonrpc": "2.0", "error": error_object, "id": id} for id in requested.ids or (None,)]
+    return dumps(responses if requested.is_batch and requested.ids else responses[0])
 
 
-def is_answer(body: bytes, *, max_depth: int = MAX_DEPTH) -> bool:
-    """Tell whether bytes are a JSON-RPC response, or an array of them. To whom, the one who asked has to check."""
+def is_response(body: bytes, *, max_depth: int = MAX_DEPTH) -> bool:
+    """Whether bytes are a JSON-RPC response, or an array of responses, to any request."""
     try:
         value = loads(body, max_depth=max_depth)
     except Malformed:
@@ -90,30 +89,30 @@ def dispatcher(
     max_depth: int = MAX_DEPTH,
 ) -> Callable[[bytes], bytes | None]:
     """
-    Make a dispatcher for ``Server(dispatcher=...)`` of one that another library has, text -> text.
+    Return a dispatcher for ``Server(dispatcher=...)`` that uses another library's, text -> text.
 
-    The library sees nothing that is no JSON, too deep or too long. What it raises is logged, and answered with -32603.
-    Every call is answered, also one that the library takes for a notification.
+    The library gets no body that is not JSON, too deep or too long. What it raises is logged, and the response is
+    -32603. Every call gets a response, even one that the library takes for a notification.
 
     Args:
-        dispatch: Gives an empty text or None where there is nothing to answer.
+        dispatch: Returns an empty text or None if there is nothing to reply.
         max_batch, max_depth: As for ``Server``.
     """
 
     def guarded(body: bytes) -> bytes | None:
         try:
-            asked = read(body, max_batch=max_batch, max_depth=max_depth)
-        except RemoteError as refusal:
-            return error(UNREADABLE, refusal)
+            requested = read(body, max_batch=max_batch, max_depth=max_depth)
+        except RemoteError as invalid:
+            return error(UNREADABLE, invalid)
         failure = RemoteError(INTERNAL_ERROR, "Internal error", "no answer: this call was taken for a notification")
         try:
-            answer = dispatch(body.decode())
+            reply = dispatch(body.decode())
         except Exception:
-            log.exception("the dispatcher raised; its callers are told no more than that")
-            answer, failure = None, RemoteError(INTERNAL_ERROR, "Internal error")
-        if asked.is_notification:
+            log.exception("the dispatcher raised; callers get an internal error without details")
+            reply, failure = None, RemoteError(INTERNAL_ERROR, "Internal error")
+        if requested.is_notification:
             return None
-        return answer.encode() if answer else error(asked, failure)
+        return reply.encode() if reply else error(requested, failure)
 
     return guarded
 

@@ -1,8 +1,8 @@
 """
-Requests, notifications and batches -> bytes; bytes -> answers, checked (pure; the only import of jsonrpcclient).
+Requests, notifications and batches -> bytes; bytes -> responses, checked (pure; the only import of jsonrpcclient).
 
-jsonrpcclient shapes what is sent. What comes back it believes too easily (a reply with both a result and an error is
-``Ok`` to it, junk a ``KeyError``), so each reply is checked here before it is given to it.
+jsonrpcclient makes the request objects. It does not check responses (one with both a result and an error is ``Ok``,
+and an unrelated object is a ``KeyError``), so each response is checked here before jsonrpcclient parses it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     What a request body is.
 
     Attributes:
-        is_notification: Nobody answers it.
+        is_notification: It gets no reply.
         id: The id of a single call; None for everything else.
     """
 
@@ -44,18 +44,18 @@ class Kind(NamedTuple):
 
 def request_object(method: str, params: Params, id: Any) -> dict[str, Any]:
     """
-    Make a request object.
+    Return a request object.
 
     Raises:
         TypeError: The method is no string, or params are no list, tuple or dict.
     """
-    # Always with an id: jsonrpcclient's generators are shared by all threads, and start anew in every process.
+    # Always with an id: jsonrpcclient's id generators are shared by all threads, and start again in every process.
     made: dict[str, Any] = jsonrpcclient.request(_checked(method), _plain(params), id=id)
     return made
 
 
 def notification_object(method: str, params: Params) -> dict[str, Any]:
-    """Make a notification object; raises as ``request_object`` does."""
+    """Return a notification object; raises as ``request_object`` does."""
     made: dict[str, Any] = jsonrpcclient.notification(_checked(method), _plain(params))
     return made
 
@@ -69,7 +69,7 @@ def request(method: str, params: Params, id: Any) -> bytes:
         EncodeError: A value has no form in JSON.
     """
     if type(method) is str and method and type(params) in _PLAIN_PARAMS and params:
-        # To the same bytes, in half the time.
+        # The same bytes in half the time.
         return dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": id})
     return dumps(request_object(method, params, id))
 
@@ -81,7 +81,7 @@ def notification(method: str, params: Params) -> bytes:
 
 def encode(requests: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
     """
-    Write what jsonrpcclient made: one object, or a list of them.
+    Write request objects: one, or a list of them.
 
     Raises:
         EncodeError: A value has no form in JSON.
@@ -90,7 +90,7 @@ def encode(requests: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def classify(body: bytes) -> Kind:
-    """Tell whether a body awaits an answer. Whatever is no valid notification does: an error, in the end."""
+    """Return what a body is. Anything but a valid notification gets a reply: an error, if it is invalid."""
     try:
         value = loads(body)
     except Malformed:
@@ -103,7 +103,7 @@ def classify(body: bytes) -> Kind:
 
 
 def is_notification(value: Any) -> bool:
-    """Tell whether a member of a batch, or a single value, is a valid notification."""
+    """Whether a member of a batch, or a single value, is a valid notification."""
     return (
         isinstance(value, dict)
         and "id" not in value
@@ -120,7 +120,7 @@ def _checked(method: str) -> str:
 
 
 def _plain(params: Params) -> Any:
-    # A str is a Sequence as well, and never meant.
+    # Not any Sequence: a str is one, and passing it is a mistake.
     if params is None or isinstance(params, (list, tuple, dict)):
         return params
     if isinstance(params, Mapping):
@@ -133,14 +133,14 @@ def _plain(params: Params) -> Any:
 
 def parse_response(body: bytes, expected_id: Any) -> Response:
     """
-    Read the answer to one call.
+    Return the response to one call.
 
     Args:
-        body: What came.
-        expected_id: The id that was sent; the response is given with it.
+        body: The reply.
+        expected_id: The id that was sent; the response has this one.
 
     Raises:
-        MalformedReply: It is no JSON-RPC 2.0 response to that id.
+        MalformedReply: The reply is no JSON-RPC 2.0 response to that id.
     """
     value = _read(body)
     return _checked_response(value, expected_id, _names_id(value, expected_id))
@@ -148,17 +148,17 @@ def parse_response(body: bytes, expected_id: Any) -> Response:
 
 def result_of(body: bytes, expected_id: Any) -> Any:
     """
-    Read the answer to one call and give its result.
+    Return the result of one call.
 
     Raises:
-        RemoteError: The answer is an error.
+        RemoteError: The response is an error.
         MalformedReply: See ``parse_response``.
     """
     value = _read(body)
     if type(value) is dict and len(value) == 3 and value.get("jsonrpc") == "2.0" and "result" in value:
         id = value.get("id")
         if type(id) is type(expected_id) and id == expected_id:
-            return value["result"]  # nearly all; there is nothing to tell of the others but what is wrong
+            return value["result"]  # nearly all replies; the steps below find out what is wrong with the others
     response = _checked_response(value, expected_id, _names_id(value, expected_id))
     if isinstance(response, Ok):
         return response.result
@@ -166,31 +166,31 @@ def result_of(body: bytes, expected_id: Any) -> Any:
 
 
 def to_exception(error: Error) -> RemoteError:
-    """Give the exception that stands for an error response."""
+    """Return the exception that stands for an error response."""
     return remote_error(error.code, error.message, error.data)
 
 
 def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedReply]:
     """
-    Read the answer to a batch.
+    Return the responses to a batch.
 
     Args:
-        body: What came.
+        body: The reply.
         ids: The ids of the calls in the batch, in order.
 
     Returns:
-        For each id its response, matched by id; a ``MalformedReply`` where there is none, or it is none. A single
-        error, as servers give for a batch that they refuse as a whole, stands for every id.
+        For each id its response, matched by id, or a ``MalformedReply`` if it is missing or invalid. A single error,
+        which servers send for a batch that they reject as a whole, stands for every id.
 
     Raises:
-        MalformedReply: The answer is neither an array nor a single error.
+        MalformedReply: The reply is neither an array nor a single error.
     """
     value = _read(body)
     if isinstance(value, dict):
-        refusal = _checked_response(value, None, True)
-        if isinstance(refusal, Ok):
+        error = _checked_response(value, None, True)
+        if isinstance(error, Ok):
             raise MalformedReply("a batch was answered with a single result")
-        return [Error(refusal.code, refusal.message, refusal.data, id) for id in ids]
+        return [Error(error.code, error.message, error.data, id) for id in ids]
     if not isinstance(value, list):
         raise MalformedReply(f"a batch was answered with {_quote(value)}, not an array")
     by_id: defaultdict[Any, deque[Any]] = defaultdict(deque)
@@ -225,7 +225,7 @@ def _names_id(value: Any, expected: Any) -> bool:
 
 
 def _identity(id: Any) -> Any:
-    """Give a key that is equal for ids that are the same in JSON: 1 and 1.0 are, 1 and true are not."""
+    """Return a key that is equal for ids that are equal in JSON: 1 and 1.0 are, 1 and true are not."""
     if isinstance(id, (bool, list, dict)):
         return (type(id).__name__, repr(id))
     return id
@@ -241,12 +241,12 @@ def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
     if "id" not in value:
         raise MalformedReply("the answer has no id")
     is_error = "error" in value
-    # A server that could not read the request's id answers with null (section 5).
+    # A server that could not read the request's id responds with null (section 5).
     if not id_agrees and not (is_error and value["id"] is None):
         raise MalformedReply(f"the answer has the id {_quote(value['id'])}, which was not asked for")
     if is_error:
         _check_error(value["error"])
-    # The id that was sent: it may come back as 1.0 for 1, or as null.
+    # Use the id that was sent: the response may have 1.0 for 1, or null.
     value["id"] = id
     parsed: Response = jsonrpcclient.parse(value)  # type: ignore[assignment]
     return parsed

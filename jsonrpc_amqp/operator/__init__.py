@@ -1,5 +1,5 @@
 """
-What operators use: dead letters and permissions.
+For operators: dead letters and permissions.
 
 Built on the public client. Neither ``client`` nor ``server`` imports it.
 """

@@ -1,8 +1,8 @@
 """
-The least that the users of a service need on RabbitMQ, as lines of ``rabbitmqctl`` (pure).
+The least permissions that the users of a service need on RabbitMQ, as commands of ``rabbitmqctl`` (pure).
 
-Permissions are regular expressions, so names are written out and escaped. ``{username}`` is of no use: RabbitMQ puts
-the name into the expression as it is (user ``a.b`` would match ``axb``), and it matches no name that keys have encoded.
+Permissions are regular expressions, so names are escaped. RabbitMQ's variable ``{username}`` is not used: RabbitMQ
+inserts the name unescaped (user ``a.b`` would match ``axb``), and not percent-encoded as in routing keys.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Reply = Literal["topic", "direct"]
 
 _NOTHING = "^$"
 _TOKEN = f"[a-z0-9]{{{TOKEN_LENGTH}}}"
-# What RabbitMQ calls the default exchange, and the queues that it names itself.
+# RabbitMQ's name for the default exchange, and the names that it generates for queues.
 _DEFAULT_EXCHANGE, _OWN_QUEUES = r"amq\.default", r"amq\.gen-.+"
 
 
@@ -34,23 +34,23 @@ def permissions(
     queue: str | None = None,
 ) -> list[str]:
     """
-    Give the commands, each for a shell, that let one user serve a service and another call it, and no more.
+    Return shell commands that let one user serve a service and another user call it, and no more.
 
-    Exchange, queue and binding must be there, made by somebody else, and both ends have ``declare=False``.
+    Exchange, queue and binding must exist already, and both ends must have ``declare=False``.
 
     Args:
-        service: Its name.
-        server_user, client_user: Names of AMQP users; of certificates what RabbitMQ makes of them, such as the
-            distinguished name.
-        reply: How the client has its answers: over the exchange, or by direct reply-to.
+        service: The service's name.
+        server_user, client_user: Names of AMQP users; for certificates, the name that RabbitMQ derives from them, such
+            as the distinguished name.
+        reply: How the client gets its replies: over the exchange, or by direct reply-to.
         vhost: The virtual host.
         exchange: The topic exchange.
         queue: The request queue; ``<service>_req`` where not given.
 
     Raises:
-        InvalidName: A name that can stand in no routing key.
-        ValueError: A name is empty, or has something in it that is no letter (a line break, an escape), or the two
-            users are one, whose permissions would be set twice.
+        InvalidName: A name cannot be part of a routing key.
+        ValueError: A name is empty, or contains a character that cannot be printed (a line break, an escape), or both
+            users are the same, whose permissions would be set twice.
     """
     check_service(service)
     queue = request_queue(service) if queue is None else queue
@@ -69,11 +69,11 @@ def permissions(
 
 
 _Patterns = tuple[tuple[str, str, str], tuple[str, str]]
-"""Configure, write and read; write and read of the exchange's routing keys."""
+"""Patterns for configure, write and read; and for the routing keys of the exchange: write and read."""
 
 
 def _of_server(service: str, exchange: str, queue: str, reply: Reply) -> _Patterns:
-    # A reply_to is answered through the default exchange, by which every queue can be reached.
+    # A reply to a reply_to goes through the default exchange, which reaches every queue.
     writes = (re.escape(exchange),) if reply == "topic" else (re.escape(exchange), _DEFAULT_EXCHANGE)
     topics = (f"^{re.escape(service)}\\.response\\..+$" if reply == "topic" else _NOTHING, _NOTHING)
     return (_NOTHING, _either(*writes), _either(re.escape(queue))), topics
@@ -81,12 +81,12 @@ def _of_server(service: str, exchange: str, queue: str, reply: Reply) -> _Patter
 
 def _of_client(service: str, exchange: str, user: str, reply: Reply) -> _Patterns:
     name, client = re.escape(service), re.escape(user_word(user))
-    asks = f"^{name}\\.request\\.{client}-{_TOKEN}(\\..+)?$"
+    requests = f"^{name}\\.request\\.{client}-{_TOKEN}(\\..+)?$"
     if reply == "direct":
-        return (_NOTHING, _either(re.escape(exchange)), _NOTHING), (asks, _NOTHING)
-    # To bind a queue is to write to it, and to read the exchange; to consume it is to read it.
+        return (_NOTHING, _either(re.escape(exchange)), _NOTHING), (requests, _NOTHING)
+    # Binding a queue takes write permission on it and read permission on the exchange; consuming it takes read.
     both = _either(re.escape(exchange), _OWN_QUEUES)
-    return (_either(_OWN_QUEUES), both, both), (asks, f"^{name}\\.response\\.{client}-{_TOKEN}\\.#$")
+    return (_either(_OWN_QUEUES), both, both), (requests, f"^{name}\\.response\\.{client}-{_TOKEN}\\.#$")
 
 
 def _either(*patterns: str) -> str:
@@ -98,5 +98,5 @@ def _commands(
 ) -> Iterator[str]:
     for command, arguments in (("set_permissions", resources), ("set_topic_permissions", (exchange, *topics))):
         words = ["rabbitmqctl", command, "-p", vhost, "--", user, *arguments]
-        # It reads what it is given: the lines that follow, where they are piped to a shell or pasted into one.
+        # rabbitmqctl reads its standard input, and would swallow the commands that follow in a pasted or piped script.
         yield f"{shlex.join(words)} </dev/null"

@@ -20,7 +20,7 @@ from ..amqp.base import JSON, Delivery, Plan, Publish, Session, Transport
 from ..amqp.base import Returned as ReturnedMessage
 from ..dialects import MalformedEnvelope, ServerDialect
 from ..errors import MessageTooLarge, NotConnected, TransportError
-from ..jsonrpc.dispatcher import internal_error, too_large
+from ..jsonrpc.error_objects import internal_error, too_large
 from ..wire.display import printable
 from ..wire.publish import deadline_of, reply_message
 from ..wire.reply_route import Route, reply_route
@@ -422,7 +422,7 @@ class Consumer:
     def _refuse_job(self, job: Job, refusal: Refusal) -> None:
         self._count("refused")
         log.warning("refused a request (%s): %s", _shown(job), refusal.reason)
-        answer = self._refuse_sender(job.body) if refusal.may_answer else None
+        answer = self._refuse_sender(job.body) if refusal.may_reply else None
         if answer is not None:
             self._answer(job, answer)
 
@@ -463,7 +463,7 @@ class Consumer:
     def _publish_reply(self, job: Job, route: Route, body: bytes) -> bool:
         inbound, content_type = job.inbound, JSON
         if inbound is not None:
-            body, content_type = inbound.answer(body), inbound.content_type
+            body, content_type = inbound.reply(body), inbound.content_type
         message = reply_message(
             job.delivery,
             body,

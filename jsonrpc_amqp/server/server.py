@@ -179,7 +179,7 @@ class Server:
         self._consumer = Consumer(
             transport,
             self._dispatcher,
-            own.refuse_at_limit,
+            own.reject_at_limit,
             plan,
             service=service,
             concurrency=concurrency,

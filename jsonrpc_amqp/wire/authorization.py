@@ -14,27 +14,26 @@ from .display import printable
 log = logging.getLogger("jsonrpc_amqp.server")
 
 Users = str | Collection[str]
-
 """One name, or several."""
 
 Authorize = Callable[[Request], bool] | Mapping[str, Users]
-
-"""Says which user may call which method; see ``authorizer``."""
+"""Which user may call which method; see ``authorizer``."""
 
 ANY_USER = "*"
 
 
 def authorizer(rule: Authorize | None) -> Callable[[Request], bool] | None:
     """
-    Make one callable of what ``authorize=`` takes; None: everybody may call everything.
+    Turn the value of ``authorize=`` into one callable, or None: every user may call every method.
 
     Args:
-        rule: A callable that is given the ``Request`` and returns True if it may run. Or users by patterns of method
-            names, in which ``*`` stands for any characters: the first pattern that fits decides, and what fits none may
-            not be called. The user ``"*"`` is anybody whose name is known.
+        rule: A callable that takes the ``Request`` and returns True if it may run. Or users by patterns of method
+            names, in which ``*`` stands for any characters: the first pattern that matches decides, and a method that
+            matches none may not be called. The user ``"*"`` is any user whose name is known.
 
     Raises:
-        TypeError, ValueError: It is something else, or a pattern has no users.
+        TypeError: It is neither, a pattern or a user is no string, or the callable is ``async def``.
+        ValueError: A pattern has no users.
     """
     if rule is None:
         return None
@@ -44,16 +43,20 @@ def authorizer(rule: Authorize | None) -> Callable[[Request], bool] | None:
         raise TypeError(f"authorize is a callable or a mapping of patterns to users, not a {type(rule).__name__}")
     # An object may have an ``async def __call__``.
     if any(map(iscoroutinefunction, (rule, type(rule).__call__))):
-        raise TypeError("authorize is async def, which is not supported: what it gives is not True, and lets nobody in")
-    return _closed(rule)
+        raise TypeError(
+            "authorize is async def, which is not supported: it would return a coroutine, and every call would be "
+            "refused"
+        )
+    return _refusing_on_error(rule)
 
 
 def users_of(users: Users) -> frozenset[str]:
     """
-    Give the names in ``users``, which may be one name.
+    Return the set of names in ``users``, which may be one name.
 
     Raises:
-        TypeError, ValueError: There is no name in it, or something else.
+        TypeError: It is neither a string nor a collection of strings.
+        ValueError: It is empty, or holds an empty name.
     """
     if not isinstance(users, Iterable):
         raise TypeError(f"users are one name or several, not {users!r}")
@@ -67,7 +70,7 @@ def users_of(users: Users) -> frozenset[str]:
 
 def check_user(user: str | None) -> None:
     """
-    Check what ``user=`` takes.
+    Check the value of ``user=``.
 
     Raises:
         ValueError: The name is empty.
@@ -77,6 +80,8 @@ def check_user(user: str | None) -> None:
 
 
 class _Rules:
+    """Users by patterns of method names; the first pattern that matches decides."""
+
     def __init__(self, rules: list[tuple[Pattern[str], frozenset[str]]]) -> None:
         self._rules = rules
 
@@ -91,19 +96,19 @@ class _Rules:
 def _pattern(pattern: str) -> Pattern[str]:
     if not isinstance(pattern, str):
         raise TypeError(f"the name of a method, or a pattern of names, is a string, not {pattern!r}")
-    # Other signs than "*" stand for themselves: fnmatch would read "[" as well.
+    # Only "*" is special. fnmatch would give "[" and "?" a meaning, too.
     return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
 
 
-def _closed(rule: Callable[[Request], bool]) -> Callable[[Request], bool]:
-    """Have a rule that fails let nobody in."""
+def _refusing_on_error(rule: Callable[[Request], bool]) -> Callable[[Request], bool]:
+    """Wrap a rule so that it refuses when it raises, or returns anything but True."""
 
-    def decide(request: Request) -> bool:
+    def authorize(request: Request) -> bool:
         try:
             return rule(request) is True
-        # BaseException: a sys.exit() in there must not take the server's thread along.
+        # BaseException: a rule that calls sys.exit() must not end the server's thread.
         except BaseException:
             log.exception("authorize raised on a call of %s; it is refused", printable(request.method or ""))
             return False
 
-    return decide
+    return authorize

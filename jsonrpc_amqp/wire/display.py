@@ -1,10 +1,10 @@
-"""Text from URLs and from the wire, as it may be shown in logs and errors (pure)."""
+"""Make text from URLs and from the wire safe for logs and errors (pure)."""
 
 from __future__ import annotations
 
 import re
 
-# A URL of another shape may have a piece of a password anywhere: one with an unescaped "/" or "?" in it, for example.
+# In a URL that does not match, a part of the password may be anywhere, as after an unescaped "/" or "?" in it.
 _URL = re.compile(
     r"(?P<scheme>[a-z]+://)"
     r"(?:(?P<user>[^:@/?#]*)(?::[^/?#]*)?@)?"
@@ -14,7 +14,7 @@ _URL = re.compile(
 
 
 def redact(url: str) -> str:
-    """Give a URL, or several joined by ``;``, without passwords and queries; ``***`` alone where one is malformed."""
+    """Return a URL, or several joined by ``;``, without passwords and queries; only ``***`` if one is malformed."""
     shown = []
     for part in url.split(";"):
         match = _URL.fullmatch(part.strip())
@@ -26,6 +26,11 @@ def redact(url: str) -> str:
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Give text from the wire as one harmless quoted line: escapes, and at most about ``limit`` characters."""
+    """Return text from the wire as one quoted line of ASCII, cut after ``limit`` characters of the text."""
     cut = text if len(text) <= limit else f"{text[:limit]}..."
     return ascii(cut)
+
+
+def sender(user: str | None) -> str:
+    """Return how logs and errors name the sender of a message, given its ``user_id``."""
+    return "a sender without a user_id" if not user else f"user {printable(user)}"

@@ -1,32 +1,32 @@
-"""What the replies to a client must look like (pure)."""
+"""Which messages a client accepts as replies to its calls (pure)."""
 
 from __future__ import annotations
 
 from ..amqp.base import DIRECT_REPLY_TO, Delivery
-from .display import printable
-from .sender_checks import is_dead_letter, shown_user
+from .display import printable, sender
+from .sender_checks import is_dead_letter
 
 
 class ReplyChecks:
     """
-    What the answers to one client must look like.
+    The requirements on the replies to one client.
 
     Args:
-        exchange: They come over this one; "" is the default exchange.
-        users: Who may answer; None: anybody.
+        exchange: The exchange over which they come; "" is the default exchange.
+        users: Who may reply; None: any user.
     """
 
     def __init__(self, exchange: str, users: frozenset[str] | None) -> None:
         self._exchange = exchange
         self._users = users
 
-    def flaw(self, delivery: Delivery, key: str) -> str | None:
+    def mismatch(self, delivery: Delivery, key: str) -> str | None:
         """
-        Say why a message cannot be the answer to a call; None: it can.
+        Return why a message cannot be the reply to a call, or None if it can.
 
         Args:
-            key: The routing key that the answer must have; ``amq.rabbitmq.reply-to`` stands for what RabbitMQ makes
-                of it.
+            key: The routing key that the reply must have; ``amq.rabbitmq.reply-to`` stands for the name that RabbitMQ
+                puts in its place.
         """
         if delivery.exchange != self._exchange or (
             delivery.routing_key != key
@@ -37,8 +37,8 @@ class ReplyChecks:
                 f"{printable(delivery.routing_key)}, which is not where its server would send it"
             )
         if self._users is not None and delivery.user_id not in self._users:
-            return f"it is from {shown_user(delivery.user_id)}, who is not the server"
-        # A client that may have a queue of its own can have its own answers fall out of it, and into ours.
+            return f"it is from {sender(delivery.user_id)}, who is not the server"
+        # A client with a queue of its own could let replies to itself be dead-lettered into this client's queue.
         if is_dead_letter(delivery):
             return "it is a dead letter of another queue"
         return None

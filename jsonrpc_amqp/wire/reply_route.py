@@ -14,7 +14,7 @@ from .names import fits_in_key
 
 
 class Route(NamedTuple):
-    """Where an answer goes."""
+    """Where a reply is published."""
 
     exchange: str
     routing_key: str
@@ -30,38 +30,39 @@ def reply_route(
     allowed: Callable[[str], bool] | None = None,
 ) -> Route | None:
     """
-    Say where the answer to a request goes; None where nobody can be answered.
+    Return the route of the reply to a request, or None if there is none.
 
-    With ``reply_to`` it goes there, through the default exchange; it must not be a queue of requests or of dead
-    letters, nor ``amq.*`` other than what brokers make for replies. Without, the request's own key is mirrored, if it
-    came through the exchange.
+    With ``reply_to``, the reply goes to that queue, through the default exchange. The queue must not hold requests or
+    dead letters, and its name must not begin with ``amq.``, except for names that brokers generate for replies.
+    Without ``reply_to``, the reply goes to the topic exchange with the request's own key mirrored, if the request came
+    over that exchange.
 
     Args:
         delivery: The request.
         service: The service that received it.
         exchange: Its topic exchange.
         request_queues: Further names of queues that requests are read from.
-        allowed: Narrows ``reply_to`` further.
+        allowed: Returns whether a ``reply_to`` that passed the rules above is allowed.
     """
     reply_to = delivery.reply_to
     if reply_to is not None:
         if not _may_reply_to(reply_to, request_queues) or not (allowed is None or allowed(reply_to)):
             return None
-        # A mandatory publish to a live direct reply-to is delivered, and returned as well.
+        # RabbitMQ delivers a mandatory publish to a live direct reply-to, and returns it as well.
         return Route("", reply_to, not reply_to.startswith(f"{DIRECT_REPLY_TO}."))
     prefix = f"{service}.request."
     if delivery.exchange != exchange or not delivery.routing_key.startswith(prefix):
         return None
-    # By position: a user or a qid may be called "request".
+    # By position, not by search: a user or a qid may be called "request".
     key = f"{service}.response.{delivery.routing_key[len(prefix) :]}"
-    # It is one byte longer than the request's, which may have been as long as keys get.
+    # "response" is one byte longer than "request", and the request's key may be of the greatest length.
     return Route(exchange, key, True) if fits_in_key(key) else None
 
 
 def _may_reply_to(queue: str, request_queues: Collection[str]) -> bool:
     if not queue or not fits_in_key(queue):
         return False
-    # Nor dead letters: what lies there may be requeued, under the name of whoever does it.
+    # Nor dead letters: an operator may requeue what is there, under the operator's own name.
     if queue in request_queues or queue.endswith(("_req", "_dead")):
         return False
     if queue.startswith(f"{DIRECT_REPLY_TO}."):
@@ -69,12 +70,12 @@ def _may_reply_to(queue: str, request_queues: Collection[str]) -> bool:
     return not queue.startswith("amq.") or queue.startswith("amq.gen-")
 
 
-@lru_cache(1024)  # a client has one for all of its calls
+@lru_cache(1024)  # a client uses one name for all of its calls
 def _is_direct_reply_to(queue: str) -> bool:
     """
-    Tell whether this is a name that RabbitMQ made: base64 of an Erlang process identifier, a dot, and a key.
+    Whether RabbitMQ can have made this name: base64 of an Erlang process identifier, a dot, and a key.
 
-    RabbitMQ takes it apart, and closes the whole connection where it cannot.
+    RabbitMQ decodes the name, and closes the whole connection if that fails.
     """
     encoded = queue.removeprefix(f"{DIRECT_REPLY_TO}.").partition(".")[0]
     try:
@@ -95,7 +96,7 @@ def _is_process_identifier(term: bytes) -> bool:
 
 
 def reply_to_filter(allowed: str | Pattern[str] | Callable[[str], bool] | None) -> Callable[[str], bool] | None:
-    """Make a callable of ``reply_to_allowed=``: a regular expression must match the whole name."""
+    """Turn the value of ``reply_to_allowed=`` into a callable; a regular expression must match the whole name."""
     if allowed is None or callable(allowed):
         return allowed
     pattern = re.compile(allowed)

@@ -1,4 +1,4 @@
-"""Who sent a request, as far as the broker vouches for it (pure)."""
+"""Whether a request comes from the user that its routing key names, as far as the broker verifies it (pure)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from ..amqp.base import Delivery
 from ..errors import InvalidName
-from .display import printable
+from .display import sender
 from .names import MAX_QID_BYTES, NO_QID, TOKEN_LENGTH, user_word
 
-# RabbitMQ adds this header to whatever leaves a queue as a dead letter. Looked for in the bytes (a name with its
-# length): a table with something in it that cannot be read would hide it.
+# RabbitMQ adds this header to every message that it dead-letters. It is searched for in the encoded table (a name with
+# its length), because a table that also holds a value that cannot be decoded would hide it.
 _DEATH = b"\x07x-death"
 
-# What follows in the key of a request: the word of the client, then, for a call, the qid.
+# The rest of a request's key: the word of the client, then, for a call, the qid.
 _TAIL = re.compile(
     rf"(?P<user>[^.]+)-[a-z0-9]{{{TOKEN_LENGTH}}}(?:\.[A-Za-z0-9_-]{{1,{MAX_QID_BYTES}}})?",
 )
@@ -27,41 +27,42 @@ class Refusal(NamedTuple):
 
     Attributes:
         reason: For the log of the server.
-        may_answer: Its sender may be told. False: the answer would go to somebody else, as if they had asked.
+        may_reply: Whether the sender gets an error. False: the reply would go to another client, as if it had called.
     """
 
     reason: str
-    may_answer: bool
+    may_reply: bool
 
 
 def refuse_sender(delivery: Delivery, *, service: str, exchange: str) -> Refusal | None:
     """
-    Check that a request comes from the user that it seems to come from; None: it does.
+    Check that a request comes from the user that its key names; return None if it does.
 
-    It must have a ``user_id``, have come over the service's exchange, with a key that names that user, or with a bare
-    ``S.request``, and be no dead letter of another queue.
+    The request must have a ``user_id``, have come over the service's exchange, with a key that names that user, or with
+    a bare ``S.request``, and must not be a dead letter of another queue.
     """
     prefix, user = f"{service}.request", delivery.user_id
-    # Where answers go by its key they go to whom the key names. A reply_to is as good as it is on any other request.
-    by_name = delivery.reply_to is not None
+    # Without a reply_to the reply goes to the client that the key names. A reply_to is trusted as on any other request.
+    has_reply_to = delivery.reply_to is not None
     tail = delivery.routing_key.removeprefix(prefix)
     if delivery.exchange != exchange or not delivery.routing_key.startswith(prefix) or tail[:1] not in ("", "."):
-        return Refusal("it did not come over the exchange with a key of this service", by_name)
+        return Refusal("it did not come over the exchange with a key of this service", has_reply_to)
     match = _TAIL.fullmatch(tail, 1) if tail else None
     named = match["user"] if match else None
     if not user:
-        return Refusal("it has no user_id", by_name or named == NO_QID)
+        return Refusal("it has no user_id", has_reply_to or named == NO_QID)
     if tail and named is None:
-        return Refusal(f"its key names no user ({shown_user(user)} sent it)", by_name)
+        return Refusal(f"its key names no user ({sender(user)} sent it)", has_reply_to)
     if tail and named != _word(user):
-        return Refusal(f"its key names another user than its sender, {shown_user(user)}", by_name)
-    # With its user_id it would be served once more, or by another service, whenever somebody likes.
+        return Refusal(f"its key names another user than its sender, {sender(user)}", has_reply_to)
+    # A dead letter keeps its user_id, so another user could have it served again, or by another service, at any time.
     if is_dead_letter(delivery):
-        return Refusal("it is a dead letter of a queue, so somebody else may have sent it on", by_name)
+        return Refusal("it is a dead letter of a queue, so somebody else may have sent it on", has_reply_to)
     return None
 
 
 def is_dead_letter(delivery: Delivery) -> bool:
+    """Whether RabbitMQ moved the message here from another queue."""
     return delivery.raw_headers is not None and _DEATH in delivery.raw_headers
 
 
@@ -70,8 +71,4 @@ def _word(user: str) -> str | None:
     try:
         return user_word(user)
     except InvalidName:
-        return None  # no key has room for it
-
-
-def shown_user(user: str | None) -> str:
-    return "a sender without a user_id" if not user else f"user {printable(user)}"
+        return None  # too long for any key

@@ -122,7 +122,7 @@ def dispatch(data: bytes) -> None:
     """Every body is answered with JSON-RPC 2.0, or, if it is a notification, not at all."""
     _check_answer(_dispatcher(data), 1 << 16)
     _check_answer(_bounded(data), 1024)
-    _check_answer(_dispatcher.refuse_at_limit(data), 1 << 16)
+    _check_answer(_dispatcher.reject_at_limit(data), 1 << 16)
     if len(data) <= 1024 and data.count(b",") < 50:
         assert (_dispatcher(data) is None) == messages.classify(data).is_notification
     assert set(_called) <= set(_METHODS)
@@ -218,8 +218,10 @@ def routes(data: bytes) -> None:
             assert unquote(word[: -len("-0123456789ab")]) == delivery.user_id
     else:
         assert refusal.reason.isprintable()
-    flaw = ReplyChecks(read.choice("jsonrpc", ""), read.choice(None, frozenset(["srv"]))).flaw(delivery, read.text())
-    assert flaw is None or flaw.isprintable()
+    mismatch = ReplyChecks(read.choice("jsonrpc", ""), read.choice(None, frozenset(["srv"]))).mismatch(
+        delivery, read.text()
+    )
+    assert mismatch is None or mismatch.isprintable()
 
 
 def urls(data: bytes) -> None:
@@ -250,7 +252,7 @@ def dialects(data: bytes) -> None:
     _client.number(delivery)
     request = messages.request("two", [1], 1)
     with suppress(MalformedReply):
-        messages.parse_response(_client.answer(request, body), 1)
+        messages.parse_response(_client.response(request, body), 1)
 
 
 def _serve(inbound: Inbound | None) -> None:
@@ -258,7 +260,7 @@ def _serve(inbound: Inbound | None) -> None:
         return
     answer = _dispatcher(inbound.body)
     if answer is not None:
-        json.loads(inbound.answer(answer))
+        json.loads(inbound.reply(answer))
     assert inbound.route is None or len(inbound.route.routing_key.encode()) <= 255
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: looked at, sent again, removed; on a real broker."""
+"""Dead letters: listed, sent again, removed; on a real broker."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ from jsonrpc_amqp import (
     Unroutable,
     current_request,
 )
-from jsonrpc_amqp.amqp.base import Delivery
 from jsonrpc_amqp.amqp.queue_browser import QueueBrowser
 from jsonrpc_amqp.cli import TRANSPORT_ERROR, USAGE_ERROR, main
-from jsonrpc_amqp.operator.dead_letters import _digest
 
 from ..broker import Broker
 from ..command import run, serving
+from ..dead_letters import JUNK, two_that_begin_alike
 from ..tools import wait_for
 
 NOTIFICATION = b'{"jsonrpc": "2.0", "method": "record", "params": [1]}'
 CALL = b'{"jsonrpc": "2.0", "method": "record", "params": [1], "id": 1}'
-# What a terminal must never get to see.
+# What must never reach a terminal.
 HOSTILE = "\x1b[2J\x07\x9b31m\u202e\n\r\u200f\ufeff\U000e0041"
 
 
-class Morgue:
-    """The queues of one service, and somebody who rejects what arrives."""
+class Queues:
+    """The queues of one service, and a consumer that rejects requests."""
 
     def __init__(self, url: str, service: str) -> None:
         self.url = url
@@ -55,7 +54,7 @@ class Morgue:
         self.channel.confirm_delivery()
 
     def declare(self, queue_type: Literal["classic", "quorum"] = "classic", delivery_limit: int = 20) -> None:
-        """Have a server declare what it does, and go."""
+        """Have a server declare the queues, and stop it."""
         with Server(
             self.url, self.service, dead_letters=True, queue_type=queue_type, delivery_limit=delivery_limit, methods={}
         ):
@@ -66,17 +65,17 @@ class Morgue:
         properties = pika.BasicProperties(delivery_mode=2, **properties)
         self.channel.basic_publish("jsonrpc", f"{self.service}.request.{key}", body, properties, mandatory=True)
 
-    def bury(self, body: bytes, key: str = "someone", **properties: Any) -> None:
-        """Have a request die."""
+    def reject(self, body: bytes, key: str = "someone", **properties: Any) -> None:
+        """Send a request and reject it, so that it becomes a dead letter."""
         before = self.waiting("dead")
         self.send(body, key, **properties)
         method, _properties, _body = self.channel.basic_get(f"{self.service}_req")
         self.channel.basic_reject(method.delivery_tag, requeue=False)
-        # It dies in the broker's own time.
+        # The broker moves it asynchronously.
         wait_for(lambda: self.waiting("dead") == before + 1)
 
     def waiting(self, which: str) -> int:
-        """Give how many messages a queue has: "req" or "dead"."""
+        """Return how many messages a queue has: "req" or "dead"."""
         count: int = self.channel.queue_declare(f"{self.service}_{which}", passive=True).method.message_count
         return count
 
@@ -89,14 +88,14 @@ class Morgue:
 
 
 @pytest.fixture
-def empty(url: str, service: str) -> Iterator[Morgue]:
-    morgue = Morgue(url, service)
-    yield morgue
-    morgue.close()
+def empty(url: str, service: str) -> Iterator[Queues]:
+    queues = Queues(url, service)
+    yield queues
+    queues.close()
 
 
 @pytest.fixture
-def morgue(empty: Morgue) -> Morgue:
+def queues(empty: Queues) -> Queues:
     empty.declare()
     return empty
 
@@ -111,15 +110,15 @@ def bodies(letters: list[DeadLetter]) -> list[bytes]:
     return [letter.body for letter in letters]
 
 
-# -- looking ----------------------------------------------------------------------------------------------
+# -- listing ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
-def test_a_look_leaves_all_in_place_and_in_order(empty: Morgue, dead: DeadLetters, queue_type: Any) -> None:
+def test_listing_leaves_all_in_place_and_in_order(empty: Queues, dead: DeadLetters, queue_type: Any) -> None:
     empty.declare(queue_type)
     sent = [b"%d" % number for number in range(20)]
     for body in sent:
-        empty.bury(body)
+        empty.reject(body)
     letters = dead.list()
     assert bodies(letters) == sent
     for _ in range(3):
@@ -130,10 +129,10 @@ def test_a_look_leaves_all_in_place_and_in_order(empty: Morgue, dead: DeadLetter
     assert bodies(dead.list()) == [sent[0], *sent[2:18], sent[19]]
 
 
-def test_a_quorum_queue_that_was_looked_through_often(empty: Morgue, dead: DeadLetters) -> None:
+def test_a_quorum_queue_that_was_listed_often(empty: Queues, dead: DeadLetters) -> None:
     empty.declare("quorum")
     for number in range(50):
-        empty.bury(b"%d" % number)
+        empty.reject(b"%d" % number)
         time.sleep(0.04)
     for _ in range(3):
         letters = dead.list()
@@ -144,7 +143,7 @@ def test_a_quorum_queue_that_was_looked_through_often(empty: Morgue, dead: DeadL
 
 
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
-def test_a_look_finds_all_that_the_one_before_gave_back(empty: Morgue, dead: DeadLetters, queue_type: Any) -> None:
+def test_a_list_has_all_that_the_list_before_it_returned(empty: Queues, dead: DeadLetters, queue_type: Any) -> None:
     empty.declare(queue_type)
     for number in range(500):
         empty.channel.basic_publish("", f"{empty.service}_dead", b"%d" % number)
@@ -154,16 +153,16 @@ def test_a_look_finds_all_that_the_one_before_gave_back(empty: Morgue, dead: Dea
     assert dead.purge(all=True) == 500
 
 
-def test_no_more_than_the_limit_are_listed(morgue: Morgue, dead: DeadLetters) -> None:
+def test_no_more_than_the_limit_are_listed(queues: Queues, dead: DeadLetters) -> None:
     for number in range(5):
-        morgue.bury(b"%d" % number)
+        queues.reject(b"%d" % number)
     assert bodies(dead.list(limit=3)) == [b"0", b"1", b"2"]
     assert len(dead.list(limit=6)) == 5
 
 
-def test_all_that_is_known_of_a_letter(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+def test_all_that_is_known_of_a_letter(queues: Queues, dead: DeadLetters, service: str) -> None:
     now = datetime.now(timezone.utc)
-    morgue.bury(
+    queues.reject(
         NOTIFICATION, "alice-k3x9q0zr71bd", user_id="guest", message_id="m1", headers={"trace": "t", "deep": {"a": [1]}}
     )
     (letter,) = dead.list()
@@ -179,7 +178,7 @@ def test_all_that_is_known_of_a_letter(morgue: Morgue, dead: DeadLetters, servic
     assert len(letter.key) == 12
 
 
-def test_what_reached_its_delivery_limit(empty: Morgue, dead: DeadLetters, service: str) -> None:
+def test_what_reached_its_delivery_limit(empty: Queues, dead: DeadLetters, service: str) -> None:
     empty.declare("quorum", delivery_limit=1)
     empty.send(CALL, correlation_id="7")
 
@@ -194,31 +193,31 @@ def test_what_reached_its_delivery_limit(empty: Morgue, dead: DeadLetters, servi
     assert (letter.reason, letter.correlation_id, letter.is_notification) == ("delivery_limit", "7", False)
 
 
-def test_what_expired_is_no_dead_letter(morgue: Morgue, dead: DeadLetters) -> None:
+def test_what_expired_is_no_dead_letter(queues: Queues, dead: DeadLetters) -> None:
     for _ in range(3):
-        morgue.send(CALL, expiration="1")
-    wait_for(lambda: morgue.waiting("req") == 0)
-    morgue.bury(NOTIFICATION)  # had they been kept, they would be there before it
+        queues.send(CALL, expiration="1")
+    wait_for(lambda: queues.waiting("req") == 0)
+    queues.reject(NOTIFICATION)  # had they been kept, they would be there before it
     assert bodies(dead.list()) == [NOTIFICATION]
 
 
-def test_a_request_that_had_died_before_is_kept_when_it_is_rejected(morgue: Morgue, dead: DeadLetters) -> None:
+def test_a_request_that_had_died_before_is_kept_when_it_is_rejected(queues: Queues, dead: DeadLetters) -> None:
     # As after a delay by means of a queue with a time to live; and what a sender may invent.
     delayed = {"reason": "expired", "queue": "delay", "count": 1, "exchange": "", "routing-keys": ["k"]}
     first = {"x-first-death-reason": "expired", "x-first-death-queue": "delay", "x-first-death-exchange": ""}
-    morgue.bury(NOTIFICATION, headers={"x-death": [delayed], **first})
-    morgue.bury(NOTIFICATION, headers={"x-death": [delayed]})
+    queues.reject(NOTIFICATION, headers={"x-death": [delayed], **first})
+    queues.reject(NOTIFICATION, headers={"x-death": [delayed]})
     assert [letter.reason for letter in dead.list()] == ["rejected", "rejected"]
 
 
-def test_a_sender_cannot_say_how_its_request_died(morgue: Morgue, dead: DeadLetters) -> None:
+def test_a_sender_cannot_say_how_its_request_died(queues: Queues, dead: DeadLetters) -> None:
     forged = {"reason": "forged", "queue": "q", "count": 9, "exchange": "", "routing-keys": ["k"]}
-    morgue.bury(NOTIFICATION, headers={"x-death": [forged], "x-first-death-reason": "rejected"})
+    queues.reject(NOTIFICATION, headers={"x-death": [forged], "x-first-death-reason": "rejected"})
     (letter,) = dead.list()
     assert (letter.reason, letter.count) == ("rejected", 1)
 
 
-def test_letters_that_are_alike_share_a_key_and_others_do_not(morgue: Morgue, dead: DeadLetters) -> None:
+def test_letters_that_are_alike_share_a_key_and_others_do_not(queues: Queues, dead: DeadLetters) -> None:
     for body, key, message_id in [
         (b"1", "a", "m"),
         (b"1", "a", "m"),
@@ -226,7 +225,7 @@ def test_letters_that_are_alike_share_a_key_and_others_do_not(morgue: Morgue, de
         (b"1", "b", "m"),
         (b"1", "a", "n"),
     ]:
-        morgue.bury(body, key, message_id=message_id)
+        queues.reject(body, key, message_id=message_id)
     keys = [letter.key for letter in dead.list()]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 4
@@ -234,28 +233,9 @@ def test_letters_that_are_alike_share_a_key_and_others_do_not(morgue: Morgue, de
     assert [letter.key for letter in dead.list()] == keys[2:]
 
 
-def test_the_ids_of_a_letter_do_not_run_into_one_another() -> None:
-    def digest(message_id: str, correlation_id: str, body: bytes) -> str:
-        message = Delivery(1, 1, False, "", "k", body, message_id=message_id, correlation_id=correlation_id)
-        return _digest(message, body)
-
-    assert len({digest("a", "b", b""), digest("ab", "", b""), digest("", "ab", b""), digest("a", "", b"b")}) == 4
-
-
-def two_that_begin_alike(routing_key: str) -> tuple[bytes, bytes]:
-    """Give two bodies whose keys have their first four digits in common."""
-    seen: dict[str, bytes] = {}
-    for number in range(100_000):
-        body = b"%d" % number
-        other = seen.setdefault(_digest(Delivery(1, 1, False, "", routing_key, body), body)[:4], body)
-        if other != body:
-            return other, body
-    raise AssertionError("the keys are no digests")
-
-
-def test_a_key_may_be_cut_as_long_as_no_other_begins_so(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+def test_a_key_may_be_cut_as_long_as_no_other_begins_so(queues: Queues, dead: DeadLetters, service: str) -> None:
     for body in two_that_begin_alike(f"{service}.request.someone"):
-        morgue.bury(body)
+        queues.reject(body)
     one, other = dead.list()
     for verb in (dead.get, dead.purge, dead.requeue):
         with pytest.raises(NoDeadLetter, match=f"2 dead letters have a key that begins with {one.key[:4]}"):
@@ -266,72 +246,56 @@ def test_a_key_may_be_cut_as_long_as_no_other_begins_so(morgue: Morgue, dead: De
 
 
 @pytest.mark.parametrize("key", ["", "abc", "ABCD", "xyz12", "ab cd", "0" * 65, "all\x1b"])
-def test_what_is_no_key(dead: DeadLetters, morgue: Morgue, key: str) -> None:
+def test_what_is_no_key(dead: DeadLetters, queues: Queues, key: str) -> None:
     with pytest.raises(ValueError, match="hexadecimal") as caught:
         dead.get(key)
     assert str(caught.value).isprintable()
 
 
-def test_an_unknown_key(morgue: Morgue, dead: DeadLetters) -> None:
-    morgue.bury(NOTIFICATION)
+def test_an_unknown_key(queues: Queues, dead: DeadLetters) -> None:
+    queues.reject(NOTIFICATION)
     (letter,) = dead.list()
     unknown = f"{int(letter.key, 16) ^ 1:012x}"
     for verb in (dead.purge, dead.requeue):
         with pytest.raises(NoDeadLetter, match=unknown):
             verb(letter.key, unknown)
-    assert morgue.waiting("dead") == 1
+    assert queues.waiting("dead") == 1
 
 
-JUNK = [
-    (b"", None),
-    (b"\xff\xfe\x00", None),
-    (b"[1, 2", None),
-    (b"[" * 100_000, None),
-    (b"5", None),
-    (b'"text"', None),
-    (b"[]", None),
-    (b'[1, {"method": 5}, {"method": ["x"]}]', None),
-    (b'{"method": {"a": 1}, "id": 1}', None),
-    (b'{"method": "\\ud800"}', None),
-    (b'{"method": "a", "id": 1}', "a"),
-    (b'[{"jsonrpc": "2.0", "method": "a"}, {"jsonrpc": "2.0", "method": "b", "id": [1]}, 3]', "a, b"),
-]
-
-
-def test_junk_is_listed_as_it_is(morgue: Morgue, dead: DeadLetters) -> None:
+def test_junk_is_listed_as_it_is(queues: Queues, dead: DeadLetters) -> None:
     for body, _method in JUNK:
-        morgue.bury(body)
+        queues.reject(body)
     letters = dead.list()
     assert [(letter.body, letter.method) for letter in letters] == JUNK
     assert not any(letter.is_notification for letter in letters)
 
 
-def test_texts_that_are_not_utf_8(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+def test_texts_that_are_not_utf_8(queues: Queues, dead: DeadLetters, service: str) -> None:
     junk = b"\xff\xfea"
     with_junk: dict[str, Any] = dict.fromkeys(("message_id", "correlation_id", "content_type", "type", "app_id"), junk)
-    morgue.bury(NOTIFICATION, headers={"value": junk, "deep": {"value": junk}}, reply_to=junk, **with_junk)
-    morgue.bury(CALL)
+    queues.reject(NOTIFICATION, headers={"value": junk, "deep": {"value": junk}}, reply_to=junk, **with_junk)
+    queues.reject(CALL)
     letter, after = dead.list()
     assert letter.message_id == letter.correlation_id == "\udcff\udcfea"
     assert letter.headers["value"] == junk
     assert letter.reason == "rejected"
     assert after.body == CALL
-    shown = run("dead", "show", letter.key, "--service", service, url=morgue.url)
+    shown = run("dead", "show", letter.key, "--service", service, url=queues.url)
     assert shown.returncode == 0
     assert "\\udcff\\udcfea" in shown.stdout
-    listed = run("dead", "list", "--json", "--service", service, url=morgue.url)
+    listed = run("dead", "list", "--json", "--service", service, url=queues.url)
     assert json.loads(listed.stdout.splitlines()[0])["message_id"] == letter.message_id
     assert dead.requeue(letter.key) == (1, 0)
 
 
-def test_headers_that_cannot_be_read(morgue: Morgue, dead: DeadLetters) -> None:
+def test_headers_that_cannot_be_read(queues: Queues, dead: DeadLetters) -> None:
     nested: dict[str, Any] = {}
     for _ in range(2000):
         nested = {"n": nested}
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(50_000)
     try:
-        morgue.bury(NOTIFICATION, headers={"nested": nested})
+        queues.reject(NOTIFICATION, headers={"nested": nested})
     finally:
         sys.setrecursionlimit(limit)
     (letter,) = dead.list()
@@ -345,7 +309,7 @@ def test_headers_that_cannot_be_read(morgue: Morgue, dead: DeadLetters) -> None:
 # -- sending again ----------------------------------------------------------------------------------------
 
 
-def test_a_notification_is_sent_again_and_gone(morgue: Morgue, dead: DeadLetters, url: str, service: str) -> None:
+def test_a_notification_is_sent_again_and_gone(queues: Queues, dead: DeadLetters, url: str, service: str) -> None:
     ran: list[Any] = []
 
     def record(number: int) -> None:
@@ -353,43 +317,43 @@ def test_a_notification_is_sent_again_and_gone(morgue: Morgue, dead: DeadLetters
         ran.append((number, request.user_id, dict(request.headers), request.is_notification, request.redelivered))
 
     hop = {"trace": "t", "number": 2**40, "deep": {"a": [1, None, True]}, "timeout-ms": 1}
-    morgue.bury(NOTIFICATION, headers={**hop, "CC": ["elsewhere"]}, message_id="m")
+    queues.reject(NOTIFICATION, headers={**hop, "CC": ["elsewhere"]}, message_id="m")
     (letter,) = dead.list()
     assert dead.requeue(letter.key) == (1, 0)
-    assert (morgue.waiting("dead"), morgue.waiting("req")) == (0, 1)
+    assert (queues.waiting("dead"), queues.waiting("req")) == (0, 1)
     with Server(url, service, methods={"record": record}, declare=False):
         wait_for(lambda: bool(ran))
-        wait_for(lambda: morgue.waiting("req") == 0)
+        wait_for(lambda: queues.waiting("req") == 0)
     del hop["timeout-ms"]
     assert ran == [(1, "guest", hop, True, False)]
 
 
-def test_a_call_is_refused_and_nothing_is_sent(morgue: Morgue, dead: DeadLetters) -> None:
+def test_a_call_is_refused_and_nothing_is_sent(queues: Queues, dead: DeadLetters) -> None:
     for body in (NOTIFICATION, CALL):
-        morgue.bury(body)
+        queues.reject(body)
     notification, call = dead.list()
     with pytest.raises(NotRequeued, match=f"{call.key} is not sent again: it is a call.*purge"):
         dead.requeue(notification.key, call.key)
-    assert (morgue.waiting("dead"), morgue.waiting("req")) == (2, 0)
+    assert (queues.waiting("dead"), queues.waiting("req")) == (2, 0)
 
 
-def test_all_sends_notifications_and_leaves_calls_in_order(morgue: Morgue, dead: DeadLetters, service: str) -> None:
+def test_all_sends_notifications_and_leaves_calls_in_order(queues: Queues, dead: DeadLetters, service: str) -> None:
     batch = b"[%b, %b]" % (NOTIFICATION, NOTIFICATION)
     mixed = b"[%b, %b]" % (NOTIFICATION, CALL)
     large = NOTIFICATION.replace(b"[1]", b'["%b"]' % (b"x" * 300_000))
     for body in (CALL, NOTIFICATION, mixed, batch, b"junk", large):
-        morgue.bury(body)
+        queues.reject(body)
     assert dead.requeue(all=True) == (3, 3)
     assert bodies(dead.list()) == [CALL, mixed, b"junk"]
-    got = [morgue.channel.basic_get(f"{service}_req", auto_ack=True) for _ in range(3)]
+    got = [queues.channel.basic_get(f"{service}_req", auto_ack=True) for _ in range(3)]
     assert [body for _method, _properties, body in got] == [NOTIFICATION, batch, large]
     assert {properties.delivery_mode for _method, properties, _body in got} == {2}
     assert dead.requeue(all=True) == (0, 3)
 
 
-def test_without_a_queue_that_takes_it_a_letter_stays(morgue: Morgue, dead: DeadLetters, service: str) -> None:
-    morgue.bury(NOTIFICATION)
-    morgue.channel.queue_unbind(f"{service}_req", "jsonrpc", f"{service}.request.#")
+def test_without_a_queue_that_takes_it_a_letter_stays(queues: Queues, dead: DeadLetters, service: str) -> None:
+    queues.reject(NOTIFICATION)
+    queues.channel.queue_unbind(f"{service}_req", "jsonrpc", f"{service}.request.#")
     (letter,) = dead.list()
     with pytest.raises(Unroutable, match=f"dead letter {letter.key} stays; 0 before it were sent"):
         dead.requeue(letter.key)
@@ -397,37 +361,37 @@ def test_without_a_queue_that_takes_it_a_letter_stays(morgue: Morgue, dead: Dead
 
 
 def test_a_failure_in_between_stops_and_says_how_many_were_sent(
-    broker: Broker, morgue: Morgue, dead: DeadLetters, service: str
+    broker: Broker, queues: Queues, dead: DeadLetters, service: str
 ) -> None:
     sent = [NOTIFICATION.replace(b"1", b"%d" % number) for number in range(4)]
     for body in sent:
-        morgue.bury(body)
+        queues.reject(body)
     limits = '{"max-length": 2, "overflow": "reject-publish"}'
     broker.ctl("set_policy", "--apply-to", "queues", service, f"^{service}_req$", limits)
     with pytest.raises(Overloaded, match="2 before it were sent again"):
         dead.requeue(all=True)
-    assert morgue.waiting("req") == 2
+    assert queues.waiting("req") == 2
     assert bodies(dead.list()) == sent[2:]
     broker.ctl("clear_policy", service)
 
 
-def test_a_missing_exchange_is_told_as_such(morgue: Morgue, url: str, service: str) -> None:
-    morgue.bury(NOTIFICATION)
+def test_a_missing_exchange(queues: Queues, url: str, service: str) -> None:
+    queues.reject(NOTIFICATION)
     with (
         DeadLetters(url, service, exchange=f"no-{service}") as dead,
         pytest.raises(TopologyMismatch, match="no exchange"),
     ):
         dead.requeue(all=True)
-    assert morgue.waiting("dead") == 1
+    assert queues.waiting("dead") == 1
 
 
 # -- removing ---------------------------------------------------------------------------------------------
 
 
-def test_purge(morgue: Morgue, dead: DeadLetters) -> None:
+def test_purge(queues: Queues, dead: DeadLetters) -> None:
     sent = [b"%d" % number for number in range(5)]
     for body in sent:
-        morgue.bury(body)
+        queues.reject(body)
     keys = [letter.key for letter in dead.list()]
     assert dead.purge(keys[3], keys[1]) == 2
     assert bodies(dead.list()) == [b"0", b"2", b"4"]
@@ -436,14 +400,14 @@ def test_purge(morgue: Morgue, dead: DeadLetters) -> None:
     assert dead.purge(all=True) == 0
 
 
-def test_which_letters_is_to_be_said(dead: DeadLetters) -> None:
+def test_letters_have_to_be_named(dead: DeadLetters) -> None:
     for verb in (dead.requeue, dead.purge):
         for choice in ((), ("abcd", True)):
             with pytest.raises(ValueError, match="say which"):
                 verb(*choice[:1], all=len(choice) > 1)
 
 
-# -- what is in the way -----------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------------
 
 
 def test_a_service_that_keeps_none(url: str, service: str) -> None:
@@ -453,8 +417,8 @@ def test_a_service_that_keeps_none(url: str, service: str) -> None:
                 look()
 
 
-def test_another_queue(morgue: Morgue, url: str, service: str) -> None:
-    morgue.send(CALL)
+def test_another_queue(queues: Queues, url: str, service: str) -> None:
+    queues.send(CALL)
     with DeadLetters(url, service, queue=f"{service}_req") as dead:
         (letter,) = dead.list()
     assert (letter.body, letter.reason, letter.count, letter.died) == (CALL, None, None, None)
@@ -478,8 +442,8 @@ def test_its_repr_has_no_password() -> None:
     assert repr(DeadLetters("amqp://u:sentinel@h", "s")) == "<DeadLetters of 's' at amqp://u:***@h>"
 
 
-def test_the_next_broker_where_one_is_down(morgue: Morgue, url: str, service: str) -> None:
-    morgue.bury(NOTIFICATION)
+def test_the_next_broker_where_one_is_down(queues: Queues, url: str, service: str) -> None:
+    queues.reject(NOTIFICATION)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with DeadLetters(f"amqp://127.0.0.1:{taken.getsockname()[1]};{url}", service) as dead:
@@ -488,7 +452,7 @@ def test_the_next_broker_where_one_is_down(morgue: Morgue, url: str, service: st
 
 @pytest.fixture
 def operator(broker: Broker, service: str) -> Iterator[str]:
-    """Give the URL of a user who may read the dead letters, and send requests, and nothing else."""
+    """Return the URL of a user who may read the dead letters, and send requests, and nothing else."""
     broker.ctl("add_user", service, "secret")
     broker.ctl("set_permissions", service, "^$", "^jsonrpc$", f"^{service}_dead$")
     broker.ctl("set_topic_permissions", service, "jsonrpc", rf"^{service}\.request\..+$", "^$")
@@ -496,23 +460,23 @@ def operator(broker: Broker, service: str) -> Iterator[str]:
     broker.ctl("delete_user", service)
 
 
-def test_the_rights_that_an_operator_needs(morgue: Morgue, operator: str, service: str) -> None:
+def test_the_rights_that_an_operator_needs(queues: Queues, operator: str, service: str) -> None:
     for body in (NOTIFICATION, CALL):
-        morgue.bury(body)
+        queues.reject(body)
     with DeadLetters(operator, service) as dead:
         assert len(dead.list()) == 2
         assert dead.requeue(all=True) == (1, 1)
         assert dead.purge(all=True) == 1
-    _method, properties, _body = morgue.channel.basic_get(f"{service}_req", auto_ack=True)
+    _method, properties, _body = queues.channel.basic_get(f"{service}_req", auto_ack=True)
     assert properties.user_id == service
 
 
-def test_a_user_who_may_not_read_them(broker: Broker, morgue: Morgue, operator: str, service: str) -> None:
-    morgue.bury(NOTIFICATION)
+def test_a_user_who_may_not_read_them(broker: Broker, queues: Queues, operator: str, service: str) -> None:
+    queues.reject(NOTIFICATION)
     broker.ctl("set_permissions", service, "^$", "^jsonrpc$", "^$")
     with DeadLetters(operator, service) as dead, pytest.raises(AccessRefused, match=f"{service}_dead"):
         dead.list()
-    assert morgue.waiting("dead") == 1
+    assert queues.waiting("dead") == 1
 
 
 def test_refused_credentials(url: str, service: str) -> None:
@@ -522,9 +486,9 @@ def test_refused_credentials(url: str, service: str) -> None:
 
 def test_a_frozen_broker_is_not_waited_for(second_broker: Any, service: str) -> None:
     node: Broker = second_broker()
-    morgue = Morgue(node.url, service)
-    morgue.declare()
-    morgue.bury(NOTIFICATION)
+    queues = Queues(node.url, service)
+    queues.declare()
+    queues.reject(NOTIFICATION)
     browser = QueueBrowser(
         node.url, f"{service}_dead", max_body=1 << 20, timeout=1, connect_timeout=5, connection_name="t", tls=None
     )
@@ -536,7 +500,7 @@ def test_a_frozen_broker_is_not_waited_for(second_broker: Any, service: str) -> 
     browser.close()
     assert 0.9 < time.monotonic() - began < 4
     node.thaw()
-    morgue.close()
+    queues.close()
 
 
 # -- the command ------------------------------------------------------------------------------------------
@@ -549,9 +513,9 @@ def printable_lines(text: str) -> list[str]:
     return lines
 
 
-def test_list_and_show(morgue: Morgue, url: str, service: str) -> None:
-    morgue.bury(NOTIFICATION, user_id="guest", headers={"trace": "é"})
-    morgue.bury(CALL)
+def test_list_and_show(queues: Queues, url: str, service: str) -> None:
+    queues.reject(NOTIFICATION, user_id="guest", headers={"trace": "é"})
+    queues.reject(CALL)
     with DeadLetters(url, service) as dead:
         notification, call = dead.list()
     assert notification.died is not None
@@ -598,16 +562,16 @@ def test_list_and_show(morgue: Morgue, url: str, service: str) -> None:
     lines = printable_lines(head)
     assert f'key: "{notification.key}"' in lines
     assert 'header trace: "é"' in lines
-    assert morgue.waiting("dead") == 2
+    assert queues.waiting("dead") == 2
 
 
-def test_nothing_from_the_wire_steers_the_terminal(morgue: Morgue, url: str, service: str) -> None:
+def test_nothing_from_the_wire_steers_the_terminal(queues: Queues, url: str, service: str) -> None:
     deep: Any = HOSTILE
     for _ in range(100):
         deep = {HOSTILE: [deep]}
     in_json = json.dumps({"jsonrpc": "2.0", "method": HOSTILE * 100, HOSTILE: [HOSTILE]}, ensure_ascii=False).encode()
     for body in (in_json, HOSTILE.encode(), b"\x9b31m\xff", b'["\\ud800\x1b"]', b'["\\ud800"]'):
-        morgue.bury(
+        queues.reject(
             body,
             f"x{HOSTILE}",
             message_id=HOSTILE,
@@ -631,13 +595,13 @@ def test_nothing_from_the_wire_steers_the_terminal(morgue: Morgue, url: str, ser
         assert printable_lines(done.stdout)
 
 
-def test_requeue_reaches_a_running_server(morgue: Morgue, url: str, service: str, tmp_path: Path) -> None:
+def test_requeue_reaches_a_running_server(queues: Queues, url: str, service: str, tmp_path: Path) -> None:
     for body in (NOTIFICATION, CALL, NOTIFICATION.replace(b"1", b"2"), NOTIFICATION.replace(b"1", b"3")):
-        morgue.bury(body)
+        queues.reject(body)
     with DeadLetters(url, service) as dead:
         first, call, second, _third = (letter.key for letter in dead.list())
     file = tmp_path / "record"
-    morgue.channel.queue_delete(f"{service}_req")
+    queues.channel.queue_delete(f"{service}_req")
     with serving("tests.served:methods", "--service", service, url=url, env={"RECORD": str(file)}):
         done = run("dead", "requeue", first, second[:8], "--service", service, url=url)
         assert (done.returncode, done.stdout, done.stderr) == (0, "sent again: 2\n", "")
@@ -649,12 +613,12 @@ def test_requeue_reaches_a_running_server(morgue: Morgue, url: str, service: str
         assert (done.returncode, done.stderr) == (0, "")
         assert printable_lines(done.stdout) == ["sent again: 1", "left, since they are calls or cannot be read: 1"]
         wait_for(lambda: sorted(file.read_text().split()) == ["1", "2", "3"])
-    assert morgue.waiting("dead") == 1
+    assert queues.waiting("dead") == 1
 
 
-def test_purge_asks_before_all_are_removed(morgue: Morgue, url: str, service: str) -> None:
+def test_purge_asks_before_all_are_removed(queues: Queues, url: str, service: str) -> None:
     for number in range(4):
-        morgue.bury(b"%d" % number)
+        queues.reject(b"%d" % number)
     with DeadLetters(url, service) as dead:
         key = dead.list()[0].key
     done = run("dead", "purge", key, "--service", service, url=url)
@@ -664,10 +628,10 @@ def test_purge_asks_before_all_are_removed(morgue: Morgue, url: str, service: st
         assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
         assert f"Remove all dead letters of {service}?" in done.stderr
         assert "nothing was removed" in done.stderr
-    assert morgue.waiting("dead") == 3
+    assert queues.waiting("dead") == 3
     done = run("dead", "purge", "--all", "--service", service, url=url, stdin=b"y\n")
     assert (done.returncode, done.stdout) == (0, "removed: 3\n")
-    morgue.bury(CALL)
+    queues.reject(CALL)
     done = run("dead", "purge", "--all", "--yes", "--service", service, url=url)
     assert (done.returncode, done.stdout, done.stderr) == (0, "removed: 1\n", "")
 
@@ -685,7 +649,7 @@ def test_purge_asks_before_all_are_removed(morgue: Morgue, url: str, service: st
         (["list", "--url", "ftp://h"], "URL"),
     ],
 )
-def test_wrong_usage(morgue: Morgue, url: str, service: str, args: list[str], says: str) -> None:
+def test_wrong_usage(queues: Queues, url: str, service: str, args: list[str], says: str) -> None:
     done = run("dead", *args, "--service", service, url=url)
     assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     (line,) = printable_lines(done.stderr)

@@ -307,7 +307,7 @@ def test_at_the_delivery_limit_the_caller_is_told_and_a_dead_letter_kept(place: 
 
 
 def test_at_the_delivery_limit_a_batch_is_told_member_by_member_and_a_notification_not_at_all() -> None:
-    refuse = Dispatcher({"a": lambda: 1}).refuse_at_limit
+    refuse = Dispatcher({"a": lambda: 1}).reject_at_limit
     notification = b'{"jsonrpc": "2.0", "method": "a"}'
     call = b'{"jsonrpc": "2.0", "method": "a", "id": 7}'
     junk = b"5"

@@ -1,4 +1,4 @@
-"""The dialects: what each makes of a message, and what goes over the wire."""
+"""The dialects between a client and a server, on a broker and without one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from inspect import signature
 from typing import Any
 
 import pika
@@ -24,11 +23,6 @@ from jsonrpc_amqp import (
     RemoteError,
     Server,
 )
-from jsonrpc_amqp.amqp.base import Delivery
-from jsonrpc_amqp.dialects import MalformedEnvelope
-from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
-from jsonrpc_amqp.dialects.recipe2011 import RecipeClient, RecipeServer
-from jsonrpc_amqp.jsonrpc import messages
 
 from ..tools import wait_for
 
@@ -50,114 +44,8 @@ METHODS: dict[str, Callable[..., Any]] = {
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def place(request: pytest.FixtureRequest, service: str) -> str:
-    """Give a URL."""
+    """Return a URL."""
     return f"memory://{service}" if request.param == "memory" else str(request.getfixturevalue("url"))
-
-
-def delivery(body: bytes, key: str = "S.request.*", **properties: Any) -> Delivery:
-    return Delivery(1, 1, False, "X", key, body, size=len(body), **properties)
-
-
-# -- recipe2011, by itself --------------------------------------------------------------------------------
-
-
-def recipe(method: str = "note", takes_params: bool = True) -> RecipeServer:
-    return RecipeServer("S", "X", method, lambda _method: signature(note if takes_params else METHODS["now"]))
-
-
-def read(dialect: Any, body: bytes, **properties: Any) -> Any:
-    return dialect.read(delivery(body, **properties), body)
-
-
-@pytest.mark.parametrize(
-    ("body", "request_", "key"),
-    [
-        (
-            b'{"q":{"q":"time can you get me please?"},"qid":"q518"}',
-            {"jsonrpc": "2.0", "method": "note", "params": [{"q": "time can you get me please?"}], "id": "q518"},
-            "S.response.q518",
-        ),
-        (
-            b'{"qid": "0", "q": "what time is it?"}',
-            {"jsonrpc": "2.0", "method": "note", "params": ["what time is it?"], "id": "0"},
-            "S.response.0",
-        ),
-        (
-            b'{"qid":293742,"q":[]}',
-            {"jsonrpc": "2.0", "method": "note", "params": [[]], "id": "293742"},
-            "S.response.293742",
-        ),
-        (
-            b'{"q":null,"qid":"a.b"}',
-            {"jsonrpc": "2.0", "method": "note", "params": [None], "id": "a.b"},
-            "S.response.a.b",
-        ),
-    ],
-)
-def test_recipe_call(body: bytes, request_: Any, key: str) -> None:
-    inbound = read(recipe(), body)
-    assert json.loads(inbound.body) == request_
-    assert inbound.route == ("X", key, True)
-    assert inbound.content_type == "text/plain"
-
-
-@pytest.mark.parametrize("body", [b'{"q":{"q":"hello AMQP backend, I am Java"}}', b'{"q":1,"qid":null}'])
-def test_recipe_one_way(body: bytes) -> None:
-    inbound = read(recipe(), body)
-    assert "id" not in json.loads(inbound.body)
-    assert inbound.route is None
-
-
-def test_recipe_method_that_takes_nothing() -> None:
-    inbound = read(recipe("now", takes_params=False), b'{"q":"what time is it?","qid":"1"}')
-    assert json.loads(inbound.body) == {"jsonrpc": "2.0", "method": "now", "id": "1"}
-
-
-def test_recipe_answers() -> None:
-    inbound = read(recipe(), b'{"q":1,"qid":"1"}')
-    assert inbound.answer(b'{"jsonrpc":"2.0","result":{"msg":"x"},"id":"1"}') == b'{"msg":"x"}'
-    assert inbound.answer(b'{"jsonrpc":"2.0","result":null,"id":"1"}') == b"null"
-    error = inbound.answer(b'{"jsonrpc":"2.0","error":{"code":-32603,"message":"Internal error"},"id":"1"}')
-    assert json.loads(error) == {"error": {"code": -32603, "message": "Internal error"}}
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"junk",
-        b"5",
-        b'"q"',
-        b"{}",
-        b'{"qid":"q1"}',
-        b'{"q":1,"qid":["q1"]}',
-        b'{"q":1,"qid":true}',
-        b'{"q":1,"qid":1.5}',
-        b'{"q":1,"qid":""}',
-        b'{"q":1,"qid":"%s"}' % (b"x" * 250),
-        b'{"q":1,"qid":1%s}' % (b"0" * 400),
-        b"\xff\xfe",
-    ],
-)
-def test_recipe_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedEnvelope):
-        read(recipe(), body)
-
-
-@pytest.mark.parametrize(
-    ("body", "properties"),
-    [
-        (b'{"jsonrpc":"2.0","method":"note","params":[1],"id":1}', {}),
-        (b'{"jsonrpc":"2.0","method":"note","q":1}', {}),
-        (b'{"jsonrpc":"1.0"}', {}),
-        (b"[]", {}),
-        (b" [1", {}),
-        (b"junk", {"correlation_id": "7"}),
-        (b"{}", {"reply_to": "replies"}),
-    ],
-)
-def test_recipe_leaves_json_rpc_alone(body: bytes, properties: Any) -> None:
-    assert read(recipe(), body, **properties) is None
 
 
 # -- recipe2011, client and server ------------------------------------------------------------------------
@@ -221,10 +109,6 @@ def test_recipe_errors_come_as_errors(place: str, service: str) -> None:
         assert client.call("x", [2]) == 0.5
         with pytest.raises(InternalError):
             client.call("x", [0])
-        # What merely has a member of that name is a result.
-        assert client._requests._dialect is not None
-        answer = client._requests._dialect.answer(b'{"id": 1}', b'{"error": "none"}')
-        assert json.loads(answer)["result"] == {"error": "none"}
 
 
 @pytest.mark.parametrize("depth", [98, 99, 100, 101])
@@ -234,15 +118,9 @@ def test_recipe_at_the_limit_of_nesting(old_client: Client, depth: int) -> None:
         value = [value]
     with pytest.raises((EncodeError, ParseError, MalformedReply)) if depth > 98 else nullcontext():
         assert old_client.call("x", [value]) == value
-    # Nobody else is harmed.
+    # Other calls, and the connection, are not affected.
     assert old_client.call("x", [1]) == 1
     assert old_client.stats()["connections"] == 1
-
-
-def test_recipe_answer_that_is_nested_too_deep_ends_the_call_at_once() -> None:
-    answer = RecipeClient().answer(b'{"id": 1}', b"[" * 100 + b"]" * 100)
-    with pytest.raises(MalformedReply, match="deeper"):
-        messages.result_of(answer, 1)
 
 
 def test_recipe_method_that_is_missing(place: str, service: str) -> None:
@@ -296,7 +174,7 @@ def test_recipe_client_times_out(place: str, service: str) -> None:
     ("method", "problem"),
     [("note", None), ("now", None), ("absent", "there is no method 'absent'"), ("two", "'two' cannot be called")],
 )
-def test_recipe_method_that_cannot_serve_is_told(
+def test_recipe_method_that_cannot_serve_is_reported(
     service: str, caplog: pytest.LogCaptureFixture, method: str, problem: str | None
 ) -> None:
     server = Server(f"memory://{service}", service, dialect="recipe2011", recipe_method=method, methods=METHODS)
@@ -320,7 +198,7 @@ def test_recipe_params_that_do_not_fit_are_logged(place: str, service: str, capl
     assert "'time.now' did not take what a request of the dialect recipe2011 brought" in caplog.text
 
 
-def test_recipe_client_of_an_ordinary_server_is_told(place: str, service: str) -> None:
+def test_recipe_client_of_an_ordinary_server_times_out_with_a_hint(place: str, service: str) -> None:
     with (
         Server(place, service, exchange="TestExchange", methods=METHODS),
         Client(place, service, exchange="TestExchange", dialect="recipe2011", timeout=0.3) as client,
@@ -332,48 +210,7 @@ def test_recipe_client_of_an_ordinary_server_is_told(place: str, service: str) -
 # -- rabbitmq-java ----------------------------------------------------------------------------------------
 
 
-def java() -> JavaServer:
-    return JavaServer("S", dict)
-
-
-def test_java_call() -> None:
-    inbound = read(java(), b'{"method":"add","id":null,"params":[1,2],"version":"1.1"}')
-    assert json.loads(inbound.body) == {"jsonrpc": "2.0", "method": "add", "params": [1, 2], "id": 0}
-    assert inbound.route is None
-    assert json.loads(inbound.answer(b'{"jsonrpc":"2.0","result":3,"id":0}')) == {
-        "version": "1.1",
-        "id": None,
-        "result": 3,
-    }
-    refused = inbound.answer(b'{"jsonrpc":"2.0","error":{"code":7,"message":"no","data":[1]},"id":0}')
-    assert json.loads(refused)["error"] == {"name": "JSONRPCError", "code": 7, "message": "no", "error": [1]}
-    # The order counts: one of the client's mappers takes the last "message" that it meets.
-    assert refused.endswith(b'},"name":"JSONRPCError","code":7,"message":"no"}')
-
-
-@pytest.mark.parametrize(
-    "body", [b'{"jsonrpc":"2.0","method":"add","version":"1.1"}', b"[]", b"junk", b'{"version":"1.0"}', b"5"]
-)
-def test_java_leaves_the_rest_alone(body: bytes) -> None:
-    assert read(java(), body) is None
-
-
-def test_java_description_by_number_of_params() -> None:
-    methods: dict[str, Callable[..., Any]] = {
-        "some": lambda a, b=1, *, c=2: a,
-        "never": lambda *, c: c,
-        "any": lambda a, *more: a,
-    }
-    procs = JavaServer("S", lambda: {name: signature(each) for name, each in methods.items()})
-    counts: dict[str, list[int]] = {}
-    for each in procs.describe()["procs"]:
-        counts.setdefault(each["name"], []).append(len(each["params"]))
-        assert each["javaReturnType"] == "java.lang.Object"
-        assert each["idempotent"] is False
-    assert counts == {"some": [1, 2], "any": list(range(1, 17))}
-
-
-def test_java_request_without_the_dialect_is_told_of_it(place: str, service: str) -> None:
+def test_java_request_without_the_dialect_gets_a_hint(place: str, service: str) -> None:
     with Server(place, service), Client(place, queue=f"{service}_req", timeout=10) as client:
         answer = client.send_raw(b'{"method":"system.describe","id":null,"params":[],"version":"1.1"}')
     assert "rabbitmq-java" in json.loads(answer or b"")["error"]["data"]
@@ -391,7 +228,7 @@ def test_java_description(place: str, service: str) -> None:
     assert params == {"note": ["value"], "now": [], "fail": ["value"], "two": ["a", "b"], "system.describe": []}
 
 
-# -- what makes no sense ----------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

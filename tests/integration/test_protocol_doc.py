@@ -42,7 +42,7 @@ from jsonrpc_amqp.wire.reply_route import Route, reply_route
 
 from ..broker import Broker
 from ..tools import wait_for
-from ..unit.wire.test_wire import request_key
+from ..unit.wire.tools import request_key
 
 DOC = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = DOC.read_text(encoding="utf-8")

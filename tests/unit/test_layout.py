@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 
 # Each third-party library is imported in one place: its quirks stop there.
 ONLY_IN = {
-    "jsonrpcserver": {"jsonrpc/dispatcher"},
+    "jsonrpcserver": {"jsonrpc/invocation"},
     "jsonrpcclient": {"jsonrpc/messages"},
     "msgspec": {"jsonrpc/text"},
     "click": {name for name in MODULES if name.startswith("cli/")},
@@ -29,8 +30,8 @@ ONLY_IN = {
     "jsonrpclib": {"adapters/jsonrpclib"},
     "pjrpc": {"adapters/pjrpc"},
     "tinyrpc": {"adapters/tinyrpc"},
-    "kombu": {"amqp/link"},
-    "amqp": {"amqp/link"},
+    "kombu": {"amqp/py_amqp"},
+    "amqp": {"amqp/py_amqp"},
 }
 # What decides does no I/O.
 PURE_FOLDERS = ("jsonrpc/", "wire/", "dialects/")
@@ -39,6 +40,7 @@ PURE = {
     "errors",
     "context",
     "logs",
+    "operator/letter",
     "operator/permissions",
     "client/pending",
     "amqp/base",
@@ -52,7 +54,7 @@ IO = {"socket", "select", "selectors", "ssl", "subprocess", "asyncio", "signal"}
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Give the names of the modules that a file imports, those of the package from its top."""
+    """Yield the names of the modules that a file imports; those of the package with their path from its top."""
     here = path.relative_to(PACKAGE).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -101,6 +103,184 @@ def test_folder_imports_only_what_it_may(folder: str) -> None:
                 each.removeprefix("jsonrpc_amqp:").split("/")[0] for each in found if each.startswith("jsonrpc_amqp:")
             }
             assert not known & FORBIDDEN[folder], (name, known & FORBIDDEN[folder])
+
+
+# -- import cycles ----------------------------------------------------------------------------------------------------
+
+
+def edges(name: str, sources: Mapping[str, str]) -> set[str]:
+    """
+    Return the modules of the package that a module imports anywhere in it, for type checkers or later included.
+
+    A package counts (``amqp/__init__``) only if the module imports a name that is defined in it.
+
+    Args:
+        name: One of ``sources``.
+        sources: The text of each module, by its path without ``.py``.
+    """
+    here = tuple(name.split("/")[:-1])
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(sources[name])):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first, *rest = alias.name.split(".")
+                if first == PACKAGE.name:
+                    found.add(_module(tuple(rest), sources))
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(node, here)
+            if base is not None:
+                found.update(_imported_from(base, [alias.name for alias in node.names], sources))
+    return found - {name}
+
+
+def _base(node: ast.ImportFrom, here: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the path of the module that stands after ``from``; None: it is of another package."""
+    words = tuple(node.module.split(".")) if node.module else ()
+    if node.level:
+        return (*here[: len(here) - (node.level - 1)], *words)
+    return words[1:] if words[:1] == (PACKAGE.name,) else None
+
+
+def _imported_from(base: tuple[str, ...], names: list[str], sources: Mapping[str, str]) -> Iterator[str]:
+    if "/".join(base) in sources:
+        yield "/".join(base)
+        return
+    package = "/".join((*base, "__init__"))
+    defined = _defined(sources[package])
+    for name in names:
+        submodule = _module((*base, name), sources, or_else="")
+        if submodule:
+            yield submodule
+        if name in defined or not submodule:
+            yield package
+
+
+def _module(path: tuple[str, ...], sources: Mapping[str, str], or_else: str | None = None) -> str:
+    for candidate in ("/".join(path), "/".join((*path, "__init__"))):
+        if candidate in sources:
+            return candidate
+    assert or_else is not None, path
+    return or_else
+
+
+def _defined(source: str) -> set[str]:
+    """Return the names that a module defines at its top."""
+    names: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update(alias.asname or alias.name.split(".")[0] for alias in node.names)
+        else:
+            names.update(each.id for each in ast.walk(node) if isinstance(each, ast.Name))
+    return names
+
+
+def cycle_through(start: str, graph: Mapping[str, set[str]]) -> list[str] | None:
+    """Return the shortest path from a module back to itself; None: there is none."""
+    paths = deque([[start]])
+    seen: set[str] = set()
+    while paths:
+        path = paths.popleft()
+        for following in sorted(graph[path[-1]]):
+            if following == start:
+                return [*path, start]
+            if following not in seen:
+                seen.add(following)
+                paths.append([*path, following])
+    return None
+
+
+def cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return one cycle, a shortest one, for each module that is in any; none twice."""
+    found: dict[frozenset[str], list[str]] = {}
+    for name in sorted(graph):
+        cycle = cycle_through(name, graph)
+        if cycle is not None:
+            found.setdefault(frozenset(cycle), cycle)
+    return list(found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("a/x", "from .y import f", {"a/y"}),
+        ("a/x", "from . import y", {"a/y"}),
+        ("a/x", "from . import y as other, z", {"a/y", "a/__init__"}),
+        ("a/x", "from .. import top, T", {"top", "__init__"}),
+        ("a/x", "from ..b import f, y", {"b/__init__", "b/y"}),
+        ("a/x", "from ..b.y import f", {"b/y"}),
+        ("a/x", "from .. import b", {"b/__init__"}),
+        ("a/x", "from .y import *", {"a/y"}),
+        ("a/x", "from .. import *", {"__init__"}),
+        ("a/x", "import jsonrpc_amqp.b.y", {"b/y"}),
+        ("a/x", "import jsonrpc_amqp", {"__init__"}),
+        ("a/x", "from jsonrpc_amqp.a import y", {"a/y"}),
+        ("a/x", "from jsonrpc_amqp import top", {"top"}),
+        ("a/x", "if TYPE_CHECKING:\n    from .y import T", {"a/y"}),
+        ("a/x", "def f():\n    from .y import T", {"a/y"}),
+        ("a/x", "import json, amqp.b\nfrom kombu.utils import a\nfrom . import x", set()),
+        ("a/__init__", "from .x import f\nfrom ..b import y", {"a/x", "b/y"}),
+        ("__init__", "from .a.x import f\nfrom . import top", {"a/x", "top"}),
+        # A name that is a module, and is defined in the package as well, may be either.
+        ("a/x", "from ..b import both", {"b/__init__", "b/both"}),
+    ],
+)
+def test_edges(name: str, source: str, expected: set[str]) -> None:
+    modules = ("__init__", "top", "a/__init__", "a/x", "a/y", "b/__init__", "b/y", "b/both")
+    sources = {**dict.fromkeys(modules, ""), "__init__": "T = 1", "b/__init__": "from .both import both"}
+    assert edges(name, {**sources, name: source}) == expected
+
+
+def test_cycles_are_found() -> None:
+    graph = {"a": {"b", "c"}, "b": {"c"}, "c": {"d"}, "d": {"b", "e"}, "e": set()}
+    assert cycles(graph) == [["b", "c", "d", "b"]]
+    assert cycles({"a": {"b"}, "b": {"a"}, "c": {"a"}}) == [["a", "b", "a"]]
+
+
+def test_no_import_cycles() -> None:
+    sources = {name: path.read_text() for name, path in MODULES.items()}
+    found = cycles({name: edges(name, sources) for name in sources})
+    lines = "\n".join(" -> ".join(cycle) for cycle in found)
+    assert not found, f"modules that import one another:\n{lines}"
+
+
+# -- sizes ------------------------------------------------------------------------------------------------------------
+
+LONGEST_MODULE, LONGEST_CLASS = 500, 300
+# What may be longer, by its path or its path and class ("amqp/codec:Decoder"), and why.
+LONG_MODULES: dict[str, str] = {}
+LONG_CLASSES: dict[str, str] = {}
+
+
+def module_lengths() -> dict[str, int]:
+    return {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+
+
+def class_lengths() -> dict[str, int]:
+    """Return the number of lines of each class, its docstring and decorators included."""
+    return {
+        f"{name}:{node.name}": (node.end_lineno or 0) - min([node.lineno, *(d.lineno for d in node.decorator_list)]) + 1
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+@pytest.mark.parametrize(
+    ("lengths", "longest", "exceptions"),
+    [(module_lengths, LONGEST_MODULE, LONG_MODULES), (class_lengths, LONGEST_CLASS, LONG_CLASSES)],
+    ids=["modules", "classes"],
+)
+def test_nothing_is_too_long(
+    lengths: Callable[[], dict[str, int]], longest: int, exceptions: Mapping[str, str]
+) -> None:
+    too_long = {name: length for name, length in lengths().items() if length > longest}
+    assert not {name: length for name, length in too_long.items() if name not in exceptions}
+    assert not set(exceptions) - set(too_long), "exceptions that are no longer needed"
+
+
+# -- what is imported, and what is public ------------------------------------------------------------------------------
 
 
 def test_what_connects_is_imported_when_it_is_asked_for() -> None:

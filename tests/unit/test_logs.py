@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import jsonrpc_amqp
-from jsonrpc_amqp.logs import _MOST_KINDS, GUARD, LINES_PER_SECOND, LOGGERS, Guard
+from jsonrpc_amqp.logs import _MOST_KINDS, LINE_FILTER, LINES_PER_SECOND, LOGGERS, LineFilter
 
 
 class Lines(logging.Handler):
@@ -36,14 +36,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def guard(clock: Clock) -> Guard:
-    return Guard(3, clock)
+def line_filter(clock: Clock) -> LineFilter:
+    return LineFilter(3, clock)
 
 
 @pytest.fixture
-def logger(guard: Guard) -> logging.Logger:
+def logger(line_filter: LineFilter) -> logging.Logger:
     logger = logging.Logger("somebody", logging.DEBUG)
-    logger.addFilter(guard)
+    logger.addFilter(line_filter)
     logger.addHandler(Lines())
     return logger
 
@@ -54,7 +54,7 @@ def lines(logger: logging.Logger) -> list[str]:
     return handler.lines
 
 
-def test_so_many_in_a_second(logger: logging.Logger, guard: Guard, clock: Clock) -> None:
+def test_similar_lines_in_a_second_are_limited(logger: logging.Logger, line_filter: LineFilter, clock: Clock) -> None:
     for number in range(10):
         logger.warning("fault %d", number)
     assert lines(logger) == ["fault 0", "fault 1", "fault 2 [more like it are left out for a second]"]
@@ -62,10 +62,10 @@ def test_so_many_in_a_second(logger: logging.Logger, guard: Guard, clock: Clock)
     logger.warning("fault %d", 10)
     logger.warning("fault %d", 11)
     assert lines(logger)[3:] == ["fault 10 [7 like it were left out]", "fault 11"]
-    assert guard.left_out == 7
+    assert line_filter.left_out == 7
 
 
-def test_other_kinds_are_not_held_up(logger: logging.Logger) -> None:
+def test_other_kinds_are_not_limited(logger: logging.Logger) -> None:
     for number in range(10):
         logger.warning("one %d", number)
     logger.warning("other %d", 1)
@@ -83,21 +83,21 @@ def test_debug_passes(logger: logging.Logger) -> None:
     assert len(lines(logger)) == 10
 
 
-def test_memory_is_bounded(logger: logging.Logger, guard: Guard, clock: Clock) -> None:
+def test_memory_is_bounded(logger: logging.Logger, line_filter: LineFilter, clock: Clock) -> None:
     for number in range(5 * _MOST_KINDS):
         clock.now += 0.0001
         logger.warning(f"kind {number}")
-    assert len(guard._kinds) <= _MOST_KINDS
+    assert len(line_filter._kinds) <= _MOST_KINDS
 
 
-def test_signs_that_steer_a_terminal(logger: logging.Logger) -> None:
+def test_characters_that_control_a_terminal(logger: logging.Logger) -> None:
     logger.warning("name %s", "\x1b[2J\r\nroot: all well\u202e\x9b")
     assert lines(logger) == ["name \\x1b[2J\\r\\nroot: all well\\u202e\\x9b"]
     logger.warning("plain %s", "Jürgen 日本")
     assert lines(logger)[1] == "plain Jürgen 日本"
 
 
-def test_signs_in_what_was_raised(logger: logging.Logger) -> None:
+def test_characters_in_the_text_of_an_exception(logger: logging.Logger) -> None:
     for text in ("\x1b]0;title\x07", "plain"):
         try:
             raise ValueError(text)
@@ -120,6 +120,6 @@ def test_every_logger_has_it() -> None:
     used = {name for name in logging.root.manager.loggerDict if name.startswith(f"{jsonrpc_amqp.__name__}.")}
     assert used <= {f"jsonrpc_amqp.{name}" for name in LOGGERS}
     for name in LOGGERS:
-        guards = [each for each in logging.getLogger(f"jsonrpc_amqp.{name}").filters if isinstance(each, Guard)]
-        assert guards == [GUARD]
-    assert GUARD._most == LINES_PER_SECOND
+        filters = [each for each in logging.getLogger(f"jsonrpc_amqp.{name}").filters if isinstance(each, LineFilter)]
+        assert filters == [LINE_FILTER]
+    assert LINE_FILTER._most == LINES_PER_SECOND

@@ -1,4 +1,4 @@
-"""What bodies ask for, errors that answer them, and dispatchers of others."""
+"""What bodies request, errors that reply to them, and dispatchers of other libraries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOTIFICATION = {"jsonrpc": "2.0", "method": "m"}
         ({**CALL, "id": 1.5}, (1.5,), False),
         ({**CALL, "id": None}, (None,), False),
         (NOTIFICATION, (), False),
-        # No valid request awaits an error; an id that is none cannot be given back.
+        # An invalid request awaits an error; an invalid id cannot be sent back.
         ({**CALL, "id": [1]}, (None,), False),
         ({**CALL, "id": True}, (None,), False),
         ({"method": "m"}, (None,), False),
@@ -33,37 +33,37 @@ NOTIFICATION = {"jsonrpc": "2.0", "method": "m"}
         ([NOTIFICATION], (), True),
     ],
 )
-def test_what_a_body_asks_for(body: Any, ids: tuple[Any, ...], is_batch: bool) -> None:
-    asked = inspection.read(json.dumps(body).encode())
-    assert asked == (ids, is_batch)
-    assert asked.is_notification == (ids == ())
+def test_what_a_body_requests(body: Any, ids: tuple[Any, ...], is_batch: bool) -> None:
+    requested = inspection.read(json.dumps(body).encode())
+    assert requested == (ids, is_batch)
+    assert requested.is_notification == (ids == ())
 
 
 @pytest.mark.parametrize(
     ("body", "code"),
     [(b"", -32700), (b"{", -32700), (b"\xff", -32700), (b"[" * 101 + b"]" * 101, -32700), (b"[1,1,1,1]", -32600)],
 )
-def test_what_is_refused_at_once(body: bytes, code: int) -> None:
+def test_bodies_that_are_invalid_as_a_whole(body: bytes, code: int) -> None:
     with pytest.raises(RemoteError) as refused:
         inspection.read(body, max_batch=3)
     assert refused.value.code == code
 
 
-def test_errors_answer_each_call() -> None:
+def test_an_error_replies_to_each_call() -> None:
     error = RemoteError(-32005, "why", {"a": 1})
-    told = {"code": -32005, "message": "why", "data": {"a": 1}}
-    assert json.loads(inspection.error(inspection.Asked((7,), False), error)) == {
+    error_object = {"code": -32005, "message": "why", "data": {"a": 1}}
+    assert json.loads(inspection.error(inspection.Requested((7,), False), error)) == {
         "jsonrpc": "2.0",
-        "error": told,
+        "error": error_object,
         "id": 7,
     }
-    assert json.loads(inspection.error(inspection.Asked((7, "b"), True), error)) == [
-        {"jsonrpc": "2.0", "error": told, "id": 7},
-        {"jsonrpc": "2.0", "error": told, "id": "b"},
+    assert json.loads(inspection.error(inspection.Requested((7, "b"), True), error)) == [
+        {"jsonrpc": "2.0", "error": error_object, "id": 7},
+        {"jsonrpc": "2.0", "error": error_object, "id": "b"},
     ]
-    # Nobody asked; over HTTP there is somebody to tell all the same.
-    for nobody in (inspection.Asked((), False), inspection.Asked((), True)):
-        assert json.loads(inspection.error(nobody, RemoteError(1, "why"))) == {
+    # No call awaits a response, but over HTTP there is always a reply.
+    for none in (inspection.Requested((), False), inspection.Requested((), True)):
+        assert json.loads(inspection.error(none, RemoteError(1, "why"))) == {
             "jsonrpc": "2.0",
             "error": {"code": 1, "message": "why"},
             "id": None,
@@ -84,8 +84,8 @@ def test_errors_answer_each_call() -> None:
         ("", False),
     ],
 )
-def test_what_is_an_answer(text: str, is_one: bool) -> None:
-    assert inspection.is_answer(text.encode()) is is_one
+def test_what_is_a_response(text: str, is_one: bool) -> None:
+    assert inspection.is_response(text.encode()) is is_one
 
 
 def test_a_dispatcher_of_others_is_guarded() -> None:
@@ -97,11 +97,11 @@ def test_a_dispatcher_of_others_is_guarded() -> None:
 
     guarded = inspection.dispatcher(dispatch, max_batch=3)
     assert guarded(json.dumps(CALL).encode()) == b'{"result": 1}'
-    # What it answers to a notification has nobody to go to.
+    # Its reply to a notification is dropped.
     assert guarded(json.dumps(NOTIFICATION).encode()) is None
     for method in ("silent", "none"):
-        answer = json.loads(guarded(json.dumps({**CALL, "method": method}).encode()) or b"")
-        assert (answer["id"], answer["error"]["code"]) == (7, -32603)
+        reply = json.loads(guarded(json.dumps({**CALL, "method": method}).encode()) or b"")
+        assert (reply["id"], reply["error"]["code"]) == (7, -32603)
         assert guarded(json.dumps({**NOTIFICATION, "method": method}).encode()) is None
     calls = len(seen)
     assert json.loads(guarded(b"{") or b"")["error"]["code"] == -32700
@@ -114,8 +114,8 @@ def test_a_dispatcher_that_raises(caplog: pytest.LogCaptureFixture) -> None:
         raise KeyError("secret")
 
     guarded = inspection.dispatcher(dispatch)
-    answers = json.loads(guarded(json.dumps([CALL, NOTIFICATION, {**CALL, "id": "b"}]).encode()) or b"")
-    assert [(each["id"], each["error"]) for each in answers] == [
+    replies = json.loads(guarded(json.dumps([CALL, NOTIFICATION, {**CALL, "id": "b"}]).encode()) or b"")
+    assert [(each["id"], each["error"]) for each in replies] == [
         (7, {"code": -32603, "message": "Internal error"}),
         ("b", {"code": -32603, "message": "Internal error"}),
     ]

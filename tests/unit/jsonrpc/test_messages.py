@@ -26,7 +26,7 @@ from jsonrpc_amqp.jsonrpc import messages
 from jsonrpc_amqp.jsonrpc.messages import Error, Ok
 from jsonrpc_amqp.wire.names import qid_of
 
-from ...unit.wire.test_wire import cases
+from ...vectors import cases
 
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -1,0 +1,177 @@
+"""
+One registered function, called as jsonrpcserver calls it (pure; the only import of jsonrpcserver).
+
+Results, errors and the description of arguments that do not fit are jsonrpcserver's. It gets one checked request at a
+time, because one invalid member would cost it the whole batch, and only those whose outcome is not a plain value,
+because its own dispatch of a plain value takes longer than all the other steps of a call together.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+from ..errors import INTERNAL_ERROR, INVALID_PARAMS
+from .error_objects import MESSAGES, Response
+
+with warnings.catch_warnings():
+    # Python 3.11 and 3.12 deprecated (and 3.13 took back) the function with which jsonrpcserver 5 reads its schema.
+    warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)
+    from jsonrpcserver import Error, JsonRpcError, Success
+    from jsonrpcserver.dispatcher import dispatch_request, to_response
+    from jsonrpcserver.methods import global_methods
+    from jsonrpcserver.request import Request as JsonRpcServerRequest
+    from jsonrpcserver.response import to_serializable_one
+    from jsonrpcserver.result import ErrorResult, SuccessResult
+    from jsonrpcserver.sentinels import NOCONTEXT
+
+__all__ = ["PreparedMethod", "global_methods"]
+
+logger = logging.getLogger("jsonrpc_amqp.dispatch")
+
+# The classes of what jsonrpcserver's Success and Error return; it exports no names for them.
+_SUCCESS, _ERROR = type(Success()), type(Error(0, ""))
+_RESULTS = (_SUCCESS, _ERROR)
+
+
+class PreparedMethod:
+    """
+    A registered function that returns a plain value or jsonrpcserver's ``Result``, and raises nothing.
+
+    jsonrpcserver's own handling of exceptions would send the exception's text, and let a ``SystemExit`` end the thread.
+
+    Args:
+        name: The name under which it is registered.
+        function: What is called.
+        expose_errors: Send the text of uncaught exceptions, as ``data``.
+
+    Raises:
+        TypeError: It cannot be called, or is ``async def``.
+    """
+
+    __slots__ = ("__signature__", "_expose_errors", "_positional_counts", "function", "name")
+
+    def __init__(self, name: str, function: Callable[..., Any], expose_errors: bool) -> None:
+        _check_callable(name, function)
+        self.name = name
+        self.function = function
+        self._expose_errors = expose_errors
+        self.__signature__ = _signature(function)
+        self._positional_counts = _positional_counts(self.__signature__)
+
+    def respond(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
+        """Call the function, and return the response that jsonrpcserver would make of the outcome."""
+        if not self.accepts(params):
+            request = JsonRpcServerRequest(self.name, params, id)
+            result = dispatch_request({self.name: self}, NOCONTEXT, request)[1]
+        # jsonrpcserver's own steps, five objects for a plain result, would cost a tenth of a server's work for a call.
+        elif isinstance(params, list):
+            result = self(*params)
+        else:
+            result = self(**params)
+        if isinstance(result, _RESULTS):
+            # A notification, too, has an id here (None), so that an error in it can be seen.
+            response = to_response(JsonRpcServerRequest(self.name, params, id), result)
+            return cast(Response, to_serializable_one(response))
+        return {"jsonrpc": "2.0", "result": result, "id": id}
+
+    def accepts(self, params: list[Any] | dict[str, Any]) -> bool:
+        """Whether the function's signature takes these params."""
+        try:
+            if isinstance(params, list):
+                # Counting is enough for nearly all signatures, and takes a tenth of the time.
+                return len(params) in self._positional_counts or self.__signature__.bind(*params) is not None
+            return self.__signature__.bind(**params) is not None
+        except TypeError:
+            return False
+
+    # Positional-only: a caller may name an argument "self".
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return _checked(self.function(*args, **kwargs))
+            except JsonRpcError as exc:
+                return _checked(Error(exc.code, exc.message, exc.data))
+        # BaseException: a method that calls sys.exit() has failed, and must not end the server's thread.
+        except BaseException as exc:
+            return self._failed(exc)
+
+    def _failed(self, exc: BaseException) -> Any:
+        if isinstance(exc, TypeError) and _raised_by_the_call_itself(exc):
+            logger.debug("method %r was called with params that do not fit", self.name, exc_info=exc)
+            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS])
+        logger.error("method %r failed", self.name, exc_info=exc)
+        detail = (_text(exc),) if self._expose_errors else ()
+        return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *detail)
+
+
+# -- outcomes -------------------------------------------------------------------------------------------------
+
+
+def _checked(value: Any) -> Any:
+    """Return a method's outcome; an ``Error`` of jsonrpcserver's must be an error object of the specification."""
+    if isinstance(value, _ERROR) and isinstance(value._error, ErrorResult):
+        _check_error(value._error.code, value._error.message)
+        return value
+    if isinstance(value, _RESULTS) and not (isinstance(value, _SUCCESS) and isinstance(value._value, SuccessResult)):
+        return Success(value)  # OSlash's class, used for something else: a plain value
+    return value
+
+
+def _check_error(code: Any, message: Any) -> None:
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"the code of an error must be an integer, not {code!r}")
+    if not isinstance(message, str):
+        raise TypeError(f"the message of an error must be a string, not {message!r}")
+
+
+def _raised_by_the_call_itself(exc: BaseException) -> bool:
+    """Whether no Python code of the method had run: the traceback ends in the frame of the call."""
+    return exc.__traceback__ is not None and exc.__traceback__.tb_next is None
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:
+        return type(exc).__name__
+
+
+# -- functions and their signatures ---------------------------------------------------------------------------
+
+
+def _check_callable(name: str, function: Callable[..., Any]) -> None:
+    if not callable(function):
+        raise TypeError(f"method {name!r} is not callable: {function!r}")
+    # An object may have an ``async def __call__``.
+    if any(map(_is_async, (function, type(function).__call__))):
+        raise TypeError(f"method {name!r} is async def, which is not supported yet")
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    # Not only ValueError, as for some builtins: Python 3.14 evaluates annotations here, which may raise anything.
+    except Exception:
+        return inspect.signature(_any_params)
+
+
+def _any_params(*args: Any, **kwargs: Any) -> None:
+    """Provide the signature of functions that have none to read."""
+
+
+def _positional_counts(signature: inspect.Signature) -> range:
+    """Return how many positional arguments a function takes, without ``*args``, which are left to ``bind``."""
+    parameters = list(signature.parameters.values())
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    required = [each for each in parameters if each.default is each.empty]
+    if any(each.kind is each.KEYWORD_ONLY for each in required):
+        return range(0)
+    return range(sum(each in positional for each in required), len(positional) + 1)

@@ -1,0 +1,151 @@
+"""The registry of a dispatcher: names, functions, and what a redelivery or a crash means to each method (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import Signature
+from threading import Lock
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+from .invocation import PreparedMethod
+
+Redelivery = Literal["run", "refuse"]
+Ack = Literal["late", "early"]
+
+_RESERVED_PREFIX = "rpc."
+
+
+class Policy(NamedTuple):
+    """What a redelivery, and a crash of the process, means to a method; see ``Dispatcher``."""
+
+    redelivery: Redelivery
+    ack: Ack
+
+    def checked(self) -> Policy:
+        """
+        Return the policy itself.
+
+        Raises:
+            ValueError: A field has none of its possible values.
+        """
+        for field, choices in (("redelivery", Redelivery), ("ack", Ack)):
+            if getattr(self, field) not in get_args(choices):
+                raise ValueError(f"{field} is one of {get_args(choices)}, not {getattr(self, field)!r}")
+        return self
+
+
+class Methods:
+    """
+    Methods by name: those that were registered, those of a mapping, and the library's own extensions.
+
+    Any number of threads may use it.
+
+    Args:
+        given: Further functions by name. The mapping is never written to, and entries added to it later count.
+        extensions: Functions by names that JSON-RPC reserves (``rpc.*``).
+        policy: The policy of methods that were registered without one.
+        expose_errors: See ``PreparedMethod``.
+
+    Attributes:
+        has_early: Whether any method may be acknowledged before it runs.
+
+    Raises:
+        TypeError: A function of ``given`` cannot be called, or is ``async def``.
+        ValueError: A name in ``given`` is empty or reserved, or there is no such policy.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Callable[..., Any]],
+        *,
+        extensions: Mapping[str, Callable[..., Any]],
+        policy: Policy,
+        expose_errors: bool,
+    ) -> None:
+        self._policy = policy.checked()
+        self.has_early = policy.ack == "early"
+        self._given = given
+        self._extensions = extensions
+        self._expose_errors = expose_errors
+        self._registered: dict[str, Callable[..., Any]] = {}
+        self._policies: dict[str, Policy] = {}
+        self._prepared: dict[str, PreparedMethod] = {}
+        self._lock = Lock()
+        for name, function in given.items():
+            _check_name(name)
+            self._prepare(name, function)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all methods, sorted, without extensions."""
+        return sorted({*self._registered, *self._given})
+
+    def add(
+        self, function: Callable[..., Any], name: str | None, redelivery: Redelivery | None, ack: Ack | None
+    ) -> None:
+        """Register a function; see ``Dispatcher.register``."""
+        name = _own_name(function) if name is None else name
+        _check_name(name)
+        policy = Policy(redelivery or self._policy.redelivery, ack or self._policy.ack).checked()
+        with self._lock:
+            if self._function(name) not in (None, function):
+                raise ValueError(f"method {name!r} is registered already")
+            self._prepare(name, function)
+            self._registered[name] = function
+            self._policies[name] = policy
+            self.has_early = self.has_early or policy.ack == "early"
+
+    def find(self, name: str) -> PreparedMethod | None:
+        """
+        Return the method of a name, or None if there is none.
+
+        Raises:
+            TypeError: The given mapping has an entry of this name that cannot be called.
+            Exception: The given mapping raised.
+        """
+        function = self._function(name)
+        if function is None:
+            return None
+        method = self._prepared.get(name)
+        if method is None or method.function is not function:
+            method = self._prepare(name, function)
+        return method
+
+    def policy_of(self, name: str) -> Policy:
+        """Return the policy of a method, whether there is such a method or not."""
+        return self._policies.get(name, self._policy)
+
+    def signature_of(self, name: str) -> Signature | None:
+        """Return a method's signature, as far as it can be read, or None if there is no such method."""
+        try:
+            method = self.find(name)
+        except TypeError:
+            return None
+        return None if method is None else method.__signature__
+
+    def _function(self, name: str) -> Callable[..., Any] | None:
+        # With ``get``, so that a given defaultdict does not create methods for names from the wire.
+        if name.startswith(_RESERVED_PREFIX):
+            return self._extensions.get(name)
+        function = self._registered.get(name)
+        return self._given.get(name) if function is None else function
+
+    def _prepare(self, name: str, function: Callable[..., Any]) -> PreparedMethod:
+        method = self._prepared[name] = PreparedMethod(name, function, self._expose_errors)
+        return method
+
+
+def _own_name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", "<none>")
+    if name.startswith("<"):
+        raise ValueError(f"{function!r} has no name of its own: say under which name to register it")
+    return cast(str, name)
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a method must be a string, not {name!r}")
+    if not name:
+        raise ValueError("the name of a method must not be empty")
+    if name.startswith(_RESERVED_PREFIX):
+        raise ValueError(f"method name {name!r}: JSON-RPC reserves the names that begin with {_RESERVED_PREFIX!r}")

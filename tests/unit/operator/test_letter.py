@@ -1,0 +1,105 @@
+"""One dead letter: its key, and what is read from its message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from jsonrpc_amqp import NoDeadLetter
+from jsonrpc_amqp.amqp.base import Delivery
+from jsonrpc_amqp.operator.letter import HeldLetter, digest_of, headers_to_resend, read_letter, select
+
+from ...dead_letters import JUNK, two_that_begin_alike
+
+NOTIFICATION = b'{"jsonrpc": "2.0", "method": "record", "params": [1]}'
+CALL = b'{"jsonrpc": "2.0", "method": "record", "params": [1], "id": 1}'
+
+
+def letter(body: bytes, headers: dict[Any, Any] | None = None, **properties: Any) -> HeldLetter:
+    if headers is not None:
+        properties |= {"headers_of": lambda _raw: headers, "raw_headers": b"\0\0\0\x05table"}
+    return read_letter(Delivery(1, 1, False, "", "S.request.someone", body, **properties))
+
+
+# -- keys -----------------------------------------------------------------------------------------------------
+
+
+def test_the_ids_of_a_letter_do_not_run_into_one_another() -> None:
+    def digest(message_id: str, correlation_id: str, body: bytes) -> str:
+        message = Delivery(1, 1, False, "", "k", body, message_id=message_id, correlation_id=correlation_id)
+        return digest_of(message, body)
+
+    assert len({digest("a", "b", b""), digest("ab", "", b""), digest("", "ab", b""), digest("a", "", b"b")}) == 4
+
+
+def test_letters_are_selected_in_their_order() -> None:
+    letters = [letter(b"1"), letter(b"2"), letter(b"1"), letter(b"3")]
+    one, two = letters[0].letter.key, letters[1].letter.key
+    assert one == letters[2].letter.key == letters[0].digest[:12]
+    assert select(letters, [two, one]) == letters[:3]
+    assert select(letters, [letters[3].digest]) == letters[3:]
+
+
+def test_a_key_that_names_no_letter_or_several() -> None:
+    letters = [letter(body) for body in two_that_begin_alike("S.request.someone")]
+    start = letters[0].digest[:4]
+    with pytest.raises(NoDeadLetter, match=f"2 dead letters have a key that begins with {start}"):
+        select(letters, [start])
+    with pytest.raises(NoDeadLetter, match="no dead letter has the key 0000"):
+        select([], ["0000"])
+
+
+@pytest.mark.parametrize("key", ["", "abc", "ABCD", "xyz12", "ab cd", "0" * 65, "all\x1b"])
+def test_a_malformed_key_is_found_before_letters_are_taken(key: str) -> None:
+    taken: list[bytes] = []
+
+    def take() -> Iterator[HeldLetter]:
+        taken.append(CALL)
+        yield letter(CALL)
+
+    with pytest.raises(ValueError, match="hexadecimal") as caught:
+        select(take(), [key])
+    assert not taken
+    assert str(caught.value).isprintable()
+
+
+# -- messages -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("body", "method"), JUNK)
+def test_junk_is_read_as_it_is(body: bytes, method: str | None) -> None:
+    held = letter(body)
+    assert (held.letter.body, held.letter.method, held.letter.is_notification) == (body, method, False)
+    assert held.obstacle is not None
+
+
+@pytest.mark.parametrize(
+    ("deaths", "known"),
+    [
+        ([{"reason": "rejected", "count": 2, "time": datetime(2026, 1, 2)}], ("rejected", 2, datetime(2026, 1, 2))),
+        ([{"reason": "rejected"}, {"reason": "forged"}], ("rejected", None, None)),
+        ([{"reason": 5, "count": "2", "time": 7}], (None, None, None)),
+        ([], (None, None, None)),
+        (["x"], (None, None, None)),
+        ("x", (None, None, None)),
+    ],
+)
+def test_the_last_death(deaths: Any, known: tuple[Any, Any, datetime | None]) -> None:
+    read = letter(CALL, {"x-death": deaths}).letter
+    died = None if known[2] is None else known[2].replace(tzinfo=timezone.utc)
+    assert (read.reason, read.count, read.died) == (*known[:2], died)
+
+
+def test_what_can_be_sent_again() -> None:
+    assert letter(NOTIFICATION).obstacle is None
+    assert letter(NOTIFICATION, {"trace": "t"}).obstacle is None
+    assert "it is a call" in str(letter(CALL).obstacle)
+    assert "headers cannot be read" in str(letter(NOTIFICATION, {}).obstacle)
+
+
+def test_headers_that_are_sent_again() -> None:
+    headers = {"trace": "t", "x-death": [], "timeout-ms": 1, "CC": ["a"], "BCC": ["b"], b"\xff": 1, "x": 2}
+    assert headers_to_resend(letter(NOTIFICATION, headers).letter) == {"trace": "t", "\udcff": 1, "x": 2}
