@@ -92,8 +92,10 @@ class Encoder:
         ):
             return b"".join(self.pieces(channel, message))
         # Most calls and replies have this shape. Filling in a template takes a tenth of the time of ``pieces``.
-        key = message.routing_key.encode("utf-8", "surrogateescape")
-        tag = number.encode("utf-8", "surrogateescape")
+        try:
+            key, tag = message.routing_key.encode(), number.encode()
+        except UnicodeEncodeError:  # text that was not UTF-8, see ``_shortstr``
+            return b"".join(self.pieces(channel, message))
         digits = b"" if message.expiration_ms is None else b"%d" % message.expiration_ms
         shape = (
             channel,

@@ -69,13 +69,17 @@ class Publisher:
             link.encoder.publish(link.publisher, message)  # raises now what it would raise when it is sent
             self._held.append((message, outcome))
             return
+        # Direct replies come only to the channel that their requests left by.
+        is_plain = outcome is None or message.reply_to == DIRECT_REPLY_TO
+        channel = link.publisher if is_plain else link.confirmer
         # Encoded under the lock: the next moment the channel may be another.
+        if len(message.body) < LARGE_BODY:
+            self._outbox.put(link.encoder.publish(channel, message))
+        else:
+            self._outbox.put_all(link.encoder.pieces(channel, message))
         if outcome is None:
-            self._put(link.publisher, message)
             self._recent.add(message)
         else:
-            # Direct replies come only to the channel that their requests left by.
-            self._put(link.publisher if message.reply_to == DIRECT_REPLY_TO else link.confirmer, message)
             self._confirms.add(message, outcome)
 
     def ack(self, tag: int) -> None:
@@ -84,13 +88,6 @@ class Publisher:
             self._held_acks.append(tag)
         else:
             self._outbox.unacked.finish(tag)
-
-    def _put(self, channel: int, message: Publish) -> None:
-        encoder = self._link.encoder
-        if len(message.body) < LARGE_BODY:
-            self._outbox.put(encoder.publish(channel, message))
-        else:
-            self._outbox.put_all(encoder.pieces(channel, message))
 
     # -- by the leader --------------------------------------------------------------------------------
 
