@@ -24,11 +24,11 @@ COLUMNS = (
     "mechanism",
     "test",
     "rounds",
-    "how it bit",
+    "observed effect",
     "calls and notifications",
     "lost",
     "hung, late, wrong",
-    "worst, of what is promised",
+    "worst time, and bound",
 )
 
 

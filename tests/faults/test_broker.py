@@ -45,7 +45,8 @@ class _Opening(threading.Thread):
 @pytest.mark.fault(
     "broker-kill",
     fault="broker killed (SIGKILL) and restarted",
-    bound="no confirmed notification lost; each call ends by its deadline; serving again 3 s after the port opens",
+    bound="no confirmed notification lost; each call ends by its deadline; "
+    "calls succeed again within 3 s of the port opening",
     mechanism="durable queue, persistent messages, confirms by delivery tag; reconnect with a back-off of at most 2 s",
     full=20,
     short=1,
@@ -89,8 +90,9 @@ def _frozen(node: Broker) -> Any:
 @pytest.mark.fault(
     "broker-freeze",
     fault="broker frozen (SIGSTOP) for 15 s",
-    bound="each call has its error 0.5 s after its deadline; close() takes 1 s; service goes on 3 s after it",
-    mechanism="a monotonic deadline of our own around everything; heartbeats; close() waits for nobody longer",
+    bound="each call has its error within 0.5 s of its deadline; close() takes 1 s; "
+    "calls succeed again within 3 s of its end",
+    mechanism="the client's own monotonic deadline for every call; heartbeats; a limit on what close() waits for",
     full=5,
     short=1,
     seconds=40,
@@ -121,7 +123,7 @@ def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
                 case.bit("typed errors", traffic.errors.total() - before)
                 first = min(each for each in traffic.failed_at if each > frozen)
                 case.within("first error", first - frozen, bound=DEADLINE, slack=SLACK)
-                case.within("service after it", traffic.first_result_after(thawed), bound=3, slack=1)
+                case.within("calls again", traffic.first_result_after(thawed), bound=3, slack=1)
         case.account(traffic)
         case.account_for_lost(traffic, served.handled)
 
@@ -129,7 +131,8 @@ def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
 @pytest.mark.fault(
     "alarm",
     fault="memory alarm on and off",
-    bound="calls end by their deadline, as Blocked once the broker has told; what waits goes on by itself after it",
+    bound="calls end by their deadline, as Blocked once the broker has sent connection.blocked; "
+    "parked calls resume after it",
     mechanism="connection.blocked; calls are parked, not sent",
     full=5,
     short=1,

@@ -32,10 +32,11 @@ def urls(cluster: Cluster) -> list[str]:
 
 @pytest.mark.fault(
     "cluster",
-    fault="node of a cluster of three killed that leads the quorum queue; failover URLs",
-    bound="publishing stalls for 2 s; no confirmed notification lost; callers see results, or Overloaded or "
-    "CallTimeout where the queue takes nothing for a whole deadline while the node comes back",
-    mechanism="the next URL at once; nacks of the election and lost connections are tried again "
+    fault="in a cluster of three, the node that leads the quorum queue killed; failover URLs",
+    bound="publishing stalls for at most 2 s; no confirmed notification lost; "
+    "calls end in results, or in Overloaded or "
+    "CallTimeout if the queue accepts nothing for a whole deadline while the node restarts",
+    mechanism="the next URL at once; calls are retried after a nack during the election or a lost connection "
     '(retry="idempotent"); confirms by delivery tag',
     full=10,
     short=1,

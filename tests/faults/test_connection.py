@@ -55,9 +55,9 @@ def linked(broker: Broker, service: str) -> Iterator[Link]:
 @pytest.mark.fault(
     "cut",
     fault="connections cut (RST): of the clients, then of the server",
-    bound="calls in flight end at once; no false confirm, no wrong answer; reconnected 6 s later. A caller that says "
-    'retry="idempotent" sees results only',
-    mechanism="calls that were sent fail as a whole; reconnect at once, then with a back-off of at most 2 s",
+    bound="calls in flight end at once; no false confirm, no wrong reply; reconnected within 6 s. Calls with "
+    'retry="idempotent" end in results only',
+    mechanism="all calls that were sent fail together; reconnect at once, then with a back-off of at most 2 s",
     full=10,
     short=1,
     seconds=30,
@@ -100,9 +100,9 @@ def _cut_server(case: Case, link: Link, traffic: Traffic) -> None:
 
 @pytest.mark.fault(
     "delay",
-    fault="every packet of both ends delayed by 600 ms each way",
-    bound="no connection is lost; calls end well, later",
-    mechanism="deadlines are the caller's own; nothing else counts time but heartbeats",
+    fault="every packet of clients and server delayed by 600 ms each way",
+    bound="no connection is lost; calls succeed, later",
+    mechanism="only the callers' deadlines and heartbeats measure time",
     full=10,
     short=1,
     seconds=30,
@@ -128,9 +128,9 @@ def test_connections_are_slow(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.mark.fault(
     "drip",
-    fault="every byte of both ends sent alone, connecting included",
-    bound="no connection is lost but those that were cut; calls end well; reconnected 6 s later",
-    mechanism="frames are put together from whatever a read brings",
+    fault="every byte of clients and server sent in a packet of its own, including the handshake",
+    bound="no connection is lost except those that were cut; calls succeed; reconnected within 6 s",
+    mechanism="frames are assembled from reads of any size",
     full=10,
     short=1,
     seconds=30,
@@ -144,7 +144,7 @@ def test_connections_drip(case: Case, broker: Broker, service: str) -> None:
                     proxy.drip()
                 results, bytes_before = len(traffic.results), link.client_proxy.bytes_down
                 time.sleep(2)
-                case.bit("calls answered byte by byte", len(traffic.results) - results)
+                case.bit("results received byte by byte", len(traffic.results) - results)
                 assert link.client_proxy.bytes_down > bytes_before
                 assert link.lost() == 3 * case.record.rounds
                 for proxy in link.both:
@@ -160,9 +160,9 @@ def test_connections_drip(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.mark.fault(
     "half-open",
-    fault="connections half-open, nothing arrives any more and nothing is closed: of the clients, then of the server",
-    bound="noticed after two heartbeats; no false confirm, no wrong answer; reconnected 6 s later",
-    mechanism="heartbeats both ways, by the thread that owns the connection, whatever handlers do",
+    fault="connections half-open (nothing arrives, nothing is closed): of the clients, then of the server",
+    bound="noticed within two heartbeats; no false confirm, no wrong reply; reconnected within 6 s",
+    mechanism="heartbeats both ways, by the leader, independent of handlers",
     full=10,
     short=1,
     seconds=40,
@@ -182,7 +182,7 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
                         assert isinstance(in_flight.exception(DEADLINE), ConnectionLost)
                         case.within("noticed", time.monotonic() - opened, bound=2 * HEARTBEAT, slack=SLACK)
                     case.within(f"calls of the {name} again", _service_after(traffic, opened), bound=6, slack=1)
-                    case.bit("connections given up", link.lost() - before)
+                    case.bit("connections abandoned", link.lost() - before)
                     in_flight.exception(2 * DEADLINE)
                     link.served.begun.acquire(timeout=0)  # it may have run again
                     proxy.heal()

@@ -86,8 +86,9 @@ def run(program: str, url: str, service: str) -> float:
 @pytest.mark.fault(
     "closed",
     fault="client closed with calls in flight",
-    bound="each call ends as ClientClosed, which says that the method may have run; close() takes 1 s; nothing is left",
-    mechanism="the pending calls fail as a whole before the connection is closed",
+    bound="each call ends as ClientClosed, which says that the method may have run; close() takes 1 s; "
+    "nothing is left over",
+    mechanism="all pending calls fail together before the connection is closed",
     full=20,
     short=2,
     seconds=5,
@@ -116,7 +117,8 @@ def test_client_is_closed(case: Case, broker: Broker, service: str, reply: Any) 
 @pytest.mark.fault(
     "forked",
     fault="process forked with a call in flight",
-    bound="the parent's calls go on; in the child each use of its client is ClientClosed, a client of its own works",
+    bound="the parent's calls continue; in the child each use of the parent's client raises ClientClosed, a "
+    "client of its own works",
     mechanism="a client belongs to the process that first used it",
     full=20,
     short=2,
@@ -127,15 +129,15 @@ def test_process_is_forked(case: Case, broker: Broker, service: str) -> None:
     with served.server(broker.url, service) as server, census(broker):
         for _ in case.rounds():
             before = server.stats()["answered"]
-            case.within("all of it", run(FORKED, broker.url, service), bound=5, slack=5)
-            case.bit("calls of parent and child answered", server.stats()["answered"] - before, least=3)
+            case.within("whole round", run(FORKED, broker.url, service), bound=5, slack=5)
+            case.bit("replies to parent and child", server.stats()["answered"] - before, least=3)
 
 
 @pytest.mark.fault(
     "client-freeze",
     fault="process of a client frozen (SIGSTOP) between two calls, for two to four heartbeats",
-    bound="the next call waits for a new connection, and ends well",
-    mechanism="what is sent is not handed to a connection that was silent for two heartbeats",
+    bound="the next call waits for a new connection, and succeeds",
+    mechanism="nothing is sent on a connection that was silent for two heartbeats",
     full=10,
     short=2,
     seconds=10,
@@ -156,7 +158,7 @@ def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
             process.send_signal(signal.SIGCONT)
             thawed, received = time.monotonic(), server.stats()["received"]
             wait_for(lambda received=received: server.stats()["received"] > received)  # type: ignore[misc]
-            case.within("served again", time.monotonic() - thawed, bound=3, slack=1)
+            case.within("calls again", time.monotonic() - thawed, bound=3, slack=1)
             case.bit("processes frozen", 1)
         process.terminate()
         process.wait(5)
@@ -190,8 +192,8 @@ server.serve_forever()
 @pytest.mark.fault(
     "server-freeze",
     fault="process of a server frozen (SIGSTOP) in the middle of four handlers, for two to four heartbeats",
-    bound="each call has its result; none is acknowledged without its answer",
-    mechanism="a connection that was silent for two heartbeats is given up, for answers and acknowledgements alike",
+    bound="each call has its result; no request is acknowledged without its reply",
+    mechanism="a connection that was silent for two heartbeats is abandoned, for replies and acknowledgements alike",
     full=10,
     short=2,
     seconds=15,
@@ -214,7 +216,7 @@ def test_server_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
             process.send_signal(signal.SIGCONT)
             thawed = time.monotonic()
             redelivered += sum(each.result(20) for each in naps)
-            case.within("all four answered", time.monotonic() - thawed, bound=10, slack=1)
+            case.within("all four results", time.monotonic() - thawed, bound=10, slack=1)
             case.record.results += 4
         process.terminate()
         process.wait(10)
@@ -229,8 +231,8 @@ def _has_said(output: Path, text: str, times: int) -> bool:
 @pytest.mark.fault(
     "exit",
     fault="interpreter ends with calls in flight",
-    bound="it ends at once, and says nothing; no queue and no connection is left",
-    mechanism="the thread that owns the connection is a daemon; the reply queue is exclusive",
+    bound="it ends at once, without output; no queue and no connection is left",
+    mechanism="I/O threads are daemons; the reply queue is exclusive",
     full=20,
     short=2,
     seconds=5,
@@ -240,5 +242,5 @@ def test_interpreter_ends(case: Case, broker: Broker, service: str) -> None:
     with served.server(broker.url, service) as server, census(broker):
         for _ in case.rounds():
             before = server.stats()["received"]
-            case.within("from its start to its end", run(EXITING, broker.url, service), bound=3, slack=2)
+            case.within("whole process", run(EXITING, broker.url, service), bound=3, slack=2)
             case.bit("calls in flight", server.stats()["received"] - before, least=5)

@@ -34,8 +34,9 @@ def reply_queues(node: Broker, service: str) -> set[str]:
 @pytest.mark.fault(
     "deleted",
     fault="deleted under live servers and clients",
-    bound="consumed again 2 s later; callers get typed errors, then service",
-    mechanism="basic.cancel; exchange and bindings are declared again each second, as nobody is told of their end",
+    bound="consumed again within 2 s; calls end in typed errors, then succeed again",
+    mechanism="basic.cancel; exchange and bindings are declared again each second, since AMQP does not report "
+    "their deletion",
     full=5,
     short=1,
     seconds=30,

@@ -119,7 +119,7 @@ def test_the_programs_about_adapters(url: str, service: str, number: int, capsys
 
 def test_the_other_programs() -> None:
     """They serve for ever, or need a web server: that they are Python, and import what there is, is seen here."""
-    for text in [programs("adapters.md")[3].replace("somebodys_dispatch", "str"), programs("http.md")[1]]:
+    for text in [programs("adapters.md")[3].replace("their_dispatch", "str"), programs("http.md")[1]]:
         exec(compile(text, "page", "exec"), {"__name__": "page"})
     imports = [line for line in programs("http.md")[0].splitlines() if line.startswith("from")]
     exec("\n".join(imports), {})

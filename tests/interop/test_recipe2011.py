@@ -47,7 +47,7 @@ def receive(channel: Any, queue: str, seconds: float = 5.0) -> tuple[Any, bytes]
         channel.connection.process_data_events(time_limit=0.02)
 
 
-@pytest.mark.peer("recipe in", works="its Java client's call gets the time, its one-way message reaches the method")
+@pytest.mark.peer("recipe in", works="a call of its Java client gets the time, its one-way message reaches the method")
 def test_the_java_client_gets_the_time(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "time.now", *SERVE, url=url),
@@ -62,7 +62,7 @@ def test_the_java_client_gets_the_time(url: str) -> None:
         assert (properties.content_type, properties.content_encoding) == ("text/plain", None)
 
 
-@pytest.mark.peer("recipe in", works="its Java client's call gets the time, its one-way message reaches the method")
+@pytest.mark.peer("recipe in", works="a call of its Java client gets the time, its one-way message reaches the method")
 def test_the_java_clients_one_way_message(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "log.write", *SERVE, url=url) as server,
@@ -73,7 +73,7 @@ def test_the_java_clients_one_way_message(url: str) -> None:
         assert channel.basic_get(replies)[2] is None
 
 
-@pytest.mark.peer("recipe in", works="its Python client, whose routing key says nothing")
+@pytest.mark.peer("recipe in", works="its Python client, which always uses the same routing key")
 def test_the_python_client_gets_the_time(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "time.now", *SERVE, url=url),
@@ -86,7 +86,7 @@ def test_the_python_client_gets_the_time(url: str) -> None:
         assert time.monotonic() - began < 0.2 + 0.3
 
 
-@pytest.mark.peer("recipe in", works="JSON-RPC beside it, on one queue; malformed messages are dropped and counted")
+@pytest.mark.peer("recipe in", works="JSON-RPC on the same queue; malformed messages are dropped and counted")
 def test_json_rpc_beside_it(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "time.now", *SERVE, url=url) as server,
@@ -162,7 +162,7 @@ def test_our_client_calls_the_old_broker(url: str) -> None:
         assert list(json.loads(done.stdout)) == ["msg"]
 
 
-@pytest.mark.peer("recipe out", works="an old broker that is gone ends in a `CallTimeout` that says so")
+@pytest.mark.peer("recipe out", works="if the old broker is gone, calls end in a `CallTimeout` that says so")
 def test_an_old_broker_that_is_gone(url: str) -> None:
     with OldBroker(url):
         pass

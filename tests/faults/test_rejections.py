@@ -24,7 +24,7 @@ STRANGERS = 5
 
 @pytest.mark.fault(
     "full-queue",
-    fault="queue at its x-max-length that rejects (reject-publish): a call and a notification each time",
+    fault="queue at its x-max-length that rejects (reject-publish): a call and a notification in each round",
     bound="Overloaded at once; the connection is kept",
     mechanism="publisher confirms (confirm=True for calls), matched by delivery tag",
     full=1000,
@@ -46,7 +46,7 @@ def test_queue_is_full(case: Case, broker: Broker, service: str) -> None:
                 began = time.monotonic()
                 with pytest.raises(Overloaded) as caught:
                     form("x")
-                case.within("a refusal", time.monotonic() - began, bound=0.5, slack=1)
+                case.within("a rejection", time.monotonic() - began, bound=0.5, slack=1)
                 assert not caught.value.may_have_run
                 case.record.errors["Overloaded"] = case.record.errors.get("Overloaded", 0) + 1
                 case.bit("basic.nack", 1)
@@ -104,16 +104,17 @@ class Counting(Service):
 
 
 @pytest.mark.fault(
-    "refused-answer",
-    fault="answer refused by the broker",
+    "rejected-reply",
+    fault="reply rejected by the broker",
     bound="the request is acknowledged once; other work in flight is not redelivered; the connection is kept",
-    mechanism="answers leave on a channel of their own, which is opened anew; the refused one is found by the text",
+    mechanism="replies have a channel of their own, which is reopened; "
+    "the text of the error identifies the rejected reply",
     full=50,
     short=3,
     seconds=10,
 )
 @pytest.mark.parametrize("why", ["403 for its key", "too large"])
-def test_answer_is_refused(case: Case, strict: Broker, service: str, why: str) -> None:
+def test_reply_is_rejected(case: Case, strict: Broker, service: str, why: str) -> None:
     served = Counting()
     url = strict.url.replace("guest:guest", "srv:srv")
     served.server(url, service).start().stop()
@@ -136,7 +137,7 @@ def _refuse(case: Case, strict: Broker, service: str, served: Counting, why: str
                     stranger.ask(number)
                     wait_for(lambda number=number: served.runs[number] == 1)  # type: ignore[misc]
                 assert [each.result(5) for each in others] == [0, 1, 2]
-                case.bit("answers refused", 1)
+                case.bit("replies rejected", 1)
         case.account(traffic)
         assert traffic.errors.total() == 0
         if why != "too large":
@@ -146,15 +147,15 @@ def _refuse(case: Case, strict: Broker, service: str, served: Counting, why: str
 
 
 @pytest.mark.fault(
-    "answer-404",
-    fault="answer refused because its exchange is gone (404)",
+    "reply-404",
+    fault="reply rejected because its exchange was deleted (404)",
     bound="the request is acknowledged once; other work in flight is not redelivered; the connection is kept",
-    mechanism="as above; the exchange and the bindings are declared again before the next answer is sent",
+    mechanism="as above; the exchange and the bindings are declared again before the next reply is sent",
     full=50,
     short=3,
     seconds=20,
 )
-def test_exchange_of_an_answer_is_gone(
+def test_exchange_of_a_reply_is_deleted(
     case: Case, broker: Broker, service: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Counting()
@@ -162,7 +163,7 @@ def test_exchange_of_an_answer_is_gone(
     with census(broker, durable={f"{service}_req"}):
         _delete_exchange(case, broker.url, service, served)
     # Where the exchange was declared again before the answer was sent, there was nothing to refuse.
-    case.bit("answers refused", caplog.text.count("the broker refused the answer"), least=case.repeats // 2)
+    case.bit("replies rejected", caplog.text.count("the broker refused the answer"), least=case.repeats // 2)
 
 
 def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> None:
