@@ -1,4 +1,4 @@
-"""The broker dies, freezes, or takes nothing."""
+"""The broker is killed, freezes, or blocks publishers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .traffic import DEADLINE, SLACK, Service, Traffic, make_client
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Broker]:
-    """A node to do harm to."""
+    """A node that tests may kill and freeze."""
     with Broker() as node:
         yield node
 
 
 class _Opening(threading.Thread):
-    """Notes when a node takes connections, which is a moment before it says so."""
+    """Records when a node accepts connections, which is a moment before it reports that it has started."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -151,12 +151,12 @@ def test_memory_alarm(case: Case, node: Broker, service: str) -> None:
                 traffic.wait_for_flow()
                 before = traffic.errors["Blocked"]
                 node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
-                # The broker tells a connection when that next publishes; the calls that told it time out.
+                # The broker sends connection.blocked at a connection's next publish; those calls time out.
                 began = time.monotonic()
                 wait_for(lambda: client.submit("double", [1], timeout=0.1).exception(2) is not None, 10)
                 wait_for(lambda: isinstance(client.submit("double", [1], timeout=0.2).exception(2), Blocked))
                 case.within("first Blocked", time.monotonic() - began, bound=DEADLINE, slack=SLACK)
-                if FULL:  # all that call, and not only those that ask for it
+                if FULL:  # the traffic as well, not only the calls of this test
                     traffic.wait_for_error("Blocked", before, 2 * DEADLINE + 2)
                     case.bit("calls that ended as Blocked", traffic.errors["Blocked"] - before)
                 parked = client.submit("double", [4], timeout=30)

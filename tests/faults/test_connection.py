@@ -1,4 +1,4 @@
-"""The network between them fails: a proxy stands before the broker, one for the server and one for the clients."""
+"""The network fails: one proxy to the broker for the server, and one for the clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .traffic import DEADLINE, HEARTBEAT, SLACK, Service, Traffic, make_client
 
 @dataclass
 class Link:
-    """A server and two clients, one for each way that answers take, and what is between them and the broker."""
+    """A server, two clients (topic replies, direct reply-to), and their proxies to the broker."""
 
     served: Service
     server: Server
@@ -30,7 +30,7 @@ class Link:
     both: tuple[Proxy, Proxy]
 
     def lost(self) -> int:
-        """How many connections were made anew."""
+        """Return how often server and clients have reconnected."""
         ends = [self.server.stats(), *(client.stats() for client in self.clients)]
         return sum(stats["connections"] - 1 for stats in ends)
 
@@ -86,7 +86,7 @@ def test_connections_are_cut(case: Case, broker: Broker, service: str) -> None:
 
 
 def _cut_server(case: Case, link: Link, traffic: Traffic) -> None:
-    # What it runs comes back to the queue, runs again, and is answered once.
+    # The request that it runs is redelivered, runs again, and gets one reply.
     in_flight = link.clients[0].submit("nap", [0.5, "answer"])
     assert link.served.begun.acquire(timeout=5)
     before = link.server.stats()["redelivered"]
@@ -191,6 +191,6 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
 
 
 def _service_after(traffic: Traffic, moment: float) -> float:
-    """Give when the first call after the silence ended well: answers that were on their way already do not count."""
+    """Return when the first call after the fault succeeded, not counting replies that were already on their way."""
     silent = moment + 0.5
     return traffic.first_result_after(silent) + 0.5

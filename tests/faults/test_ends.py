@@ -1,4 +1,4 @@
-"""A client comes to its end while calls are in flight: closed, forked, or with its interpreter."""
+"""Processes end, fork or freeze while calls are in flight."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 FORKED = """
 import os, sys, warnings
 from jsonrpc_amqp import Client, ClientClosed
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is the point here
+warnings.simplefilter("ignore", DeprecationWarning)  # about a fork with threads, which is intended here
 
 url, service = sys.argv[1:]
 client = Client(url, service, timeout=5, heartbeat=2).start()
@@ -75,7 +75,7 @@ with Client(url, service, timeout=5, heartbeat=1) as client:
 
 
 def run(program: str, url: str, service: str) -> float:
-    """Run a program to its end; gives how many seconds that took. It must end well, and say nothing."""
+    """Run a program and return how many seconds it took. It must exit with 0 and print nothing."""
     began = time.monotonic()
     command = [sys.executable, "-W", "error", "-c", program, url, service]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
@@ -153,7 +153,7 @@ def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
             size = output.stat().st_size
             wait_for(lambda size=size: output.stat().st_size > size)  # type: ignore[misc]
             process.send_signal(signal.SIGSTOP)  # in its sleep
-            # Now and then so short that the broker still holds the connection to be alive.
+            # Every other time so short that the broker has not yet closed the connection.
             time.sleep(4 if number % 2 else random.uniform(2.05, 2.5))
             process.send_signal(signal.SIGCONT)
             thawed, received = time.monotonic(), server.stats()["received"]
@@ -162,11 +162,11 @@ def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
             case.bit("processes frozen", 1)
         process.terminate()
         process.wait(5)
-    answers = output.read_text().splitlines()
-    # One that was frozen with a call in flight has lost its answer with the connection.
-    assert [each for each in answers if each != "0" and not each.startswith("ConnectionLost")] == []
-    assert sum(each.startswith("ConnectionLost") for each in answers) <= case.repeats // 2
-    case.record.results += len(answers)
+    lines = output.read_text().splitlines()
+    # A process that was frozen with a call in flight has lost the reply with the connection.
+    assert [each for each in lines if each != "0" and not each.startswith("ConnectionLost")] == []
+    assert sum(each.startswith("ConnectionLost") for each in lines) <= case.repeats // 2
+    case.record.results += len(lines)
 
 
 NAPPING = """
@@ -179,7 +179,7 @@ server = Server(url, service, heartbeat=1)
 @server.method
 def nap(seconds):
     print("begun", flush=True)
-    # In steps: time.sleep(1) alone would be over as soon as the process goes on.
+    # In steps: a single time.sleep(1) would end as soon as the process resumes.
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The broker refuses single messages: of callers, to a full queue; of servers, as answers."""
+"""The broker rejects single messages: requests to a full queue, and replies of servers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_queue_is_full(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Broker]:
-    """A node that refuses large messages, and most answers of the user ``srv``."""
+    """A node that rejects large messages, and most replies of the user ``srv``."""
     with Broker(extra_config={"max_message_size": str(BROKER_MAX)}) as node:
         node.ctl("add_user", "srv", "srv")
         node.ctl("set_permissions", "srv", ".*", ".*", ".*")
@@ -67,7 +67,7 @@ def strict() -> Iterator[Broker]:
 
 
 class Stranger:
-    """Sends requests whose answers the broker refuses: to a key that the server may not write to, to no exchange."""
+    """Sends requests whose replies the broker rejects: the server may not write to their key."""
 
     def __init__(self, url: str, service: str) -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))
@@ -83,7 +83,7 @@ class Stranger:
 
 
 class Counting(Service):
-    """Counts how often each number came, and gives answers of any size."""
+    """Counts how often it was called with each number, and returns results of any size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,10 +119,10 @@ def test_reply_is_rejected(case: Case, strict: Broker, service: str, why: str) -
     url = strict.url.replace("guest:guest", "srv:srv")
     served.server(url, service).start().stop()
     with census(strict, durable={f"{service}_req"}):
-        _refuse(case, strict, service, served, why, url)
+        _reject(case, strict, service, served, why, url)
 
 
-def _refuse(case: Case, strict: Broker, service: str, served: Counting, why: str, url: str) -> None:
+def _reject(case: Case, strict: Broker, service: str, served: Counting, why: str, url: str) -> None:
     stranger = Stranger(strict.url, service)
     server = served.server(url, service)
     with server, make_client(strict.url, service) as client:
@@ -162,7 +162,7 @@ def test_exchange_of_a_reply_is_deleted(
     served.server(broker.url, service, exchange=service).start().stop()
     with census(broker, durable={f"{service}_req"}):
         _delete_exchange(case, broker.url, service, served)
-    # Where the exchange was declared again before the answer was sent, there was nothing to refuse.
+    # If the exchange was declared again before the reply was sent, the reply was not rejected.
     case.bit("replies rejected", caplog.text.count("the broker refused the answer"), least=case.repeats // 2)
 
 
@@ -181,7 +181,7 @@ def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> No
             wait_for(lambda number=number: number in served.begun_counts)  # type: ignore[misc]
             channel.exchange_delete(service)
             deleted = time.monotonic()
-            # Some of their answers are held back until the exchange is there again.
+            # Some of their replies are held back until the exchange is declared again.
             assert [each.result(5) for each in others] == [0, 1, 2]
             assert direct.call("double", [2], retry="safe") == 4
             case.within("service again", time.monotonic() - deleted, bound=2, slack=1)

@@ -1,4 +1,4 @@
-"""A server process dies, freezes, or takes long; one request ends each process that runs it."""
+"""Server processes are killed, freeze, or take long; one request kills each process that runs it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INNOCENTS = range(10)
 
 
 def declare(url: str, service: str, **options: Any) -> None:
-    """Have the queue before the census: it is meant to stay."""
+    """Declare the queue before the census, since it remains."""
     Service().server(url, service, **options).start().stop()
 
 
@@ -87,11 +87,11 @@ def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
                 assert victim not in [each.result(15) for each in waiting]
                 case.within("result from another process", time.monotonic() - frozen, bound=3 * HEARTBEAT, slack=2)
                 fleet.thaw(victim)
-                # Not those that it had taken before.
+                # Not those that it had received before.
                 last = max(traffic.confirmed)
                 wait_for(lambda victim=victim, last=last: victim in fleet.runs("note", above=last))  # type: ignore[misc]
                 stats = fleet.stop(victim)
-                # One that was written before the end of the connection was noticed is dropped by nobody.
+                # A reply that was written before the loss was noticed is not counted.
                 case.bit("late replies dropped", stats["dropped_replies"])
                 assert stats["connections"] == 2
                 for pid in list(fleet.processes):
@@ -126,7 +126,7 @@ def test_handler_takes_long(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Broker]:
-    """A node that gives a consumer 5 s, and looks every second."""
+    """A node with a consumer timeout of 5 s that it checks every second."""
     tick = "[{rabbit, [{channel_tick_interval, 1000}]}]."
     with Broker(extra_config={"consumer_timeout": "5000"}, advanced_config=tick) as node:
         yield node
@@ -154,8 +154,8 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
                 began = time.monotonic()
                 assert waiting.result(20) == pid
                 answered = time.monotonic() - began
-                assert answered > 5, "the broker did not interfere"
-                # It looks each second, so the channel is closed 6 s after the delivery at the latest.
+                assert answered > 5, "the broker did not close the channel"
+                # It checks every second, so it closes the channel at most 6 s after the delivery.
                 case.within("redelivered, and result", answered, bound=8, slack=1)
                 traffic.first_result_after(time.monotonic())
                 time.sleep(max(0.0, 8.0 - answered))
@@ -192,7 +192,7 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
             poison = client.submit("poison")
             innocents = [client.submit("innocent", [number * 10 + each]) for each in INNOCENTS]
             deaths = _restart_until(fleet, [poison, *innocents])
-            _check_told(case, client, poison)
+            _check_limit_reached(case, client, poison)
             assert [each.result(0) for each in innocents] == [number * 10 + each for each in INNOCENTS]
             case.record.results += len(innocents)
             case.bit("processes killed", deaths)
@@ -207,7 +207,7 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
 
 
 def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
-    """Have one process running until all calls have ended; gives how many had to be started after the first."""
+    """Keep one process running until all calls have ended; return how many were started after the first."""
     deaths = 0
     process = fleet.start_unready()
     while not all(call.done() for call in calls):
@@ -222,7 +222,7 @@ def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
     return deaths
 
 
-def _check_told(case: Case, client: Client, poison: Future[Any]) -> None:
+def _check_limit_reached(case: Case, client: Client, poison: Future[Any]) -> None:
     error = poison.exception(0)
     assert isinstance(error, ServerError)
     assert error.code == DELIVERY_LIMIT_REACHED

@@ -67,7 +67,7 @@ def serving(url: str, service: str, dispatcher: Callable[[bytes], bytes | None],
 
 
 def check_bounds(client: Client) -> None:
-    """Hostile bytes are answered before the library sees them; each call is answered, also one with an id of null."""
+    """Hostile bytes are answered before the library sees them; each call is answered, even one with an id of null."""
     for body, code in (
         (b"", -32700),
         (b'{"jsonrpc": "2.0", "method"', -32700),
@@ -96,7 +96,7 @@ def test_pelix_server_proxy(client: Client) -> None:
         assert refused.value.args[0] == (1, "not today", {"when": "tomorrow"})
         assert proxy._notify.notify_hello("pelix") is None
         wait_for(lambda: "pelix" in proxy.was_told())
-    assert client.call("echo", [1]) == 1  # the client is not the proxy's
+    assert client.call("echo", [1]) == 1  # closing the proxy does not close the client
 
 
 @pytest.mark.peer("jsonrpclib in", works="`MultiCall` with calls, notifications and faults")
@@ -180,7 +180,7 @@ def test_pelix_at_both_ends(url: str, service: str) -> None:
 
 
 class Threaded(RPCServer):  # type: ignore[misc]  # it has no type hints
-    """An RPCServer that runs requests beside one another, as its documentation says to do it."""
+    """An RPCServer that runs requests concurrently, in the way that its documentation describes."""
 
     def _spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         threading.Thread(target=func, args=args, kwargs=kwargs, daemon=True).start()
@@ -261,7 +261,7 @@ def test_tinyrpc_server(url: str, service: str) -> None:
 @pytest.mark.peer("tinyrpc server", works="32 callers, each an `RPCClient`, that must all run at once")
 @pytest.mark.peer("tinyrpc client", works="with its own `RPCServer`")
 def test_tinyrpc_with_concurrent_callers(url: str, service: str) -> None:
-    """What hangs over its own RabbitMQ transport."""
+    """This hangs with tinyrpc's own RabbitMQ transport."""
     together = threading.Barrier(CALLERS)
 
     def meet(number: int) -> int:

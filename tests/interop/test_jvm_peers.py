@@ -1,4 +1,4 @@
-"""The Java classes that others call servers with: RabbitMQ's own, and Spring's."""
+"""Java classes for calling servers: RabbitMQ's own, and Spring's."""
 
 from __future__ import annotations
 

@@ -114,6 +114,6 @@ def test_tinyrpc_server_and_a_notification(url: str, service: str) -> None:
     queue = f"interop-tinyrpc-{service}"
     with serving("tinyrpc_server", url, queue) as server, Client(url, queue=queue, timeout=1) as client:
         client.notify("notify_hello", [1])
-        server.wait_until_said("told", 10)  # the one notification, again and again
+        server.wait_until_said("told", 10)  # the same notification, repeatedly
         with pytest.raises(CallTimeout, match="has 1 consumer"):
             client.call("subtract", [42, 23])
