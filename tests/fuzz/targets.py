@@ -119,16 +119,16 @@ _bounded = Dispatcher(_METHODS, max_size=1024, max_batch=3, max_depth=5, authori
 
 def dispatch(data: bytes) -> None:
     """Every body gets a JSON-RPC 2.0 response, or none if it is a notification."""
-    _check_response(_dispatcher(data), 1 << 16)
-    _check_response(_bounded(data), 1024)
-    _check_response(_dispatcher.refuse_at_limit(data), 1 << 16)
+    _check_answer(_dispatcher(data), 1 << 16)
+    _check_answer(_bounded(data), 1024)
+    _check_answer(_dispatcher.refuse_at_limit(data), 1 << 16)
     if len(data) <= 1024 and data.count(b",") < 50:
         assert (_dispatcher(data) is None) == messages.classify(data).is_notification
     assert set(_called) <= set(_METHODS)
     _called.clear()
 
 
-def _check_response(body: bytes | None, most: int) -> None:
+def _check_answer(body: bytes | None, most: int) -> None:
     if body is None:
         return
     assert len(body) <= most
@@ -255,9 +255,9 @@ def dialects(data: bytes) -> None:
 def _serve(inbound: Inbound | None) -> None:
     if inbound is None:
         return
-    response = _dispatcher(inbound.body)
-    if response is not None:
-        json.loads(inbound.answer(response))
+    answer = _dispatcher(inbound.body)
+    if answer is not None:
+        json.loads(inbound.answer(answer))
     assert inbound.route is None or len(inbound.route.routing_key.encode()) <= 255
 
 
