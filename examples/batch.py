@@ -3,7 +3,7 @@ Several calls and a notification in one message.
 
     python examples/batch.py
 
-Needs no broker: server and client meet on memory://, in this process. With a RabbitMQ only the URL changes.
+Needs no broker: server and client use memory:// in this process. With RabbitMQ only the URL changes.
 """
 
 from jsonrpc_amqp import Client, MethodNotFound, Server
@@ -28,7 +28,7 @@ def main() -> None:
             small = batch.call("add", [1, 2])
             large = batch.call("add", {"a": 1000, "b": 2000})
             unknown = batch.call("divide", [1, 0])
-        # The block has ended: the message is sent, and its answers are here. Each is a result or an error of its own.
+        # At the end of the block the message is sent and the reply has arrived: a result or an error for each call.
         print(small.result(), large.result())
         try:
             unknown.result()

@@ -4,8 +4,8 @@ The methods of the JSON-RPC 2.0 specification's examples, for the conformance ki
     python examples/conformance_service.py
     jsonrpc-amqp conformance --service conformance
 
-The kit needs the first five. The others are what the tests of the Java, Node and Go clients call.
-The broker is amqp://localhost, or what the environment has as AMQP_URL; the service is what it has as SERVICE.
+The kit needs the first five methods; the tests of the Java, Node and Go clients call the others.
+The environment variables AMQP_URL and SERVICE set the broker (amqp://localhost) and the service (conformance).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def notify_hello(*values: Any) -> None:
 
 
 def was_told() -> list[Any]:
-    """Give what notify_hello was handed by now."""
+    """Return the values that notify_hello has received."""
     return told
 
 

@@ -14,7 +14,7 @@ and call it:
     python examples/example_request.py
     jsonrpc-amqp call time.now --service example
 
-The broker is amqp://localhost, or what the environment has as AMQP_URL.
+The environment variable AMQP_URL sets the broker (amqp://localhost).
 """
 
 import os

@@ -1,5 +1,5 @@
 """
-Methods written for jsonrpcserver, served as they are: its decorator, its results, its errors.
+Methods written for jsonrpcserver, served unchanged: its decorator, its results, its errors.
 
     python examples/jsonrpcserver_style.py
 

@@ -1,5 +1,5 @@
 """
-How to test code that calls a service: with the service itself, or a stand-in, on memory://. No broker, no mocks.
+How to test code that calls a service: with the service itself, or a replacement, on memory://. No broker, no mocks.
 
     pytest examples/test_with_memory.py
 """
@@ -14,7 +14,7 @@ URL = "memory://prices"
 
 
 def price_with_tax(client: Client, article: str) -> float:
-    """Stands for the code under test."""
+    """An example of code under test."""
     net: float = client.call("price.of", [article])
     return round(net * 1.2, 2)
 
@@ -32,7 +32,7 @@ def shop() -> Iterator[None]:
         yield
 
 
-def test_without_a_server_the_caller_is_told(client: Client) -> None:
+def test_without_a_server_the_call_is_unroutable(client: Client) -> None:
     with pytest.raises(Unroutable):
         client.call("price.of", ["bread"], service="never.started")
 

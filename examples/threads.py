@@ -1,9 +1,9 @@
 """
-Many threads call through one client: it is safe to share, and its calls travel side by side.
+Many threads share one client: it is thread-safe, and its calls run concurrently.
 
     python examples/threads.py
 
-Needs no broker: server and client meet on memory://, in this process. With a RabbitMQ only the URL changes.
+Needs no broker: server and client use memory:// in this process. With RabbitMQ only the URL changes.
 """
 
 import time
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from jsonrpc_amqp import Client, Server
 
-# As many methods at a time as there are callers, so that none waits for another.
+# As many handlers as callers, so that no call waits for another.
 server = Server("memory://threads", service="calc", concurrency=10)
 
 

@@ -22,7 +22,7 @@ from ..jsonrpc import inspection
 from ..server.server import GRACE, Server
 
 try:
-    from tinyrpc.transport import ClientTransport, ServerTransport
+    from tinyrpc.transports import ClientTransport, ServerTransport
 except ImportError as exc:
     raise MissingExtra(__name__, "tinyrpc", "tinyrpc") from exc
 

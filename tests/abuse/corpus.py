@@ -1,8 +1,8 @@
 """
-What nobody should send.
+Hostile messages.
 
-``BODIES`` are good for neither a request nor an answer, ``REQUESTS`` and ``ANSWERS`` look like one. A case is what is
-sent: one message, or several.
+``BODIES`` are invalid as requests and as replies; ``REQUESTS`` and ``REPLIES`` resemble valid ones. A case is a list of
+messages to send.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 CAP = 16 << 20
 ESCAPES = "\x1b[2J\x1b]0;gone\x07\r\nroot: all is well\u202e\x9b31m"
 MARK = "/tmp/jsonrpc-amqp-abuse-was-here"
-"""A file that would be there if anything of the corpus were ever run."""
+"""A folder that would be created if anything in the corpus were executed."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Message:
     One message.
 
     Attributes:
-        tail: What stands behind ``S.request`` in its routing key; None: what is usual.
-        to_queue: It goes to the request queue by its name, past the exchange.
-        properties: As pika has them; ``headers`` among them.
-        refused: The broker refuses it, and closes the channel.
-        times: So often.
+        tail: The end of its routing key, after ``S.request``; None: a usual one.
+        to_queue: It is sent to the queue by its name, through the default exchange.
+        properties: Properties by pika's names, including ``headers``.
+        rejected: The broker rejects it, and closes the channel.
+        times: How often it is sent.
     """
 
     body: bytes
     tail: str | None = None
     to_queue: bool = False
     properties: Mapping[str, Any] = field(default_factory=dict)
-    refused: bool = False
+    rejected: bool = False
     times: int = 1
 
 
@@ -56,7 +56,7 @@ class _Exploit:
 
 PICKLE = pickle.dumps(_Exploit())
 YAML = f"!!python/object/apply:os.mkdir ['{MARK}']\n".encode()
-# 64 MB of it; inflated it would be seen.
+# 64 MB of it, so that decompression would be noticed.
 BOMB = b" " * (64 << 20)
 BOMBS = {"gzip": gzip.compress(BOMB), "deflate": zlib.compress(BOMB), "bzip2": bz2.compress(BOMB)}
 
@@ -88,9 +88,9 @@ BODIES: dict[str, bytes] = {
     "UTF-32": GOOD.decode().encode("utf-32"),
     "a byte order mark": b"\xef\xbb\xbf" + GOOD,
     "truncated": GOOD[:-9],
-    "truncated amid an escape": b'{"jsonrpc": "2.0", "method": "\\u00',
+    "truncated within an escape": b'{"jsonrpc": "2.0", "method": "\\u00',
     "two values": GOOD + GOOD,
-    "behind it a NUL": GOOD + b"\0",
+    "followed by a NUL": GOOD + b"\0",
     "a comment": b"/* hello */" + GOOD,
     "single quotes": GOOD.replace(b'"', b"'"),
     "10,000 levels of arrays": deep(10_000).encode(),
@@ -186,8 +186,8 @@ _METHODS = [
 _PARAMS: dict[str, Any] = {
     "self": {"self": 1, "a": 1, "b": 2},
     "names of the machinery": {"args": [], "kwargs": {}, "context": 1, "function": 1, "name": "x"},
-    "names in Python's way": {"__class__": 1, "__dict__": 2},
-    "names that are no names": {"a b": 1, "": 2, "\n": 3, "a=1": 4},
+    "special names of Python": {"__class__": 1, "__dict__": 2},
+    "names that are not identifiers": {"a b": 1, "": 2, "\n": 3, "a=1": 4},
     "too many": list(range(10_000)),
     "too many names": {f"p{number}": 0 for number in range(10_000)},
     "__type__": [{"__type__": "uuid", "__value__": {"hex": "x"}}, {"__type__": "decimal"}],
@@ -196,8 +196,8 @@ _PARAMS: dict[str, Any] = {
 }
 _IDS = ["null", "true", "1.5", "-0.0", "[]", "{}", "[1]", '{"a": 1}', '""', '"*"', '"#"', '"a.b.c"', '"request"', "1e2"]
 _TAILS = ["", ".", "..", ".#", ".*", ".*.#", ".q538", ".a b", ".ü\u202e", "." + "x" * 200, ".a..b.", ".request.request"]
-# Without a consumer of it the broker knows no such place.
-_NO_PLACE = "amq.rabbitmq.reply-to"
+# The broker rejects it from a channel without a consumer of direct reply-to.
+_NO_CONSUMER = "amq.rabbitmq.reply-to"
 _REPLY_TO = [
     "",
     "abuse_req",
@@ -205,12 +205,12 @@ _REPLY_TO = [
     "abuse_dead",
     "amq.topic",
     "amq.rabbitmq.log",
-    "amq.gen-nobody",
-    "nobody",
+    "amq.gen-unused",
+    "unused",
     "*",
     "x" * 255,
     ESCAPES[:60],
-    _NO_PLACE,
+    _NO_CONSUMER,
     "amq.rabbitmq.reply-to.",
     "amq.rabbitmq.reply-to.x",
     "amq.rabbitmq.reply-to.g2dkAAdub2RlQGE.k",
@@ -251,9 +251,9 @@ REQUESTS: dict[str, Case] = {
     "a batch of 1,000 that fail": [Message(b"[" + b",".join([call("none")] * 1000) + b"]")],
     "a batch of 1,000 of the same id": [Message(b"[" + b",".join([GOOD] * 1000) + b"]")],
     "a batch of 100,000": [Message(b"[" + b",".join([GOOD] * 100_000) + b"]")],
-    "a batch of large answers": [Message(b"[" + b",".join([call("grow", [1 << 20])] * 100) + b"]")],
+    "a batch of large responses": [Message(b"[" + b",".join([call("grow", [1 << 20])] * 100) + b"]")],
     "a batch of 1 MB ids": [Message(b"[" + b",".join([call(id="i" * (1 << 20))] * 14) + b"]")],
-    "an answer": [Message(b'{"jsonrpc": "2.0", "result": 1, "id": 1}')],
+    "a response": [Message(b'{"jsonrpc": "2.0", "result": 1, "id": 1}')],
     **{f"header of {name}": [Message(GOOD, properties={"headers": {"x": value}})] for name, value in TYPES.items()},
     "headers of every type": [Message(GOOD, properties={"headers": dict(TYPES)})],
     "10,000 headers": [Message(GOOD, properties={"headers": {f"h{number}": number for number in range(10_000)}})],
@@ -265,18 +265,18 @@ REQUESTS: dict[str, Case] = {
     **{f"timeout-ms {value!a}": [Message(GOOD, properties={"headers": {"timeout-ms": value}})] for value in _TIMEOUTS},
     **{f"expiration {text}": [Message(GOOD, properties={"expiration": text})] for text in ("0", "1", "4294967295")},
     **{
-        f"expiration {text!a}": [Message(GOOD, properties={"expiration": text}, refused=True)]
+        f"expiration {text!a}": [Message(GOOD, properties={"expiration": text}, rejected=True)]
         for text in ("-1", "soon", "1e3", "315360000001", "9" * 200)
     },
     **{
-        f"reply_to {name[:40]!a}": [Message(GOOD, properties={"reply_to": name}, refused=name == _NO_PLACE)]
+        f"reply_to {name[:40]!a}": [Message(GOOD, properties={"reply_to": name}, rejected=name == _NO_CONSUMER)]
         for name in _REPLY_TO
     },
     **{f"key S.request{tail[:30]!a}": [Message(GOOD, tail)] for tail in _TAILS},
     "to the queue by its name": [Message(GOOD, to_queue=True)],
     "a correlation_id of escapes": [Message(GOOD, properties={"correlation_id": ESCAPES})],
     "a correlation_id of 255 bytes": [Message(GOOD, properties={"correlation_id": "x" * 255})],
-    "a correlation_id that is no UTF-8": [Message(GOOD, properties={"correlation_id": b"\xff\xfe"})],
+    "a correlation_id that is not UTF-8": [Message(GOOD, properties={"correlation_id": b"\xff\xfe"})],
     "every other property": [
         Message(
             GOOD,
@@ -286,18 +286,18 @@ REQUESTS: dict[str, Case] = {
             },
         )
     ],
-    "a delivery_mode of 9": [Message(GOOD, properties={"delivery_mode": 9}, refused=True)],
-    "the name of another": [Message(GOOD, properties={"user_id": "root"}, refused=True)],
-    "2,000 times no JSON": [Message(b"{", times=2000)],
-    "2,000 notifications of no method": [Message(call("none").replace(b', "id": 1', b""), times=2000)],
+    "a delivery_mode of 9": [Message(GOOD, properties={"delivery_mode": 9}, rejected=True)],
+    "the name of another": [Message(GOOD, properties={"user_id": "root"}, rejected=True)],
+    "2,000 times invalid JSON": [Message(b"{", times=2000)],
+    "2,000 notifications without a method": [Message(call("none").replace(b', "id": 1', b""), times=2000)],
     "2,000 that cannot be answered": [Message(GOOD, properties={"reply_to": "other_req"}, times=2000)],
 }  # fmt: skip
 
 
-# -- answers ----------------------------------------------------------------------------------------------------
+# -- replies ----------------------------------------------------------------------------------------------------
 
 
-def answer(**members: Any) -> bytes:
+def response(**members: Any) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": "ID", **members}).encode().replace(b'"ID"', b"ID")
 
 
@@ -312,7 +312,11 @@ _ERRORS: dict[str, Any] = {
     "a message that is an object": {"code": 1, "message": {}},
     "a message of 4 MB": {"code": 1, "message": "m" * (4 << 20)},
     "terminal escapes": {"code": 1, "message": ESCAPES, "data": ESCAPES},
-    "data in Python's way": {"code": -32000, "message": "m", "data": {"__class__": "os.system", "__type__": "uuid"}},
+    "special names of Python": {
+        "code": -32000,
+        "message": "m",
+        "data": {"__class__": "os.system", "__type__": "uuid"},
+    },
 }
 _RESULTS: dict[str, Any] = {
     "__type__": {"__type__": "uuid", "__value__": "x"},
@@ -322,38 +326,38 @@ _RESULTS: dict[str, Any] = {
     "a million numbers": list(range(1_000_000)),
 }
 
-ANSWERS: dict[str, Case] = {
+REPLIES: dict[str, Case] = {
     **{f"body: {name}": [Message(body)] for name, body in BODIES.items()},
     **{f"bomb, {name}": [Message(BOMBS["bzip2"], properties=each)] for name, each in _ENCODINGS.items()},
     **{
         f"content type {name[:30]!a}": [Message(body, properties={"content_type": name})]
         for name, body in _CONTENT_TYPES.items()
     },
-    **{f"error: {name}": [Message(answer(error=error))] for name, error in _ERRORS.items()},
-    **{f"result: {name}": [Message(answer(result=result))] for name, result in _RESULTS.items()},
+    **{f"error: {name}": [Message(response(error=error))] for name, error in _ERRORS.items()},
+    **{f"result: {name}": [Message(response(result=result))] for name, result in _RESULTS.items()},
     **{f"id {id}": [Message(b'{"jsonrpc": "2.0", "result": 1, "id": %b}' % id.encode())] for id in _IDS},
-    "an id of 1 MB": [Message(answer(result=1, id="i" * (1 << 20)))],
+    "an id of 1 MB": [Message(response(result=1, id="i" * (1 << 20)))],
     "an id of 4,000 digits": [Message(b'{"jsonrpc": "2.0", "result": 1, "id": %b}' % (b"9" * 4000))],
-    "a result and an error": [Message(answer(result=1, error={"code": 1, "message": "m"}))],
-    "neither": [Message(answer())],
+    "a result and an error": [Message(response(result=1, error={"code": 1, "message": "m"}))],
+    "neither": [Message(response())],
     "no version": [Message(b'{"result": 1, "id": ID}')],
     "a request": [Message(GOOD)],
-    "a batch": [Message(b"[" + answer(result=1) + b"]")],
-    "a batch of 100,000": [Message(b"[" + b",".join([answer(result=1)] * 100_000) + b"]")],
+    "a batch": [Message(b"[" + response(result=1) + b"]")],
+    "a batch of 100,000": [Message(b"[" + b",".join([response(result=1)] * 100_000) + b"]")],
     "a result 5,000 levels deep": [Message(b'{"jsonrpc": "2.0", "id": ID, "result": %b}' % deep(5_000).encode())],
     **{
-        f"header of {name}": [Message(answer(result=1), properties={"headers": {"x": value}})]
+        f"header of {name}": [Message(response(result=1), properties={"headers": {"x": value}})]
         for name, value in TYPES.items()
     },
-    "a header x-death": [Message(answer(result=1), properties={"headers": {"x-death": []}})],
-    "headers 200 levels deep": [Message(answer(result=1), properties={"headers": nested(200)})],
-    "no correlation_id": [Message(answer(result=1), properties={"correlation_id": None})],
-    "a correlation_id of escapes": [Message(answer(result=1), properties={"correlation_id": ESCAPES})],
-    "a correlation_id that is no UTF-8": [Message(answer(result=1), properties={"correlation_id": b"\xff\xfe"})],
-    "another key": [Message(answer(result=1), tail=".other")],
-    "another key, of escapes": [Message(answer(result=1), tail="." + ESCAPES[:40])],
-    "straight to the queue": [Message(answer(result=1), to_queue=True)],
-    "1,000 times": [Message(answer(result=1), times=1000)],
-    "1,000 times no JSON": [Message(b"{", times=1000)],
-    "1,000 answers that nobody awaits": [Message(answer(result=1), properties={"correlation_id": ESCAPES}, times=1000)],
+    "a header x-death": [Message(response(result=1), properties={"headers": {"x-death": []}})],
+    "headers 200 levels deep": [Message(response(result=1), properties={"headers": nested(200)})],
+    "no correlation_id": [Message(response(result=1), properties={"correlation_id": None})],
+    "a correlation_id of escapes": [Message(response(result=1), properties={"correlation_id": ESCAPES})],
+    "a correlation_id that is not UTF-8": [Message(response(result=1), properties={"correlation_id": b"\xff\xfe"})],
+    "another key": [Message(response(result=1), tail=".other")],
+    "another key, of escapes": [Message(response(result=1), tail="." + ESCAPES[:40])],
+    "directly to the queue": [Message(response(result=1), to_queue=True)],
+    "1,000 times": [Message(response(result=1), times=1000)],
+    "1,000 times invalid JSON": [Message(b"{", times=1000)],
+    "1,000 replies to no call": [Message(response(result=1), properties={"correlation_id": ESCAPES}, times=1000)],
 }

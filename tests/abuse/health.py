@@ -1,4 +1,4 @@
-"""How somebody is who was abused: memory, and how fast the next good calls are."""
+"""Checks of a process after a hostile message: its memory, and the time that valid calls take."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MOST_GROWTH = 20 << 20
-# Has the C library give back what is freed. Else it keeps up to twice the largest message, which is no growth.
+# Makes the C library return freed memory. Otherwise it keeps up to twice the largest message, which is not a leak.
 FREED = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 CALLS = 20
-# A difference below this, in seconds, or one that is gone when it is looked at again, is the machine's.
+# A difference below this, in seconds, or one that does not persist, is caused by the machine.
 NOISE = 0.005
 LOOKS = 5
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def memory(pid: int) -> int:
-    """Give the bytes that a process has in memory."""
+    """Return the resident memory of a process, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
 def median(call: Callable[[], object]) -> float:
-    """Give the median of some calls, in seconds."""
+    """Return the median time of some calls, in seconds."""
     times = []
     for _ in range(CALLS):
         began = time.perf_counter()
@@ -37,10 +37,10 @@ def median(call: Callable[[], object]) -> float:
 @dataclass
 class Patient:
     """
-    A process, and a good call to or by it.
+    A process under test, and a valid call to it or by it.
 
     Attributes:
-        growth: What each case has cost, in bytes.
+        growth: How much the memory grew in each case, in bytes.
     """
 
     pid: int
@@ -48,10 +48,10 @@ class Patient:
     growth: dict[str, int] = field(default_factory=dict)
 
     def examine(self, case: str, abuse: Callable[[], object]) -> None:
-        """Abuse it, and see that it is as before."""
+        """Send a case, and check that memory and speed are as before."""
         size, speed = memory(self.pid), median(self.call)
         abuse()
-        self.call()  # behind what was sent
+        self.call()  # after everything that was sent
         bound = max(2 * speed, speed + NOISE)
         after = next((each for _ in range(LOOKS) if (each := median(self.call)) <= bound), None)
         self.growth[case] = memory(self.pid) - size

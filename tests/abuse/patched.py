@@ -1,4 +1,4 @@
-"""pika, but for the one type of AMQP's headers that it cannot write."""
+"""Adds the one type of header value to pika that it cannot encode."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def _encode(pieces: list[bytes], value: Any) -> int:
 
 @contextmanager
 def floats() -> Iterator[None]:
-    """Let it write floats."""
+    """Let pika encode floats for a ``with`` block."""
     with mock.patch.object(pika.data, "encode_value", _encode):
         yield

@@ -1,4 +1,4 @@
-"""What the server that is abused serves."""
+"""The methods of the server under test."""
 
 from __future__ import annotations
 

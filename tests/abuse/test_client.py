@@ -1,4 +1,4 @@
-"""A live client, and every answer that nobody should give."""
+"""A live client, and a corpus of hostile replies."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from jsonrpc_amqp import Server
 from ..broker import Broker
 from ..command import ROOT
 from . import patched
-from .corpus import ANSWERS, CAP, Case, Message
+from .corpus import CAP, REPLIES, Case, Message
 from .health import FREED, Patient
 from .served import methods
 
 EVIL, GOOD = "evil", "good"
-# What a call may end in.
+# The results and errors that a call may end in.
 ENDS = {"result", "RemoteError", "ServerError", "MalformedReply", "CallTimeout"}
 
 
 class EvilServer:
-    """Answers each request with what it is told."""
+    """Sends the messages of ``case`` as the reply to each request."""
 
     def __init__(self, url: str) -> None:
         self.case: Case = []
@@ -52,12 +52,12 @@ class EvilServer:
         self._channel.exchange_declare("jsonrpc", "topic", durable=True)
         self._channel.queue_declare(f"{EVIL}_req", exclusive=True)
         self._channel.queue_bind(f"{EVIL}_req", "jsonrpc", f"{EVIL}.request.#")
-        self._channel.basic_consume(f"{EVIL}_req", self._answer, auto_ack=True)
+        self._channel.basic_consume(f"{EVIL}_req", self._reply, auto_ack=True)
         self._ready.set()
         self._channel.start_consuming()
         self._connection.close()
 
-    def _answer(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:
+    def _reply(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:
         key = method.routing_key.replace(".request.", ".response.")
         id = str(json.loads(body)["id"]).encode()
         for message in self.case:
@@ -73,7 +73,7 @@ class EvilServer:
 
 
 class Victim:
-    """The client, in its process."""
+    """The process of the client under test."""
 
     def __init__(self, url: str) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by the fixture)
@@ -87,8 +87,8 @@ class Victim:
             text=True,
         )
 
-    def told(self, line: str) -> tuple[str, dict[str, int]]:
-        """Have it call; gives how that ended, and its counters."""
+    def call(self, line: str) -> tuple[str, dict[str, int]]:
+        """Have it call; return how that ended, and its counters."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")
@@ -97,7 +97,7 @@ class Victim:
         return ended, stats
 
     def good(self) -> None:
-        ended, _stats = self.told("good")
+        ended, _stats = self.call("good")
         assert ended == "result"
 
     def close(self) -> int:
@@ -136,21 +136,21 @@ def patient(victim: Victim, abused: dict[str, dict[str, int]]) -> Patient:
     return patient
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", REPLIES)
 def test_client(evil: EvilServer, victim: Victim, patient: Patient, name: str) -> None:
-    evil.case = ANSWERS[name]
+    evil.case = REPLIES[name]
     ends = []
-    patient.examine(name, lambda: ends.append(victim.told("evil")))
+    patient.examine(name, lambda: ends.append(victim.call("evil")))
     [(ended, stats)] = ends
-    # None of these is an answer, whatever they are called; the largest may come too late.
-    no_answer = name.startswith(("body:", "bomb,", "content type"))
-    late = {"CallTimeout"} if len(ANSWERS[name][0].body) >= CAP else set()
-    assert ended in ({"MalformedReply"} | late if no_answer else ENDS)
+    # None of these is a valid response; the largest may arrive too late.
+    invalid = name.startswith(("body:", "bomb,", "content type"))
+    late = {"CallTimeout"} if len(REPLIES[name][0].body) >= CAP else set()
+    assert ended in ({"MalformedReply"} | late if invalid else ENDS)
     assert stats["connections"] == 1, "it has lost its connection"
 
 
 def test_what_it_logged_steers_no_terminal(victim: Victim, patient: Patient) -> None:
-    """And it ends in order."""
+    """It also exits normally."""
     patient.call()
     assert victim.close() == 0
     assert "rejected an answer" in victim.logged

@@ -1,4 +1,4 @@
-"""A live server, and everything that nobody should send."""
+"""A live server, and a corpus of hostile requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVICE = "abuse"
 
 
 class Abuser:
-    """Publishes to the service what it is told."""
+    """Publishes the messages of a case to the service."""
 
     def __init__(self, url: str) -> None:
         self.connection = pika.BlockingConnection(pika.URLParameters(url + "%2F"))
@@ -48,9 +48,9 @@ class Abuser:
                 self.channel.basic_publish(*where, message.body, pika.BasicProperties(**properties))
         except ChannelClosedByBroker:
             self._open()
-            assert message.refused
+            assert message.rejected
         else:
-            assert not message.refused
+            assert not message.rejected
 
     def close(self) -> None:
         self.connection.close()
@@ -58,7 +58,7 @@ class Abuser:
 
 @pytest.fixture(scope="module")
 def served(broker: Broker) -> Iterator[Program]:
-    # One handler: what is called next is answered when the abuse is over.
+    # With one handler, the next call is answered after the hostile message was handled.
     options = ["--service", SERVICE, "--concurrency", "1"]
     with serving("tests.abuse.served:methods", *options, url=broker.url, env=FREED) as program:
         yield program
@@ -90,7 +90,7 @@ def test_server(served: Program, patient: Patient, abuser: Abuser, name: str) ->
 
 
 def test_what_it_logged_steers_no_terminal(served: Program, patient: Patient, abuser: Abuser) -> None:
-    """And is not as long as the list of what was sent."""
+    """It also logs fewer lines than there were messages."""
     assert patient.call() == 3
     assert [line for line in served.output.splitlines() if not line.isprintable()] == []
     before = len(served.output.splitlines())
@@ -102,5 +102,5 @@ def test_what_it_logged_steers_no_terminal(served: Program, patient: Patient, ab
 
 
 def test_it_ends_in_order(served: Program) -> None:
-    """Run last."""
+    """Runs last."""
     assert served.terminate() == 0

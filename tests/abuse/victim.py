@@ -1,7 +1,7 @@
 """
-A client that is abused, in a process of its own: ``python -m tests.abuse.victim URL EVIL GOOD``.
+The client under test, in a process of its own: ``python -m tests.abuse.victim URL EVIL GOOD``.
 
-A line ``evil`` or ``good`` on standard input has it call; it writes how that ended, as a line of JSON.
+For a line ``evil`` or ``good`` on standard input it calls that service, and prints a line of JSON: how the call ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must be back to the count before, once a case is over."""
+"""Checks that a case leaves no queues, connections, threads or file descriptors behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..broker import Broker
 from ..tools import wait_for
 
 PATIENCE = 10.0
-# One call of rabbitmqctl, as each takes a second.
+# One call of rabbitmqctl for both, as each call takes a second.
 _QUESTION = """
 Names = [element(4, amqqueue:get_name(Queue)) || Queue <- rabbit_amqqueue:list()],
 io:format("~p ~s~n", [length(rabbit_networking:connections()), lists:join(<<" ">>, Names)]).
@@ -26,10 +26,12 @@ def census(*brokers: Broker, durable: set[str] | None = None) -> Iterator[None]:
     Fail if queues, connections, threads or file descriptors are left over when the block ends.
 
     Args:
-        brokers: Nodes to ask before and after.
-        durable: Queues that are meant to stay.
+        brokers: The nodes to query before and after.
+        durable: Queues that are meant to remain.
     """
-    there_before = [_there(broker, durable or set()) for broker in brokers]  # takes a second: what ends has ended
+    there_before = [
+        _there(broker, durable or set()) for broker in brokers
+    ]  # takes a second, in which earlier connections end
     threads, descriptors = _threads(), _descriptors()
     yield
     wait_for(lambda: len(_threads()) <= len(threads), told=lambda: f"threads: {threads} became {_threads()}")
@@ -42,7 +44,7 @@ def census(*brokers: Broker, durable: set[str] | None = None) -> Iterator[None]:
 
 def _threads() -> list[str]:
     gc.collect()
-    # A server's connection has a second thread, which stands by, once its methods have been quick.
+    # Once its methods have been quick, a server's connection has a second thread, the follower.
     return sorted(thread.name for thread in threading.enumerate() if not thread.name.endswith("-io-2"))
 
 

@@ -1,4 +1,4 @@
-"""The marker ``fault``, and the fixture ``case``."""
+"""The marker ``fault`` and the fixture ``case``."""
 
 from __future__ import annotations
 
@@ -31,12 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    """The case of a test; what it counted is kept when the test has passed, and ``FAULTS_TALLY`` names a file."""
+    """The case of a test. Its record is written to the file ``FAULTS_TALLY``, if set, when the test has passed."""
     marker = request.node.get_closest_marker("fault")
-    words = {name: marker.kwargs[name] for name in ("bound", "mechanism")}
-    words["fault"] = marker.kwargs["fault"] + _variant(request.node)
-    test = request.node.nodeid.partition("[")[0].removeprefix("tests/faults/")
-    record = Record(key_of(request.node), test=test, **words)
+    record = record_of(request.node)
     case = Case(record, _repeats(marker), breath=marker.kwargs.get("breath", 1.0) if FULL else 0.0)
     environment = _environment(request) if TALLY else ""  # a fixture cannot be asked for in a teardown
     yield case
@@ -48,14 +45,14 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
         record.write(Path(TALLY))
 
 
-def key_of(item: pytest.Item) -> str:
-    """Give the key of a case."""
-    key: str = item.get_closest_marker("fault").args[0]  # type: ignore[union-attr]
-    return key + _variant(item)
-
-
-def _variant(item: pytest.Item) -> str:
-    return f" ({item.callspec.id})" if hasattr(item, "callspec") else ""
+def record_of(item: pytest.Item) -> Record:
+    """Return the record of a case before it has run: what its marker says."""
+    marker = item.get_closest_marker("fault")
+    assert marker is not None
+    variant = f" ({item.callspec.id})" if hasattr(item, "callspec") else ""
+    test = item.nodeid.partition("[")[0].removeprefix("tests/faults/")
+    said = marker.kwargs
+    return Record(marker.args[0] + variant, said["fault"] + variant, said["bound"], said["mechanism"], test)
 
 
 def _repeats(marker: pytest.Mark) -> int:

@@ -19,11 +19,11 @@ PATIENCE = 20.0
 
 class Fleet:
     """
-    Processes of ``worker``.
+    Processes that run ``worker``.
 
     Args:
-        folder: Where they write down what they run.
-        options: For each ``Server``.
+        folder: Where they record what they run.
+        options: The options of each ``Server``.
     """
 
     def __init__(self, url: str, service: str, folder: Path, **options: Any) -> None:
@@ -32,34 +32,34 @@ class Fleet:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, count: int = 1) -> None:
-        """Start so many more, and wait until they serve."""
+        """Start more processes, and wait until they serve."""
         started = [subprocess.Popen(self._command, cwd=ROOT, stdin=subprocess.DEVNULL) for _ in range(count)]
         self.processes |= {process.pid: process for process in started}
         for process in started:
             wait_for(lambda pid=process.pid: (self._folder / f"ready-{pid}").exists(), PATIENCE)  # type: ignore[misc]
 
     def start_unready(self) -> subprocess.Popen[bytes]:
-        """Start one that may not live until it serves."""
+        """Start a process that may be killed before it serves."""
         process = subprocess.Popen(self._command, cwd=ROOT, stdin=subprocess.DEVNULL)
         self.processes[process.pid] = process
         return process
 
     def kill(self, pid: int) -> None:
-        """End one as a crash does (SIGKILL)."""
+        """Kill a process without a warning (SIGKILL)."""
         process = self.processes.pop(pid)
         process.kill()
         process.wait()
 
     def freeze(self, pid: int) -> None:
-        """Stop one in its tracks (SIGSTOP)."""
+        """Suspend a process (SIGSTOP)."""
         self.processes[pid].send_signal(signal.SIGSTOP)
 
     def thaw(self, pid: int) -> None:
-        """Let it go on (SIGCONT)."""
+        """Resume a process (SIGCONT)."""
         self.processes[pid].send_signal(signal.SIGCONT)
 
     def stop(self, pid: int) -> dict[str, int]:
-        """Have one drain and end; gives its counters."""
+        """Have a process drain and end; return its counters."""
         process = self.processes.pop(pid)
         process.send_signal(signal.SIGCONT)
         process.terminate()
@@ -68,16 +68,16 @@ class Fleet:
         return stats
 
     def runs(self, method: str, number: int | None = None, *, above: int = -1) -> list[int]:
-        """Give the processes that ran a method, with this number or one above another, in order."""
+        """Return the ids of the processes that ran a method, with this number or numbers above one, in order."""
         lines = [(each, pid) for name, each, pid in self._lines() if name == method]
         return [pid for each, pid in lines if number in (None, each) and each > above]
 
     def counts(self, method: str) -> Counter[int]:
-        """Give how often each number was run."""
+        """Return how often a method was run with each number."""
         return Counter(number for name, number, _pid in self._lines() if name == method)
 
     def wait_for_run(self, method: str, number: int) -> int:
-        """Wait until somebody runs it, and give who."""
+        """Wait until a process runs a method with this number, and return its id."""
         wait_for(lambda: self.runs(method, number))
         return self.runs(method, number)[0]
 

@@ -1,8 +1,8 @@
 """
-Writes docs/guarantees.md from what the cases counted: ``python -m tests.faults.guarantees TALLY docs/guarantees.md``.
+Write docs/guarantees.md from the counts of the cases: ``python -m tests.faults.guarantees TALLY docs/guarantees.md``.
 
 ``TALLY`` is the file that ``FAULTS_TALLY`` named: a line of JSON (``tally.Record``) for each case that passed.
-The prose is in guarantees.md.in; the figures come from nowhere but the tally.
+The prose is in guarantees.md.in; all figures come from the tally.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ COLUMNS = (
     "mechanism",
     "test",
     "rounds",
-    "how it bit",
+    "observed effect",
     "calls and notifications",
     "lost",
     "hung, late, wrong",
-    "worst, of what is promised",
+    "worst time, and bound",
 )
 
 
 def read(lines: Iterable[str]) -> list[Record]:
-    """Give the records in order of their first line; the last line of a key is the one that counts."""
+    """Return the last record of each key, in the order in which the keys first appear."""
     records = [Record(**json.loads(line)) for line in lines if line.strip()]
     return list({record.key: record for record in records}.values())
 
 
 def document(records: Sequence[Record]) -> str:
-    """Give the whole of docs/guarantees.md."""
+    """Return the text of docs/guarantees.md."""
     rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_cells, records)]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         table="\n".join(f"| {' | '.join(row)} |" for row in rows),
@@ -72,7 +72,7 @@ def _cells(record: Record) -> tuple[str, ...]:
 
 
 def _errors(record: Record) -> list[str]:
-    # The most frequent first, and those that are as frequent by name.
+    # The most frequent first; by name where they are equally frequent.
     errors = sorted(Counter(record.errors).items(), key=lambda each: (-each[1], each[0]))
     return [f"{_number(count)} `{kind}`" for kind, count in errors]
 

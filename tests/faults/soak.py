@@ -1,8 +1,8 @@
 """
 Random faults for a long time: ``python -m tests.faults.soak``, or ``tox -e soak``.
 
-``SOAK_MINUTES`` (20) and ``SOAK_SEED`` (printed) are taken from the environment. The callers' process and the oldest
-server process must not grow; each call is accounted for, as in the cases.
+The environment variables are ``SOAK_MINUTES`` (20) and ``SOAK_SEED`` (random, and printed). The memory of the callers'
+process and of the oldest server process must not grow; each call is accounted for, as in the cases.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .traffic import Service, Traffic, make_client
 SERVICE = "soak"
 WORKERS = 3
 SAMPLE_SECONDS = 10.0
-# Of the memory in the last quarter over that in the second.
+# The memory in the last quarter of the time, relative to the second quarter.
 MOST_GROWTH, MOST_GROWTH_MIB = 1.10, 5.0
 
 
 class Memory(threading.Thread):
-    """Notes what processes hold, in MiB, every ten seconds."""
+    """Samples the resident memory of processes, in MiB, every ten seconds."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         super().__init__(name="memory", daemon=True)
@@ -55,7 +55,7 @@ class Memory(threading.Thread):
         self.join()
 
     def check(self) -> None:
-        """Print what was noted, and fail if a process grew."""
+        """Print the samples, and fail if a process has grown."""
         for name, samples in self.samples.items():
             quarter = max(1, len(samples) // 4)
             before = statistics.median(samples[quarter : 2 * quarter] or samples)
@@ -72,7 +72,7 @@ def _resident(pid: int) -> float:
 
 
 class Notes:
-    """The notifications that servers wrote down, read as the file grows."""
+    """The notifications that servers recorded, read as the file grows."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "runs"
@@ -80,7 +80,7 @@ class Notes:
         self.numbers: set[int] = set()
 
     def wait_for(self, confirmed: set[int]) -> set[int]:
-        """Wait until all of these were handled; gives those that were not."""
+        """Wait until all of these were handled; return those that were not."""
         give_up = time.monotonic() + 30
         while (missing := confirmed - self.numbers) and time.monotonic() < give_up:
             time.sleep(0.05)
@@ -98,7 +98,7 @@ class Notes:
 
 
 class Faults:
-    """What may go wrong. Each method breaks something, and mends it."""
+    """The kinds of faults. Each method injects one and repairs it."""
 
     def __init__(self, broker: Broker, fleet: Fleet, proxies: list[Proxy], chance: random.Random) -> None:
         self._broker = broker
@@ -119,7 +119,7 @@ class Faults:
         ]
 
     def worker_killed(self) -> None:
-        # Not the oldest: its memory is watched.
+        # Not the oldest process, whose memory is sampled.
         self._fleet.kill(self._chance.choice(list(self._fleet.processes)[1:]))
         self._fleet.start()
 

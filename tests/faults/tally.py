@@ -1,4 +1,4 @@
-"""What a case counts, and whether that is as promised."""
+"""The counts of a case, and the checks that they are as promised."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     from .traffic import Traffic
 
 
-# For what waits in the queue when the callers have stopped.
+# For the notifications that are still in the queue when the callers have stopped.
 _PATIENCE = 15.0
 
 
 @dataclass
 class Record:
     """
-    One line of docs/guarantees.md.
+    One row of docs/guarantees.md.
 
     Attributes:
-        worst: The worst figure of each kind, in seconds, and the bound that is promised.
+        bites: The observed effects of the fault, by kind.
+        worst: The longest time of each kind, in seconds, and its promised bound.
     """
 
     key: str
@@ -45,18 +46,18 @@ class Record:
     environment: str = ""
 
     def write(self, path: Path) -> None:
-        """Append it as one line of JSON."""
+        """Append this record as one line of JSON."""
         with path.open("a") as file:
             file.write(json.dumps(asdict(self)) + "\n")
 
 
 class Case:
     """
-    One fault, tried a number of times.
+    One fault, injected a number of times.
 
     Args:
-        repeats: How often.
-        breath: Seconds of good health before each time.
+        repeats: The number of rounds.
+        breath: Seconds without a fault before each round.
     """
 
     def __init__(self, record: Record, repeats: int, *, breath: float = 0.0) -> None:
@@ -65,25 +66,25 @@ class Case:
         self._breath = breath
 
     def rounds(self) -> Iterator[int]:
-        """Give a number for each time; counts those that were gone through."""
+        """Yield the number of each round, and count the rounds that were completed."""
         for number in range(self.repeats):
             time.sleep(self._breath)
             yield number
             self.record.rounds += 1
 
     def bit(self, what: str, count: int, *, least: int = 1) -> None:
-        """Show that the fault did something: a case whose injector misses proves nothing."""
+        """Check that the fault had an effect, and count it: a fault without an effect proves nothing."""
         assert count >= least, f"the fault did not bite: {count} {what}"
         self.record.bites[what] = self.record.bites.get(what, 0) + count
 
     def within(self, what: str, seconds: float, *, bound: float, slack: float) -> None:
-        """Check a time against its bound; the slack is for the machine."""
+        """Check a time against its bound; the slack is for a busy machine."""
         worst = max(seconds, self.record.worst.get(what, (0.0, bound))[0])
         self.record.worst[what] = (round(worst, 2), bound)
         assert seconds <= bound + slack, f"{what}: {seconds:.2f} s, promised are {bound:g} s (slack {slack:g} s)"
 
     def account(self, traffic: Traffic) -> None:
-        """Add up the calls of traffic that has ended; fails if one of them did not end as promised."""
+        """Add the counts of traffic that has ended; fail if a call did not end as promised."""
         record, errors = self.record, Counter(self.record.errors)
         record.results += len(traffic.results)
         errors.update(traffic.errors)
@@ -97,7 +98,7 @@ class Case:
         assert not traffic.late, f"ended after their deadline: {traffic.late[:5]}"
 
     def account_for_lost(self, traffic: Traffic, handled: set[int]) -> None:
-        """Check that what was confirmed is handled, in the end, and what is said not to have run is not."""
+        """Check that confirmed notifications are handled eventually, and those reported as not run are not."""
         confirmed = traffic.confirmed
         give_up = time.monotonic() + _PATIENCE
         while not confirmed <= handled and time.monotonic() < give_up:

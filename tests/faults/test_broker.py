@@ -1,4 +1,4 @@
-"""The broker dies, freezes, or takes nothing."""
+"""The broker is killed, freezes, or blocks publishers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .traffic import DEADLINE, SLACK, Service, Traffic, make_client
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Broker]:
-    """A node to do harm to."""
+    """A node that tests may kill and freeze."""
     with Broker() as node:
         yield node
 
 
 class _Opening(threading.Thread):
-    """Notes when a node takes connections, which is a moment before it says so."""
+    """Records when a node accepts connections, which is a moment before it reports that it has started."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -45,7 +45,8 @@ class _Opening(threading.Thread):
 @pytest.mark.fault(
     "broker-kill",
     fault="broker killed (SIGKILL) and restarted",
-    bound="no confirmed notification lost; each call ends by its deadline; serving again 3 s after the port opens",
+    bound="no confirmed notification lost; each call ends by its deadline; "
+    "calls succeed again within 3 s of the port opening",
     mechanism="durable queue, persistent messages, confirms by delivery tag; reconnect with a back-off of at most 2 s",
     full=20,
     short=1,
@@ -89,8 +90,9 @@ def _frozen(node: Broker) -> Any:
 @pytest.mark.fault(
     "broker-freeze",
     fault="broker frozen (SIGSTOP) for 15 s",
-    bound="each call has its error 0.5 s after its deadline; close() takes 1 s; service goes on 3 s after it",
-    mechanism="a monotonic deadline of our own around everything; heartbeats; close() waits for nobody longer",
+    bound="each call has its error within 0.5 s of its deadline; close() takes 1 s; "
+    "calls succeed again within 3 s of its end",
+    mechanism="the client's own monotonic deadline for every call; heartbeats; a limit on what close() waits for",
     full=5,
     short=1,
     seconds=40,
@@ -121,7 +123,7 @@ def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
                 case.bit("typed errors", traffic.errors.total() - before)
                 first = min(each for each in traffic.failed_at if each > frozen)
                 case.within("first error", first - frozen, bound=DEADLINE, slack=SLACK)
-                case.within("service after it", traffic.first_result_after(thawed), bound=3, slack=1)
+                case.within("calls again", traffic.first_result_after(thawed), bound=3, slack=1)
         case.account(traffic)
         case.account_for_lost(traffic, served.handled)
 
@@ -129,7 +131,8 @@ def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
 @pytest.mark.fault(
     "alarm",
     fault="memory alarm on and off",
-    bound="calls end by their deadline, as Blocked once the broker has told; what waits goes on by itself after it",
+    bound="calls end by their deadline, as Blocked once the broker has sent connection.blocked; "
+    "parked calls resume after it",
     mechanism="connection.blocked; calls are parked, not sent",
     full=5,
     short=1,
@@ -148,12 +151,12 @@ def test_memory_alarm(case: Case, node: Broker, service: str) -> None:
                 traffic.wait_for_flow()
                 before = traffic.errors["Blocked"]
                 node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
-                # The broker tells a connection when that next publishes; the calls that told it time out.
+                # The broker sends connection.blocked at a connection's next publish; those calls time out.
                 began = time.monotonic()
                 wait_for(lambda: client.submit("double", [1], timeout=0.1).exception(2) is not None, 10)
                 wait_for(lambda: isinstance(client.submit("double", [1], timeout=0.2).exception(2), Blocked))
                 case.within("first Blocked", time.monotonic() - began, bound=DEADLINE, slack=SLACK)
-                if FULL:  # all that call, and not only those that ask for it
+                if FULL:  # the traffic as well, not only the calls of this test
                     traffic.wait_for_error("Blocked", before, 2 * DEADLINE + 2)
                     case.bit("calls that ended as Blocked", traffic.errors["Blocked"] - before)
                 parked = client.submit("double", [4], timeout=30)

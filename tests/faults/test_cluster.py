@@ -1,4 +1,4 @@
-"""A node of a cluster dies: the one that leads the queue."""
+"""The node of a cluster that leads the queue is killed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ def cluster() -> Iterator[Cluster]:
 
 
 def urls(cluster: Cluster) -> list[str]:
-    """Give a failover URL for each node to begin with."""
+    """Return failover URLs, each of which begins with another node."""
     each = [node.url for node in cluster.nodes]
     return [";".join(each[start:] + each[:start]) for start in range(len(each))]
 
 
 @pytest.mark.fault(
     "cluster",
-    fault="node of a cluster of three killed that leads the quorum queue; failover URLs",
-    bound="publishing stalls for 2 s; no confirmed notification lost; callers see results, or Overloaded or "
-    "CallTimeout where the queue takes nothing for a whole deadline while the node comes back",
-    mechanism="the next URL at once; nacks of the election and lost connections are tried again "
+    fault="in a cluster of three, the node that leads the quorum queue killed; failover URLs",
+    bound="publishing stalls for at most 2 s; no confirmed notification lost; "
+    "calls end in results, or in Overloaded or "
+    "CallTimeout if the queue accepts nothing for a whole deadline while the node restarts",
+    mechanism="the next URL at once; calls are retried after a nack during the election or a lost connection "
     '(retry="idempotent"); confirms by delivery tag',
     full=10,
     short=1,
@@ -49,7 +50,7 @@ def test_leader_is_killed(case: Case, cluster: Cluster, service: str) -> None:
     with census(*cluster.nodes, durable={f"{service}_req"}), ExitStack() as ends:
         for url in urls(cluster):
             ends.enter_context(served.server(url, service, **options))
-        # A queue without a leader loses what nobody wants confirmed: such a call would time out.
+        # A queue without a leader loses unconfirmed messages: such a call would time out.
         clients = [ends.enter_context(make_client(url, service, confirm=True)) for url in urls(cluster)]
         with Traffic(clients, threads=3, **patient) as traffic:
             _kill_leaders(case, cluster, service, clients, traffic)
@@ -77,6 +78,6 @@ def _kill_leaders(case: Case, cluster: Cluster, service: str, clients: list[Clie
 
 
 def longest_gap(times: list[float], since: float) -> float:
-    """Give the longest time without one, from a moment on."""
+    """Return the longest interval between times, from a moment on."""
     after = sorted(each for each in times if each >= since - 0.5)
     return max(later - earlier for earlier, later in pairwise(after))

@@ -1,4 +1,4 @@
-"""The network between them fails: a proxy stands before the broker, one for the server and one for the clients."""
+"""The network fails: one proxy to the broker for the server, and one for the clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .traffic import DEADLINE, HEARTBEAT, SLACK, Service, Traffic, make_client
 
 @dataclass
 class Link:
-    """A server and two clients, one for each way that answers take, and what is between them and the broker."""
+    """A server, two clients (topic replies, direct reply-to), and their proxies to the broker."""
 
     served: Service
     server: Server
@@ -30,7 +30,7 @@ class Link:
     both: tuple[Proxy, Proxy]
 
     def lost(self) -> int:
-        """How many connections were made anew."""
+        """Return how often server and clients have reconnected."""
         ends = [self.server.stats(), *(client.stats() for client in self.clients)]
         return sum(stats["connections"] - 1 for stats in ends)
 
@@ -55,9 +55,9 @@ def linked(broker: Broker, service: str) -> Iterator[Link]:
 @pytest.mark.fault(
     "cut",
     fault="connections cut (RST): of the clients, then of the server",
-    bound="calls in flight end at once; no false confirm, no wrong answer; reconnected 6 s later. A caller that says "
-    'retry="idempotent" sees results only',
-    mechanism="calls that were sent fail as a whole; reconnect at once, then with a back-off of at most 2 s",
+    bound="calls in flight end at once; no false confirm, no wrong reply; reconnected within 6 s. Calls with "
+    'retry="idempotent" end in results only',
+    mechanism="all calls that were sent fail together; reconnect at once, then with a back-off of at most 2 s",
     full=10,
     short=1,
     seconds=30,
@@ -86,7 +86,7 @@ def test_connections_are_cut(case: Case, broker: Broker, service: str) -> None:
 
 
 def _cut_server(case: Case, link: Link, traffic: Traffic) -> None:
-    # What it runs comes back to the queue, runs again, and is answered once.
+    # The request that it runs is redelivered, runs again, and gets one reply.
     in_flight = link.clients[0].submit("nap", [0.5, "answer"])
     assert link.served.begun.acquire(timeout=5)
     before = link.server.stats()["redelivered"]
@@ -100,9 +100,9 @@ def _cut_server(case: Case, link: Link, traffic: Traffic) -> None:
 
 @pytest.mark.fault(
     "delay",
-    fault="every packet of both ends delayed by 600 ms each way",
-    bound="no connection is lost; calls end well, later",
-    mechanism="deadlines are the caller's own; nothing else counts time but heartbeats",
+    fault="every packet of clients and server delayed by 600 ms each way",
+    bound="no connection is lost; calls succeed, later",
+    mechanism="only the callers' deadlines and heartbeats measure time",
     full=10,
     short=1,
     seconds=30,
@@ -128,9 +128,9 @@ def test_connections_are_slow(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.mark.fault(
     "drip",
-    fault="every byte of both ends sent alone, connecting included",
-    bound="no connection is lost but those that were cut; calls end well; reconnected 6 s later",
-    mechanism="frames are put together from whatever a read brings",
+    fault="every byte of clients and server sent in a packet of its own, including the handshake",
+    bound="no connection is lost except those that were cut; calls succeed; reconnected within 6 s",
+    mechanism="frames are assembled from reads of any size",
     full=10,
     short=1,
     seconds=30,
@@ -144,7 +144,7 @@ def test_connections_drip(case: Case, broker: Broker, service: str) -> None:
                     proxy.drip()
                 results, bytes_before = len(traffic.results), link.client_proxy.bytes_down
                 time.sleep(2)
-                case.bit("calls answered byte by byte", len(traffic.results) - results)
+                case.bit("results received byte by byte", len(traffic.results) - results)
                 assert link.client_proxy.bytes_down > bytes_before
                 assert link.lost() == 3 * case.record.rounds
                 for proxy in link.both:
@@ -160,9 +160,9 @@ def test_connections_drip(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.mark.fault(
     "half-open",
-    fault="connections half-open, nothing arrives any more and nothing is closed: of the clients, then of the server",
-    bound="noticed after two heartbeats; no false confirm, no wrong answer; reconnected 6 s later",
-    mechanism="heartbeats both ways, by the thread that owns the connection, whatever handlers do",
+    fault="connections half-open (nothing arrives, nothing is closed): of the clients, then of the server",
+    bound="noticed within two heartbeats; no false confirm, no wrong reply; reconnected within 6 s",
+    mechanism="heartbeats both ways, by the leader, independent of handlers",
     full=10,
     short=1,
     seconds=40,
@@ -182,7 +182,7 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
                         assert isinstance(in_flight.exception(DEADLINE), ConnectionLost)
                         case.within("noticed", time.monotonic() - opened, bound=2 * HEARTBEAT, slack=SLACK)
                     case.within(f"calls of the {name} again", _service_after(traffic, opened), bound=6, slack=1)
-                    case.bit("connections given up", link.lost() - before)
+                    case.bit("connections abandoned", link.lost() - before)
                     in_flight.exception(2 * DEADLINE)
                     link.served.begun.acquire(timeout=0)  # it may have run again
                     proxy.heal()
@@ -191,6 +191,6 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
 
 
 def _service_after(traffic: Traffic, moment: float) -> float:
-    """Give when the first call after the silence ended well: answers that were on their way already do not count."""
+    """Return when the first call after the fault succeeded, not counting replies that were already on their way."""
     silent = moment + 0.5
     return traffic.first_result_after(silent) + 0.5

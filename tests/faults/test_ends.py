@@ -1,4 +1,4 @@
-"""A client comes to its end while calls are in flight: closed, forked, or with its interpreter."""
+"""Processes end, fork or freeze while calls are in flight."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 FORKED = """
 import os, sys, warnings
 from jsonrpc_amqp import Client, ClientClosed
-warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is the point here
+warnings.simplefilter("ignore", DeprecationWarning)  # about a fork with threads, which is intended here
 
 url, service = sys.argv[1:]
 client = Client(url, service, timeout=5, heartbeat=2).start()
@@ -75,7 +75,7 @@ with Client(url, service, timeout=5, heartbeat=1) as client:
 
 
 def run(program: str, url: str, service: str) -> float:
-    """Run a program to its end; gives how many seconds that took. It must end well, and say nothing."""
+    """Run a program and return how many seconds it took. It must exit with 0 and print nothing."""
     began = time.monotonic()
     command = [sys.executable, "-W", "error", "-c", program, url, service]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
@@ -86,8 +86,9 @@ def run(program: str, url: str, service: str) -> float:
 @pytest.mark.fault(
     "closed",
     fault="client closed with calls in flight",
-    bound="each call ends as ClientClosed, which says that the method may have run; close() takes 1 s; nothing is left",
-    mechanism="the pending calls fail as a whole before the connection is closed",
+    bound="each call ends as ClientClosed, which says that the method may have run; close() takes 1 s; "
+    "nothing is left over",
+    mechanism="all pending calls fail together before the connection is closed",
     full=20,
     short=2,
     seconds=5,
@@ -116,7 +117,8 @@ def test_client_is_closed(case: Case, broker: Broker, service: str, reply: Any) 
 @pytest.mark.fault(
     "forked",
     fault="process forked with a call in flight",
-    bound="the parent's calls go on; in the child each use of its client is ClientClosed, a client of its own works",
+    bound="the parent's calls continue; in the child each use of the parent's client raises ClientClosed, a "
+    "client of its own works",
     mechanism="a client belongs to the process that first used it",
     full=20,
     short=2,
@@ -127,15 +129,15 @@ def test_process_is_forked(case: Case, broker: Broker, service: str) -> None:
     with served.server(broker.url, service) as server, census(broker):
         for _ in case.rounds():
             before = server.stats()["answered"]
-            case.within("all of it", run(FORKED, broker.url, service), bound=5, slack=5)
-            case.bit("calls of parent and child answered", server.stats()["answered"] - before, least=3)
+            case.within("whole round", run(FORKED, broker.url, service), bound=5, slack=5)
+            case.bit("replies to parent and child", server.stats()["answered"] - before, least=3)
 
 
 @pytest.mark.fault(
     "client-freeze",
     fault="process of a client frozen (SIGSTOP) between two calls, for two to four heartbeats",
-    bound="the next call waits for a new connection, and ends well",
-    mechanism="what is sent is not handed to a connection that was silent for two heartbeats",
+    bound="the next call waits for a new connection, and succeeds",
+    mechanism="nothing is sent on a connection that was silent for two heartbeats",
     full=10,
     short=2,
     seconds=10,
@@ -151,20 +153,20 @@ def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
             size = output.stat().st_size
             wait_for(lambda size=size: output.stat().st_size > size)  # type: ignore[misc]
             process.send_signal(signal.SIGSTOP)  # in its sleep
-            # Now and then so short that the broker still holds the connection to be alive.
+            # Every other time so short that the broker has not yet closed the connection.
             time.sleep(4 if number % 2 else random.uniform(2.05, 2.5))
             process.send_signal(signal.SIGCONT)
             thawed, received = time.monotonic(), server.stats()["received"]
             wait_for(lambda received=received: server.stats()["received"] > received)  # type: ignore[misc]
-            case.within("served again", time.monotonic() - thawed, bound=3, slack=1)
+            case.within("calls again", time.monotonic() - thawed, bound=3, slack=1)
             case.bit("processes frozen", 1)
         process.terminate()
         process.wait(5)
-    answers = output.read_text().splitlines()
-    # One that was frozen with a call in flight has lost its answer with the connection.
-    assert [each for each in answers if each != "0" and not each.startswith("ConnectionLost")] == []
-    assert sum(each.startswith("ConnectionLost") for each in answers) <= case.repeats // 2
-    case.record.results += len(answers)
+    lines = output.read_text().splitlines()
+    # A process that was frozen with a call in flight has lost the reply with the connection.
+    assert [each for each in lines if each != "0" and not each.startswith("ConnectionLost")] == []
+    assert sum(each.startswith("ConnectionLost") for each in lines) <= case.repeats // 2
+    case.record.results += len(lines)
 
 
 NAPPING = """
@@ -177,7 +179,7 @@ server = Server(url, service, heartbeat=1)
 @server.method
 def nap(seconds):
     print("begun", flush=True)
-    # In steps: time.sleep(1) alone would be over as soon as the process goes on.
+    # In steps: a single time.sleep(1) would end as soon as the process resumes.
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(0.005)
@@ -190,8 +192,8 @@ server.serve_forever()
 @pytest.mark.fault(
     "server-freeze",
     fault="process of a server frozen (SIGSTOP) in the middle of four handlers, for two to four heartbeats",
-    bound="each call has its result; none is acknowledged without its answer",
-    mechanism="a connection that was silent for two heartbeats is given up, for answers and acknowledgements alike",
+    bound="each call has its result; no request is acknowledged without its reply",
+    mechanism="a connection that was silent for two heartbeats is abandoned, for replies and acknowledgements alike",
     full=10,
     short=2,
     seconds=15,
@@ -214,7 +216,7 @@ def test_server_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
             process.send_signal(signal.SIGCONT)
             thawed = time.monotonic()
             redelivered += sum(each.result(20) for each in naps)
-            case.within("all four answered", time.monotonic() - thawed, bound=10, slack=1)
+            case.within("all four results", time.monotonic() - thawed, bound=10, slack=1)
             case.record.results += 4
         process.terminate()
         process.wait(10)
@@ -229,8 +231,8 @@ def _has_said(output: Path, text: str, times: int) -> bool:
 @pytest.mark.fault(
     "exit",
     fault="interpreter ends with calls in flight",
-    bound="it ends at once, and says nothing; no queue and no connection is left",
-    mechanism="the thread that owns the connection is a daemon; the reply queue is exclusive",
+    bound="it ends at once, without output; no queue and no connection is left",
+    mechanism="I/O threads are daemons; the reply queue is exclusive",
     full=20,
     short=2,
     seconds=5,
@@ -240,5 +242,5 @@ def test_interpreter_ends(case: Case, broker: Broker, service: str) -> None:
     with served.server(broker.url, service) as server, census(broker):
         for _ in case.rounds():
             before = server.stats()["received"]
-            case.within("from its start to its end", run(EXITING, broker.url, service), bound=3, slack=2)
+            case.within("whole process", run(EXITING, broker.url, service), bound=3, slack=2)
             case.bit("calls in flight", server.stats()["received"] - before, least=5)

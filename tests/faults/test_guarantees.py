@@ -1,18 +1,20 @@
-"""The document is what the tally says, and no more."""
+"""docs/guarantees.md is made from the tally, the marks of the cases and the template."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import key_of
-from .guarantees import COLUMNS, document, read
+from .conftest import record_of
+from .guarantees import COLUMNS, TEMPLATE, document, read
 from .tally import Record
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "guarantees.md"
 
 
 def record(key: str, **counted: object) -> Record:
@@ -21,7 +23,7 @@ def record(key: str, **counted: object) -> Record:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Give the cells of the table's lines, without its head."""
+    """Return the cells of the table's rows, without the heading."""
     table = [line.replace(r"\|", "or").strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in table[2:]]
 
@@ -36,12 +38,12 @@ def test_a_line_for_each_case_has_what_was_counted() -> None:
     assert first["case"] == "`one`"
     assert first["what must hold"] == "0 lost or hung"
     assert first["rounds"] == "20"
-    assert first["how it bit"] == "9 lost calls"
+    assert first["observed effect"] == "9 lost calls"
     assert first["calls and notifications"] == "12,345 results<br>7 `C`<br>2 `A`<br>2 `B`"
     assert first["lost"] == "0 of 4,321"
     assert second["lost"] == "none sent"
     assert second["hung, late, wrong"] == "1, 2, 3"
-    assert second["worst, of what is promised"] == "again 1.25 of 3 s<br>close() 0.5 of 1 s"
+    assert second["worst time, and bound"] == "again 1.25 of 3 s<br>close() 0.5 of 1 s"
 
 
 def test_totals_and_environments_are_of_all_cases() -> None:
@@ -69,6 +71,17 @@ def test_as_a_program_it_writes_the_document(tmp_path: Path) -> None:
 
 
 def test_every_case_has_its_line(request: pytest.FixtureRequest) -> None:
-    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
-    keys = [key_of(item) for item in request.session.items if item.get_closest_marker("fault")]
-    assert [key for key in keys if f"| `{key}` |" not in text] == []
+    shown = [tuple(row[:5]) for row in rows(PAGE.read_text("utf-8"))]
+    cases = [item for item in request.session.items if item.get_closest_marker("fault")]
+    assert [line for line in map(line_of, cases) if line not in shown] == []
+
+
+def line_of(item: pytest.Item) -> tuple[str, ...]:
+    """Return the cells of a case that do not depend on a run."""
+    record = record_of(item)
+    return f"`{record.key}`", record.fault, record.bound, record.mechanism, f"`{record.test}`"
+
+
+def test_the_page_has_the_prose_of_the_template() -> None:
+    prose = re.escape(TEMPLATE.read_text("utf-8"))
+    assert re.fullmatch(re.sub(r"\\\$[a-z]+", "(?s:.*)", prose), PAGE.read_text("utf-8"))

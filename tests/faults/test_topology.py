@@ -1,4 +1,4 @@
-"""Somebody deletes what the service stands on."""
+"""Queues, exchange and bindings of a service are deleted while it is used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Delete = Callable[[Any], None]
 
 
 def administer(url: str, action: Callable[[Any], object]) -> None:
-    """Do something on a channel of another library."""
+    """Run an action on a channel of another library."""
     connection = pika.BlockingConnection(pika.URLParameters(url))
     action(connection.channel())
     connection.close()
@@ -34,12 +34,13 @@ def reply_queues(node: Broker, service: str) -> set[str]:
 @pytest.mark.fault(
     "deleted",
     fault="deleted under live servers and clients",
-    bound="consumed again 2 s later; callers get typed errors, then service",
-    mechanism="basic.cancel; exchange and bindings are declared again each second, as nobody is told of their end",
+    bound="consumed again within 2 s; calls end in typed errors, then succeed again",
+    mechanism="basic.cancel; exchange and bindings are declared again each second, since AMQP does not report "
+    "their deletion",
     full=5,
     short=1,
     seconds=30,
-    breath=6,  # a connection that is lost soon after it was made is not made again at once
+    breath=6,  # a connection that is lost soon after it was made is not re-established at once
 )
 @pytest.mark.parametrize("what", ["request queue", "exchange", "binding", "reply queue"])
 def test_something_is_deleted(case: Case, broker: Broker, service: str, what: str) -> None:
@@ -69,24 +70,24 @@ def test_something_is_deleted(case: Case, broker: Broker, service: str, what: st
                 traffic.wait_for_flow()
                 time.sleep(1)
                 before = traffic.errors.total()
-                # rabbitmqctl takes its time.
+                # rabbitmqctl is slow.
                 in_flight = client.submit("nap", [6 if what == "reply queue" else 0.5], timeout=8)
                 assert served.begun.acquire(timeout=5)
                 delete()
                 deleted = time.monotonic()
-                # By the direct client: it has nothing of its own that could be deleted.
+                # With the direct client, which has no queue or binding that could be deleted.
                 case.within("service again", direct_again(direct, deleted), bound=2, slack=1)
                 lost = isinstance(in_flight.exception(9), TransportError)
                 case.bit("typed errors", traffic.errors.total() - before + lost)
                 assert client.call("double", [3], retry="safe") == 6
                 traffic.wait_for_flow()
         case.account(traffic)
-        if what != "request queue":  # what lay in it is gone with it
+        if what != "request queue":  # deleting the queue deletes its messages
             case.account_for_lost(traffic, served.handled)
         assert client.stats()["pending"] == direct.stats()["pending"] == 0
 
 
 def direct_again(client: Any, deleted: float) -> float:
-    """Give when calls end well again, in seconds after the deletion."""
+    """Return how many seconds after the deletion a call succeeds."""
     assert client.call("double", [2], retry="idempotent") == 4
     return time.monotonic() - deleted

@@ -1,4 +1,4 @@
-"""A server process dies, freezes, or takes long; one request ends each process that runs it."""
+"""Server processes are killed, freeze, or take long; one request kills each process that runs it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ INNOCENTS = range(10)
 
 
 def declare(url: str, service: str, **options: Any) -> None:
-    """Have the queue before the census: it is meant to stay."""
+    """Declare the queue before the census, since it remains."""
     Service().server(url, service, **options).start().stop()
 
 
 @pytest.mark.fault(
     "worker-kill",
     fault="server process killed (SIGKILL) in the middle of a handler",
-    bound="redelivered and answered by another process 1 s later; one answer reaches the caller; no call fails",
-    mechanism="acknowledged after the answer is written, so the broker gives it to another",
+    bound="redelivered, and result by another process within 1 s; one reply reaches the caller; no call fails",
+    mechanism="acknowledged after the reply is written, so the broker redelivers it to another process",
     full=50,
     short=3,
     seconds=8,
@@ -50,7 +50,7 @@ def test_worker_is_killed(case: Case, broker: Broker, service: str, tmp_path: Pa
                 fleet.kill(victim)
                 killed = time.monotonic()
                 answered = waiting.result(5)
-                case.within("answered by another", time.monotonic() - killed, bound=1, slack=0.5)
+                case.within("result from another process", time.monotonic() - killed, bound=1, slack=0.5)
                 assert answered != victim
                 assert len(fleet.runs("slow", number)) == 2
                 case.bit("redeliveries", 1)
@@ -65,8 +65,8 @@ def test_worker_is_killed(case: Case, broker: Broker, service: str, tmp_path: Pa
 @pytest.mark.fault(
     "worker-freeze",
     fault="server process frozen (SIGSTOP) in the middle of a handler",
-    bound="redelivered after the broker's limit, three heartbeats; answered once; the process serves again after it",
-    mechanism="heartbeats; what belongs to a connection that is gone is dropped and counted",
+    bound="redelivered after the broker's limit, three heartbeats; one reply each; the process resumes serving",
+    mechanism="heartbeats; replies for a lost connection are dropped and counted",
     full=5,
     short=1,
     seconds=30,
@@ -85,14 +85,14 @@ def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
                 frozen = time.monotonic()
                 fleet.start()
                 assert victim not in [each.result(15) for each in waiting]
-                case.within("answered by another", time.monotonic() - frozen, bound=3 * HEARTBEAT, slack=2)
+                case.within("result from another process", time.monotonic() - frozen, bound=3 * HEARTBEAT, slack=2)
                 fleet.thaw(victim)
-                # Not those that it had taken before.
+                # Not those that it had received before.
                 last = max(traffic.confirmed)
                 wait_for(lambda victim=victim, last=last: victim in fleet.runs("note", above=last))  # type: ignore[misc]
                 stats = fleet.stop(victim)
-                # One that was written before the end of the connection was noticed is dropped by nobody.
-                case.bit("late answers dropped", stats["dropped_replies"])
+                # A reply that was written before the loss was noticed is not counted.
+                case.bit("late replies dropped", stats["dropped_replies"])
                 assert stats["connections"] == 2
                 for pid in list(fleet.processes):
                     fleet.stop(pid)
@@ -104,8 +104,8 @@ def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
 @pytest.mark.fault(
     "slow-handler",
     fault="handler that takes three heartbeats",
-    bound="no connection is lost; others are served meanwhile",
-    mechanism="another thread drives the connection on",
+    bound="no connection is lost; other requests are served meanwhile",
+    mechanism="a follower takes over as the leader",
     full=5,
     short=1,
     seconds=15,
@@ -126,7 +126,7 @@ def test_handler_takes_long(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Broker]:
-    """A node that gives a consumer 5 s, and looks every second."""
+    """A node with a consumer timeout of 5 s that it checks every second."""
     tick = "[{rabbit, [{channel_tick_interval, 1000}]}]."
     with Broker(extra_config={"consumer_timeout": "5000"}, advanced_config=tick) as node:
         yield node
@@ -135,8 +135,9 @@ def impatient() -> Iterator[Broker]:
 @pytest.mark.fault(
     "consumer-timeout",
     fault="handler that takes longer than the broker's consumer_timeout of 5 s",
-    bound="consumed again 2 s after the broker closed the channel; the request comes back; the late answer is dropped",
-    mechanism="a channel that the broker closed is not reopened: the connection is made anew, with its consumer",
+    bound="consumed again within 2 s of the broker closing the channel; the request is redelivered; "
+    "the late reply is dropped",
+    mechanism="a channel that the broker closed is not reopened: the client reconnects, and consumes again",
     full=5,
     short=1,
     seconds=25,
@@ -153,14 +154,14 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
                 began = time.monotonic()
                 assert waiting.result(20) == pid
                 answered = time.monotonic() - began
-                assert answered > 5, "the broker did not interfere"
-                # It looks each second, so the channel is closed 6 s after the delivery at the latest.
-                case.within("redelivered and answered", answered, bound=8, slack=1)
+                assert answered > 5, "the broker did not close the channel"
+                # It checks every second, so it closes the channel at most 6 s after the delivery.
+                case.within("redelivered, and result", answered, bound=8, slack=1)
                 traffic.first_result_after(time.monotonic())
                 time.sleep(max(0.0, 8.0 - answered))
                 stats = fleet.stop(pid)
                 assert stats["connections"] == 2
-                case.bit("late answers dropped", stats["dropped_replies"])
+                case.bit("late replies dropped", stats["dropped_replies"])
                 assert len(fleet.runs("slow", number)) == 2
         case.account(traffic)
         assert client.stats()["pending"] == 0
@@ -168,9 +169,10 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
 
 @pytest.mark.fault(
     "poison",
-    fault="request that ends each process that runs it, among ten others; quorum queue, prefetch 10",
-    bound="ten answered, one told; only that one becomes a dead letter, and not a call that expired meanwhile",
-    mechanism="the queue counts; what came back begins one at a time, least often first, in random order",
+    fault="request that kills each process that runs it, among ten others; quorum queue, prefetch 10",
+    bound="ten results, one error; only that request becomes a dead letter, and not a call that expired meanwhile",
+    mechanism="the queue counts redeliveries; redelivered requests start one at a time, fewest redeliveries first, "
+    "otherwise at random",
     full=3,
     short=1,
     seconds=60,
@@ -190,12 +192,12 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
             poison = client.submit("poison")
             innocents = [client.submit("innocent", [number * 10 + each]) for each in INNOCENTS]
             deaths = _restart_until(fleet, [poison, *innocents])
-            _check_told(case, client, poison)
+            _check_limit_reached(case, client, poison)
             assert [each.result(0) for each in innocents] == [number * 10 + each for each in INNOCENTS]
             case.record.results += len(innocents)
-            case.bit("processes ended", deaths)
+            case.bit("processes killed", deaths)
             assert len(fleet.runs("poison")) - runs_before == deaths
-            case.within("all of it", time.monotonic() - began, bound=60, slack=30)
+            case.within("whole round", time.monotonic() - began, bound=60, slack=30)
             wait_for(lambda number=number: _waiting(channel, f"{service}_dead") == number + 1)  # type: ignore[misc]
             _method, _properties, body = channel.basic_get(f"{service}_dead", auto_ack=False)
             assert b'"poison"' in body
@@ -205,7 +207,7 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
 
 
 def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
-    """Have one process running until all calls have ended; gives how many had to be started after the first."""
+    """Keep one process running until all calls have ended; return how many were started after the first."""
     deaths = 0
     process = fleet.start_unready()
     while not all(call.done() for call in calls):
@@ -220,7 +222,7 @@ def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
     return deaths
 
 
-def _check_told(case: Case, client: Client, poison: Future[Any]) -> None:
+def _check_limit_reached(case: Case, client: Client, poison: Future[Any]) -> None:
     error = poison.exception(0)
     assert isinstance(error, ServerError)
     assert error.code == DELIVERY_LIMIT_REACHED

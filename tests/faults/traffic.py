@@ -1,4 +1,4 @@
-"""Callers that call all the time, and the service that they call."""
+"""Threads that call continuously, and the service that they call."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jsonrpc_amqp import Client, RemoteError, Server, TransportError
 
 from ..tools import wait_for
 
-# What the promises are made for.
+# The values that the bounds in docs/guarantees.md are given for.
 DEADLINE = 5.0
 HEARTBEAT = 2.0
-# What a busy machine may add to a deadline.
+# A busy machine may exceed a deadline by this much.
 SLACK = 0.5
-# A caller that was refused does not keep the machine busy.
+# So that calls that fail at once do not keep the machine busy.
 PAUSE_AFTER_ERROR = 0.02
 
 
 class Service:
-    """What the callers call: ``double`` a number, ``note`` one, ``nap`` so many seconds."""
+    """The methods: ``double`` a number, ``note`` a number, ``nap`` for some seconds."""
 
     def __init__(self) -> None:
         self.handled: set[int] = set()
@@ -44,36 +44,36 @@ class Service:
         return value
 
     def server(self, url: str, service: str, **options: Any) -> Server:
-        """Make a server for it."""
+        """Return a server for these methods."""
         return Server(url, service, methods=self.methods, **{"heartbeat": HEARTBEAT, **options})
 
 
 def make_client(url: str, service: str, **options: Any) -> Client:
-    """Make a client as the promises want it."""
+    """Return a client with the deadline and heartbeat of the promised bounds."""
     return Client(url, service, **{"timeout": DEADLINE, "heartbeat": HEARTBEAT, **options})
 
 
 class Traffic:
     """
-    Calls from a number of threads for a ``with`` block, and confirmed notifications from one more for each client.
+    Calls from several threads during a ``with`` block, and confirmed notifications from one more for each client.
 
     Args:
         clients: Shared by all threads.
-        threads: How many call.
+        threads: The number of threads that call.
         pause: Seconds between the calls of one thread.
         notify: Send notifications, too.
-        numbers: What calls and notifications are numbered by; from 0 where it is not given.
-        options: For each call.
+        numbers: The numbers for calls and notifications; from 0 by default.
+        options: The options of each call.
 
     Attributes:
-        results: When each right answer came, in monotonic seconds.
-        errors: Typed errors by class.
-        failed_at: When each came.
+        results: When each correct result arrived, in monotonic seconds.
+        errors: The number of typed errors, by class.
+        failed_at: When each error was raised.
         confirmed: The numbers of the notifications that the broker has confirmed.
-        not_run: Those of which an error said that they cannot have run.
-        wrong: ReplyChecks to something else, and errors without a type of ours.
-        late: Calls that ended after their deadline, and how much.
-        hung: Callers that did not come to an end.
+        not_run: The numbers of those that cannot have run, according to the error.
+        wrong: Results of other calls, and errors that are not the library's.
+        late: How many seconds after its deadline each late call ended.
+        hung: The number of threads that did not end.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class Traffic:
         self.hung = sum(thread.is_alive() for thread in self._threads)
 
     def first_result_after(self, moment: float, seconds: float = 30.0) -> float:
-        """Wait for a call that ended well after a moment; gives how many seconds after it."""
+        """Wait for a result after a moment, and return how many seconds after it that was."""
         return self._first_after(self.results, moment, seconds)
 
     def first_confirm_after(self, moment: float, seconds: float = 30.0) -> float:
-        """Wait for a notification that was confirmed after a moment; gives how many seconds after it."""
+        """Wait for a confirm after a moment, and return how many seconds after it that was."""
         return self._first_after(self.confirmed_at, moment, seconds)
 
     def wait_for_flow(self) -> None:
-        """Wait until all is well: some results in a row."""
+        """Wait for some results in a row."""
         for _ in range(3):
             self.first_result_after(time.monotonic())
 
@@ -143,9 +143,9 @@ class Traffic:
     def _first_after(times: list[float], moment: float, seconds: float) -> float:
         give_up = time.monotonic() + seconds
         while not times or times[-1] < moment:
-            assert time.monotonic() < give_up, f"no call ended well in {seconds:g} s"
+            assert time.monotonic() < give_up, f"no call succeeded in {seconds:g} s"
             time.sleep(0.005)
-        # Each thread takes its time before it notes it, so that neighbours may have changed places.
+        # Threads append a moment after the result, so that the list may not be quite in order.
         start = max(0, bisect_left(times, moment) - 50)
         return min(each for each in times[start:] if each >= moment) - moment
 
@@ -177,11 +177,11 @@ class Traffic:
         return False
 
     def _call(self, client: Client, number: int) -> None:
-        answer = client.call("double", [number], **self._options)
-        if answer == 2 * number:
+        result = client.call("double", [number], **self._options)
+        if result == 2 * number:
             self.results.append(time.monotonic())
         else:
-            self.wrong.append(f"{answer!r} for {number}")
+            self.wrong.append(f"{result!r} for {number}")
 
     def _notify(self, client: Client, number: int) -> None:
         try:

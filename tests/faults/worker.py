@@ -15,7 +15,7 @@ from .traffic import Service
 
 
 class Worker(Service):
-    """Writes down what it runs, since it may not live to tell."""
+    """Records what it runs in a file, since the process may be killed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Worker(Service):
         self._write("note", number)
 
     def slow(self, number: int, seconds: float) -> int:
-        """Take so long, but for the first time only; gives the process."""
+        """Sleep, unless the request is redelivered; return the process id."""
         self._write("slow", number)
         if not current_request().redelivered:
             time.sleep(seconds)

@@ -1,9 +1,9 @@
 """
 Fuzzes every target for a while: ``tox -e fuzz``, or ``python -m tests.fuzz [TARGET ...]``.
 
-``FUZZ_MINUTES`` (10) for all of them together. With atheris where it is installed, else with hypothesis, which does not
-see which code it reaches. Prints what was done; ends with 1 if something was found, which is then left in ``.fuzz``.
-``FUZZ_WRITE=1`` has the figures noted for docs/security.md.
+``FUZZ_MINUTES`` (10) is the time for all of them together. Uses atheris if it is installed, otherwise hypothesis, which
+is not guided by coverage. Prints a table, and exits with 1 if there are findings, whose inputs are kept in ``.fuzz``.
+``FUZZ_WRITE=1`` records the figures for docs/security.md.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ MOST_BYTES = 4096
 
 
 class Done(NamedTuple):
-    """What became of one target."""
+    """The outcome of fuzzing one target."""
 
     executions: int
     found: list[str]
 
 
 def main(chosen: list[str]) -> int:
+    if unknown := set(chosen) - set(TARGETS):
+        sys.exit(f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     names = chosen or list(TARGETS)
     engine = "atheris" if importlib.util.find_spec("atheris") else "hypothesis"
     minutes = float(os.environ.get("FUZZ_MINUTES", "10"))
@@ -53,7 +55,7 @@ def main(chosen: list[str]) -> int:
 
 
 def run(engine: str, name: str, seconds: float) -> Done:
-    """Fuzz one target in a process of its own: an engine ends its process, and so may what it finds."""
+    """Fuzz one target in a process of its own, since engines and findings may end the process."""
     LEFT.mkdir(exist_ok=True)
     with TemporaryDirectory() as corpus:
         for number, seed in enumerate(seeds(name)):

@@ -1,7 +1,7 @@
 """
-What is fuzzed: each target takes bytes, and raises where something happens that is not documented.
+The fuzz targets: each takes bytes, and raises if the code does something undocumented.
 
-They are for any engine that makes up bytes; how bytes become texts and numbers is ``Reader``'s business.
+They work with any engine that generates bytes; ``Reader`` derives texts and numbers from them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from jsonrpc_amqp.wire.sender_checks import refuse_sender
 Target = Callable[[bytes], None]
 
 
-_TELLING = (
+_MEANINGFUL = (
     "alice", "a.b", "a%2Eb", "_", "*", "#", ".", "x_req", "x_dead", "q", "amq.topic", "amq.gen-x", "request",
     "response", "amq.rabbitmq.reply-to", "S", "S.T", "g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYyTg==.k", "CN=a,O=b",
     "\x1b[2J",
@@ -45,7 +45,7 @@ _TELLING = (
 
 
 class Reader:
-    """Makes values of bytes, the same of the same; when they are used up, of zeros."""
+    """Derives values from bytes deterministically; zeros follow the last byte."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -60,11 +60,11 @@ class Reader:
         return int.from_bytes(self.take(1 if most < 256 else 2), "big") % (most + 1)
 
     def text(self) -> str:
-        """Give text as it comes from the wire: UTF-8 with ``surrogateescape``; often such that means something."""
+        """Return text as it is decoded from AMQP (UTF-8 with ``surrogateescape``), often a meaningful one."""
         kind = self.number(5)
         if kind == 0:
             return "x" * self.number(300)
-        word = "" if kind == 1 else self.choice(*_TELLING)
+        word = "" if kind == 1 else self.choice(*_MEANINGFUL)
         return word + (self.take(self.number(12)).decode("utf-8", "surrogateescape") if kind < 4 else "")
 
     def maybe(self) -> str | None:
@@ -119,7 +119,7 @@ _bounded = Dispatcher(_METHODS, max_size=1024, max_batch=3, max_depth=5, authori
 
 
 def dispatch(data: bytes) -> None:
-    """Every body is answered with JSON-RPC 2.0, or, if it is a notification, not at all."""
+    """Every body gets a JSON-RPC 2.0 response, or none if it is a notification."""
     _check_answer(_dispatcher(data), 1 << 16)
     _check_answer(_bounded(data), 1024)
     _check_answer(_dispatcher.reject_at_limit(data), 1 << 16)
@@ -129,11 +129,11 @@ def dispatch(data: bytes) -> None:
     _called.clear()
 
 
-def _check_answer(answer: bytes | None, most: int) -> None:
-    if answer is None:
+def _check_answer(body: bytes | None, most: int) -> None:
+    if body is None:
         return
-    assert len(answer) <= most
-    value = json.loads(answer.decode(), parse_constant=_no_constant)
+    assert len(body) <= most
+    value = json.loads(body.decode(), parse_constant=_no_constant)
     assert value != []
     for response in value if isinstance(value, list) else [value]:
         assert response["jsonrpc"] == "2.0"
@@ -151,8 +151,8 @@ def _no_constant(name: str) -> NoReturn:
 # -- messages -----------------------------------------------------------------------------------------------------
 
 
-def answers(data: bytes) -> None:
-    """Of an answer comes a result, an error of the other side, or a ``MalformedReply``."""
+def replies(data: bytes) -> None:
+    """A reply yields a result, an error of the server, or a ``MalformedReply``."""
     for id in (1, "1", None, 1.5, "a.b"):
         with suppress(MalformedReply, RemoteError):
             messages.result_of(data, id)
@@ -164,7 +164,7 @@ def answers(data: bytes) -> None:
 
 
 def jsontext(data: bytes) -> None:
-    """What is read can be written, and read again as the same; what cannot be read is ``Malformed``."""
+    """JSON that was read can be written and read again without a change; all else is ``Malformed``."""
     try:
         value = loads(data)
     except Malformed:
@@ -180,7 +180,7 @@ def jsontext(data: bytes) -> None:
 
 
 def names(data: bytes) -> None:
-    """Names are legal or ``InvalidName``; what legal ones make fits where it is to stand."""
+    """Names are legal or raise ``InvalidName``; legal names make legal routing keys."""
     read = Reader(data)
     service, user = read.text(), read.maybe()
     try:
@@ -196,7 +196,7 @@ def names(data: bytes) -> None:
 
 
 def routes(data: bytes) -> None:
-    """An answer goes to a place that is allowed, or nowhere; who asks is known, or refused."""
+    """A reply goes to an allowed queue or key, or nowhere; a sender is verified, or refused."""
     read = Reader(data)
     delivery = read.delivery()
     route = reply_route(delivery, service="S", exchange="jsonrpc", request_queues=("q",))
@@ -225,7 +225,7 @@ def routes(data: bytes) -> None:
 
 
 def urls(data: bytes) -> None:
-    """No piece of a password is shown, whatever else is in a URL."""
+    """No part of a password is shown, whatever else is in a URL."""
     read = Reader(data)
     before, between, after = read.text(), read.text(), read.text()
     shown = redact(f"amqp://{before}:SENTINEL{between}SENTINEL@{after}")
@@ -242,7 +242,7 @@ _client = RecipeClient()
 
 
 def dialects(data: bytes) -> None:
-    """A request of another lineage is translated, left as it is, or a ``MalformedEnvelope``."""
+    """A message of a dialect is translated, passed on unchanged, or raises ``MalformedEnvelope``."""
     read = Reader(data)
     delivery = read.delivery()
     body = read.rest()
@@ -268,7 +268,7 @@ def _serve(inbound: Inbound | None) -> None:
 
 
 def frames(data: bytes) -> None:
-    """Bytes are AMQP, or a ``FrameError``; however they are cut, they say the same."""
+    """Bytes are AMQP frames, or raise ``FrameError``, independent of how they are split into reads."""
     whole = _fed([data])
     read = Reader(data[-8:])
     cut = read.number(len(data))
@@ -283,7 +283,7 @@ def _fed(pieces: list[bytes]) -> list[str]:
             events += [_described(event) for event in decoder.feed(piece)]
     except FrameError:
         events.append("error")
-    # What came before an error may have been told or not, as it was cut.
+    # Whether events before an error are returned depends on how the bytes were split.
     return events[-1:] if events[-1:] == ["error"] else events
 
 
@@ -300,12 +300,12 @@ def _decode_table(raw: bytes) -> dict[str, Any]:
 
 
 TARGETS: dict[str, Target] = {
-    each.__name__: each for each in (dispatch, answers, jsontext, names, routes, urls, dialects, frames)
+    each.__name__: each for each in (dispatch, replies, jsontext, names, routes, urls, dialects, frames)
 }
 
 
 def seeds(target: str) -> list[bytes]:
-    """Give bytes to begin with."""
+    """Return the initial inputs of a target."""
     bodies = [
         b'{"jsonrpc": "2.0", "method": "two", "params": [1, 2], "id": 1}',
         b'{"jsonrpc": "2.0", "method": "pos", "params": {"a": "\\u00fc", "b": null}, "id": "q538"}',
@@ -324,7 +324,7 @@ def seeds(target: str) -> list[bytes]:
     if target in ("names", "routes", "urls"):
         return [b"\4\0" * 20, b"\4\1\3\1\0\1\0\2" * 8, bytes(range(200)), b"\0\1" * 40]
     if target == "dialects":
-        # What is read of the delivery comes first.
+        # The bytes of the delivery's properties come first.
         before = Reader(b"\4")
         before.delivery()
         return [b"\4".ljust(before.position, b"\0") + body for body in bodies] + bodies

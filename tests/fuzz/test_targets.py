@@ -1,4 +1,4 @@
-"""The targets, for a moment: their seeds, what was found, the corpus of what nobody should send, and some bytes."""
+"""A short run of each target: its seeds, earlier findings, the hostile corpus, and some generated inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..abuse.corpus import BODIES
 from .targets import TARGETS, seeds
 from .with_hypothesis import inputs
 
-# A file for each thing that was found: TARGET-WHAT.
+# A file for each finding: TARGET-WHAT.
 FOUND = sorted(Path(__file__).with_name("found").glob("*-*"))
 SMALL = [body for body in BODIES.values() if len(body) < 200_000]
 
@@ -34,7 +34,7 @@ def test_some(name: str) -> None:
 
 
 def test_a_target_that_is_wrong_is_found() -> None:
-    """A fuzzer that finds nothing proves nothing, unless it can."""
+    """The fuzzer can find a fault, so that finding none means something."""
 
     def once(data: bytes) -> None:
         assert b"two" not in data

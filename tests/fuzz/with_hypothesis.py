@@ -23,7 +23,7 @@ _texts = (_objects | st.lists(_objects, max_size=4)).map(lambda value: json.dump
 
 
 def inputs(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
-    """Give bytes: any at all, JSON that looks right, and seeds with something in the middle of them."""
+    """Return a strategy for inputs: arbitrary bytes, plausible JSON, and seeds with a part replaced."""
     cut = st.tuples(st.sampled_from(seeds), st.integers(0, 400), st.integers(0, 8), st.binary(max_size=16))
     changed = cut.map(lambda each: each[0][: each[1]] + each[3] + each[0][each[1] + each[2] :])
     return st.binary(max_size=400) | _texts | changed

@@ -123,7 +123,7 @@ def test_names() -> None:
     assert names["request queue of service S"] == [request_queue("S"), request_binding("S")]
     assert names["routing key of a call"] == [request_key(address, "QID")]
     assert names["routing key of a notification"] == [address.notification_key, "S.request"]
-    assert names["routing key of an answer"] == ["response"]
+    assert names["routing key of a reply"] == ["response"]
     assert names["reply queue of a client"] == [reply_binding("S", "CLIENT")]
 
 
@@ -147,7 +147,7 @@ def test_numbers_among_the_names() -> None:
         f"of 1 to {MAX_QID_BYTES} bytes",
         f"A routing key has at most {MAX_KEY_BYTES} bytes",
         f"no request key may be over {MAX_KEY_BYTES - 1}",
-        f"the longest answer's key has {longest}",
+        f"the longest reply's key has {longest}",
     ):
         assert claim in flat("Names"), claim
     assert f"are from 1 to {MAX_EXPIRATION_MS}, rounded up" in flat("Properties")
@@ -160,8 +160,8 @@ def test_users_are_encoded_as_told() -> None:
     assert client_word(None, "TOKEN") == "_-TOKEN"
 
 
-def test_where_answers_go() -> None:
-    rows = uncut("Where the answer goes")[0]
+def test_where_replies_go() -> None:
+    rows = uncut("Where the reply goes")[0]
     assert len(rows) == 7
     for request, answer in rows:
         for name in words(request) if request.startswith("key") else words(request)[1:] + [""] * ("empty" in request):

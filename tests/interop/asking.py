@@ -1,4 +1,4 @@
-"""Requests for the clients of others, made by the programs in peers/, and for their servers; and what is to come."""
+"""Requests for clients and servers of other libraries (the programs in peers/), and the expected responses."""
 
 from __future__ import annotations
 
@@ -30,58 +30,58 @@ FRACTION = '{"jsonrpc":"2.0","method":"subtract","params":[42,23],"id":1.5}'
 
 
 def ask(command: Sequence[str], lines: Sequence[str], *, timeout: float = 60) -> list[Any]:
-    """Run a program, and give what it prints for each line."""
+    """Run a program, and return the response that it prints for each line."""
     done = subprocess.run(
         command, input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    answers = done.stdout.splitlines()
-    assert len(answers) == len(lines), f"{done.stdout}\n{done.stderr}"
-    return [json.loads(answer) for answer in answers]
+    responses = done.stdout.splitlines()
+    assert len(responses) == len(lines), f"{done.stdout}\n{done.stderr}"
+    return [json.loads(response) for response in responses]
 
 
 def check_plain(command: Sequence[str], *, own_ids: bool = False) -> None:
-    """Results, and errors of every kind; ``own_ids``: the peer makes ids of its own."""
-    for wanted, answer in zip(PLAIN.values(), ask(command, list(PLAIN)), strict=True):
-        check(answer, {**wanted, "id": answer["id"]} if own_ids else wanted)
+    """Check results, and errors of every kind; ``own_ids``: the peer makes its own ids."""
+    for wanted, response in zip(PLAIN.values(), ask(command, list(PLAIN)), strict=True):
+        check(response, {**wanted, "id": response["id"]} if own_ids else wanted)
 
 
-def check(answer: Any, wanted: dict[str, Any]) -> None:
+def check(response: Any, wanted: dict[str, Any]) -> None:
     """Compare one response."""
-    assert answer["jsonrpc"] == "2.0"
-    assert answer["id"] == wanted["id"]
+    assert response["jsonrpc"] == "2.0"
+    assert response["id"] == wanted["id"]
     if "error" in wanted:
-        assert answer["error"]["code"] == wanted["error"]
-        assert "data" not in wanted or answer["error"]["data"] == wanted["data"]
+        assert response["error"]["code"] == wanted["error"]
+        assert "data" not in wanted or response["error"]["data"] == wanted["data"]
     else:
-        assert answer["result"] == wanted["result"]
+        assert response["result"] == wanted["result"]
 
 
 def check_batch(command: Sequence[str]) -> None:
-    """A batch with a call, a notification, and a call that fails."""
-    (answer,) = ask(command, [BATCH])
-    by_id = {each["id"]: each for each in answer}
-    assert len(answer) == 2
+    """Check a batch with a call, a notification, and a call that fails."""
+    (response,) = ask(command, [BATCH])
+    by_id = {each["id"]: each for each in response}
+    assert len(response) == 2
     check(by_id["1"], {"result": 7, "id": "1"})
     check(by_id[2], {"error": -32601, "id": 2})
 
 
 def check_odd(command: Sequence[str]) -> None:
-    """What is no JSON, and an id with a fraction."""
+    """Check invalid JSON, and an id with a fraction."""
     broken, fraction = ask(command, [BROKEN, FRACTION])
     check(broken, {"error": -32700, "id": None})
     check(fraction, {"result": 19, "id": 1.5})
 
 
 def check_many(command: Sequence[str], count: int, *, own_ids: bool = False) -> None:
-    """Many requests, each with its own answer."""
+    """Check many requests, each with its own response."""
     lines = [f'{{"jsonrpc":"2.0","method":"echo","params":[{number}],"id":{number}}}' for number in range(count)]
-    for number, answer in enumerate(ask(command, lines)):
-        check(answer, {"result": number, "id": answer["id"] if own_ids else number})
+    for number, response in enumerate(ask(command, lines)):
+        check(response, {"result": number, "id": response["id"] if own_ids else number})
 
 
 def check_server(client: Client) -> None:
-    """Results, the standard errors, and a batch, of somebody else's server with ``subtract`` and ``echo``."""
+    """Check results, the standard errors, and a batch, of a server with ``subtract`` and ``echo``."""
     assert client.call("subtract", [42, 23]) == 19
     assert client.call("subtract", {"minuend": 42, "subtrahend": 23}) == 19
     assert client.call("echo", ["ü 中 😀"]) == "ü 中 😀"
@@ -96,6 +96,6 @@ def check_server(client: Client) -> None:
 
 
 def check_server_at_once(client: Client) -> None:
-    """A thousand calls, each with its own answer."""
+    """Check a thousand calls, each with its own result."""
     futures = [client.submit("echo", [number]) for number in range(1000)]
     assert [future.result(20) for future in futures] == list(range(1000))

@@ -1,4 +1,4 @@
-"""The marker ``peer``: which peer a test runs, and what it shows; and what the tests share."""
+"""The marker ``peer``, which says what a test shows of which peer, and the shared fixtures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .peers import EXAMPLES, PROGRAMS
 
 SERVICE = "conformance"
 seen: defaultdict[str, list[str]] = defaultdict(list)
-# Compilers and package managers, with nothing in their caches.
+# For compilers and package managers with empty caches.
 SLOW = 900
 
 
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"jvm", "node_peer", "java_example", "node_example", "go_example"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.timeout(SLOW))
-    # It is about all others.
+    # It checks all others.
     items.sort(key=lambda item: item.path.name == "test_page.py")
 
 
@@ -45,26 +45,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def works() -> dict[str, list[str]]:
-    """What each peer was seen to do until now."""
+    """What the passed tests have shown of each peer."""
     return seen
 
 
 @pytest.fixture(scope="session")
 def conformance(broker: Broker) -> Iterator[str]:
-    """A server of the conformance service; gives the name of its queue."""
+    """A server of the conformance service; the name of its queue."""
     with Server(broker.url, SERVICE, methods=methods):
         yield f"{SERVICE}_req"
 
 
 def build(folder: Path, *command: str) -> None:
-    """Run a tool in a folder; it is shown what it says when it fails."""
+    """Run a tool in a folder; show its output if it fails."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SLOW)
     assert done.returncode == 0, f"{' '.join(command)} in {folder}:\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.fixture(scope="session")
 def jvm() -> list[str]:
-    """The beginning of a command that runs one of the peers in Java."""
+    """The start of a command that runs one of the peers in Java."""
     java, maven = need("java"), need("mvn")
     need("javac")
     folder = PROGRAMS / "jvm"

@@ -1,4 +1,4 @@
-"""The peers: who they are, and the page that says what was seen of them (docs/interop.md)."""
+"""The peers, and docs/interop.md, the page that lists what was tested with them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 PROGRAMS = HERE / "peers"
 EXAMPLES = HERE.parent.parent / "examples"
 PAGE = HERE.parent.parent / "docs" / "interop.md"
+TEMPLATE = HERE / "interop.md.in"
 COLUMNS = ("peer", "version", "direction", "what was run", "what works", "what does not, and why")
 OURS = "this repository"
 
@@ -24,8 +25,8 @@ class Peer(NamedTuple):
     One peer in one direction.
 
     Attributes:
-        version: Finds out which is installed.
-        program: What was run.
+        version: Returns the installed version.
+        program: The program or class that was run.
         limits: What does not work, and why.
     """
 
@@ -73,38 +74,38 @@ def debian(package: str) -> Callable[[], str]:
 
 IN, OUT = "calls our server", "is called by our client"
 _ON = "on our transport"
-_NULL = "a call with an id of null: it takes that for a notification. It is run, and answered with -32603"
-_SPRING_LIMIT = "a timeout, and a queue that is missing, are both null to its caller"
-_ONE_SLOT = "its transport has one slot for a message, and overwrites it with the next: one request at a time"
+_NULL = "a call with an id of null: it treats it as a notification. It is run, and answered with -32603"
+_SPRING_LIMIT = "a timeout and a missing queue both return null to its caller"
+_ONE_SLOT = "its transport stores one message, and overwrites it with the next: one request at a time"
 
 PEERS: dict[str, Peer] = {
     "jsonrpcclient": Peer("jsonrpcclient", python("jsonrpcclient"), IN, "its requests, by `send_raw`"),
     "jsonrpcserver": Peer(
         "jsonrpcserver", python("jsonrpcserver"), OUT, "its `dispatch`, as `Server(dispatcher=...)`",
-        "one bad member of a batch costs it the whole batch: our own dispatcher hands it one request at a time",
+        "one bad member makes the whole batch fail: our own dispatcher passes it one request at a time",
     ),
     "pika": Peer("pika", python("pika"), IN, "`peers/python/pika_client.py`"),
     "aio-pika": Peer(
         "aio-pika", python("aio-pika"), IN, "`peers/python/aio_pika_client.py`",
-        "its pattern `RPC` carries Python's pickles, which nobody here reads",
+        "its pattern `RPC` sends Python pickles, which we never read",
     ),
     "pjrpc in": Peer(
         "pjrpc", python("pjrpc"), IN, "its aio-pika client, `peers/python/pjrpc_client.py`",
-        "ids with a fraction: it has no such type. It has no timeout, and does not see that a queue is missing",
+        "ids with a fraction: it does not support them. It has no timeout, and does not notice that a queue is missing",
     ),
     "pjrpc out": Peer("pjrpc", python("pjrpc"), OUT, "its aio-pika server, `peers/python/pjrpc_server.py`"),
     "tinyrpc in": Peer(
         "tinyrpc", python("tinyrpc"), IN, "its `RabbitMQClientTransport`, `peers/python/tinyrpc_client.py`",
-        "several requests at once: its transport awaits one. It has no timeout",
+        "several requests at once: its transport waits for one. It has no timeout",
     ),
     "tinyrpc out": Peer(
         "tinyrpc", python("tinyrpc"), OUT, "its `RabbitMQServerTransport`, `peers/python/tinyrpc_server.py`",
-        f"{_ONE_SLOT}. A notification is never acknowledged by it, and runs again and again",
+        f"{_ONE_SLOT}. It never acknowledges a notification, which therefore runs again and again",
     ),
     "jsonrpclib in": Peer(
         "jsonrpclib-pelix", python("jsonrpclib-pelix"), _ON,
         "its `ServerProxy` and `MultiCall`, [as an adapter](adapters.md)",
-        "a proxy with headers that change belongs to one thread, as the library has it",
+        "a proxy whose headers change must be used by one thread: the library is not thread-safe there",
     ),
     "jsonrpclib out": Peer(
         "jsonrpclib-pelix", python("jsonrpclib-pelix"), _ON,
@@ -116,15 +117,15 @@ PEERS: dict[str, Peer] = {
     ),
     "tinyrpc server": Peer(
         "tinyrpc", python("tinyrpc"), _ON, "its `RPCServer`, [as an adapter](adapters.md)",
-        f"`current_request()` in a method, which runs on a thread of the library's; {_NULL}",
+        f"`current_request()` in a method, which runs on a thread of the library; {_NULL}",
     ),
     "pjrpc client": Peer(
         "pjrpc", python("pjrpc"), _ON, "its clients, sync and `async`, [as an adapter](adapters.md)",
-        "ids with a fraction: it has no such type",
+        "ids with a fraction: it does not support them",
     ),
     "pjrpc dispatcher": Peer(
         "pjrpc", python("pjrpc"), _ON, "its `Dispatcher`, [as an adapter](adapters.md)",
-        f"{_NULL}. Its `AsyncDispatcher` is not served",
+        f"{_NULL}. Its `AsyncDispatcher` is not supported",
     ),
     "curl": Peer(
         "curl", debian("curl"), "calls over HTTP", "`jsonrpc-amqp gateway`, [the gateway](http.md)",
@@ -132,7 +133,7 @@ PEERS: dict[str, Peer] = {
     "pelix http": Peer(
         "jsonrpclib-pelix", python("jsonrpclib-pelix"), "is called over HTTP",
         "its `SimpleJSONRPCServer` behind `jsonrpc-amqp bridge`, [the bridge](http.md)",
-        "a call with an id of null: it takes that for a notification. The bridge says that there was no answer",
+        "a call with an id of null: it treats it as a notification. The bridge reports that there was no response",
     ),
     "RpcClient": Peer(
         "RabbitMQ Java, `RpcClient`", maven(PROGRAMS / "jvm", "amqp-client"), IN, "`peers/jvm`, `RpcClientPeer`",
@@ -144,33 +145,34 @@ PEERS: dict[str, Peer] = {
     "JsonRpcClient": Peer(
         "RabbitMQ Java, `JsonRpcClient`", maven(PROGRAMS / "jvm", "amqp-client"), IN,
         '`peers/jvm`, `JsonRpcClientPeer` and `JsonRpcProxyPeer`, to a server with `dialect="rabbitmq-java"`',
-        "answers with an empty object `{}` in them: its default mapper cannot read one. Params by name: it has none. "
+        "replies that contain an empty object `{}`: its default mapper cannot read one. Params by name: not supported. "
         "Its default mapper reads integers over 32 bits as doubles",
     ),
     "JsonRpcServer": Peer(
         "RabbitMQ Java, `JsonRpcServer`", maven(PROGRAMS / "jvm", "amqp-client"), OUT,
         "`peers/jvm`, `JsonRpcServerPeer`",
-        "all calls: it takes JSON-RPC 1.1 only. Our client says so, as `MalformedReply`",
+        "all calls: it accepts JSON-RPC 1.1 only. Our client raises `MalformedReply`, which says so",
     ),
     "rabbitmq-client": Peer(
         "Node, `rabbitmq-client`", npm(PROGRAMS / "node", "rabbitmq-client"), IN,
         "its `RPCClient`, `peers/node/rpc.js`",
-        "named reply queues: it has direct reply-to only. With `confirm: true` it may miss an answer that is faster "
+        "named reply queues: it supports direct reply-to only. With `confirm: true` it may miss a reply that is faster "
         "than the confirm",
     ),
     "amqp-tools": Peer(
         "C, `amqp-tools`", debian("amqp-tools"), IN, "`peers/c/rpc.sh`",
-        "`correlation_id`, and direct reply-to: its commands have neither, so each request has a queue of its own",
+        "`correlation_id` and direct reply-to: its commands support neither, so each request has a reply queue of "
+        "its own",
     ),
     "recipe in": Peer(
         "the recipe of 2011", lambda: "2011", IN,
-        'what its programs publish, byte for byte, to a server with `dialect="recipe2011"`',
-        "its ids are one of 1,000: two callers with the same one get each other's answers",
+        'what its programs publish, byte for byte, sent to a server with `dialect="recipe2011"`',
+        "it has only 1,000 ids: two callers with the same id get each other's replies",
     ),
     "recipe out": Peer(
         "the recipe of 2011", lambda: "2011", OUT,
-        'what its broker does, written anew, called by a client with `dialect="recipe2011"`',
-        "batches, several parameters, method names: its messages have no place for them",
+        'a reimplementation of its broker, called by a client with `dialect="recipe2011"`',
+        "batches, several parameters, method names: its messages cannot contain them",
     ),
     "java in": Peer("our Java client", lambda: OURS, IN, "`examples/java`: `mvn test`, `ExampleRequest`"),
     "java out": Peer("our Java server", lambda: OURS, OUT, "`examples/java`: `ExampleServer`"),
@@ -180,15 +182,15 @@ PEERS: dict[str, Peer] = {
 
 
 def page(works: Mapping[str, Sequence[str]]) -> str:
-    """Give the whole of docs/interop.md, of what each peer was seen to do."""
+    """Return the text of docs/interop.md, from what was tested with each peer."""
     rows = [COLUMNS, ("---",) * len(COLUMNS)]
     for key, peer in PEERS.items():
         seen = "<br>".join(dict.fromkeys(works.get(key, ())))
         rows.append((peer.name, peer.version(), peer.direction, peer.program, seen, peer.limits or "nothing known"))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return Template((HERE / "interop.md.in").read_text("utf-8")).substitute(table=table)
+    return Template(TEMPLATE.read_text("utf-8")).substitute(table=table)
 
 
 def without_versions(text: str) -> str:
-    """Give the page as it is on a machine with other versions of what the system brings."""
+    """Return the page without versions, which differ between machines."""
     return re.sub(r"(?m)^(\| [^|]* \|) [^|]* \|", r"\1 |", text)

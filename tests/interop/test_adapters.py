@@ -67,7 +67,7 @@ def serving(url: str, service: str, dispatcher: Callable[[bytes], bytes | None],
 
 
 def check_bounds(client: Client) -> None:
-    """Hostile bytes are answered before the library sees them; each call is answered, also one with an id of null."""
+    """Hostile bytes are answered before the library sees them; each call is answered, even one with an id of null."""
     for body, code in (
         (b"", -32700),
         (b'{"jsonrpc": "2.0", "method"', -32700),
@@ -96,7 +96,7 @@ def test_pelix_server_proxy(client: Client) -> None:
         assert refused.value.args[0] == (1, "not today", {"when": "tomorrow"})
         assert proxy._notify.notify_hello("pelix") is None
         wait_for(lambda: "pelix" in proxy.was_told())
-    assert client.call("echo", [1]) == 1  # the client is not the proxy's
+    assert client.call("echo", [1]) == 1  # closing the proxy does not close the client
 
 
 @pytest.mark.peer("jsonrpclib in", works="`MultiCall` with calls, notifications and faults")
@@ -147,7 +147,7 @@ def pelix_methods() -> SimpleJSONRPCDispatcher:
     return methods
 
 
-@pytest.mark.peer("jsonrpclib out", works="results, errors, batches, notifications, 1,000 at once; what is no JSON")
+@pytest.mark.peer("jsonrpclib out", works="results, errors, batches, notifications, 1,000 at once; invalid JSON")
 def test_pelix_dispatcher(url: str, service: str) -> None:
     methods = pelix_methods()
     told: list[Any] = []
@@ -163,8 +163,8 @@ def test_pelix_dispatcher(url: str, service: str) -> None:
         assert "division" not in str(failed.value)
 
 
-@pytest.mark.peer("jsonrpclib in", works="its own dispatcher at the other end")
-@pytest.mark.peer("jsonrpclib out", works="its own `ServerProxy` and `MultiCall` at the other end")
+@pytest.mark.peer("jsonrpclib in", works="with its own dispatcher")
+@pytest.mark.peer("jsonrpclib out", works="with its own `ServerProxy` and `MultiCall`")
 def test_pelix_at_both_ends(url: str, service: str) -> None:
     with serving(url, service, pelix.dispatcher(pelix_methods())) as client:
         proxy = ServerProxy("http://ignored/", transport=pelix.AmqpTransport(client))
@@ -180,7 +180,7 @@ def test_pelix_at_both_ends(url: str, service: str) -> None:
 
 
 class Threaded(RPCServer):  # type: ignore[misc]  # it has no type hints
-    """An RPCServer that runs requests beside one another, as its documentation says to do it."""
+    """An RPCServer that runs requests concurrently, in the way that its documentation describes."""
 
     def _spawn(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         threading.Thread(target=func, args=args, kwargs=kwargs, daemon=True).start()
@@ -242,7 +242,7 @@ def test_tinyrpc_client_many_at_once(client: Client) -> None:
         assert list(threads.map(proxy.echo, range(100 * CALLERS))) == list(range(100 * CALLERS))
 
 
-@pytest.mark.peer("tinyrpc server", works="results, errors, batches, notifications, 1,000 at once; what is no JSON")
+@pytest.mark.peer("tinyrpc server", works="results, errors, batches, notifications, 1,000 at once; invalid JSON")
 def test_tinyrpc_server(url: str, service: str) -> None:
     methods = tinyrpc_methods()
     told: list[Any] = []
@@ -259,9 +259,9 @@ def test_tinyrpc_server(url: str, service: str) -> None:
 
 
 @pytest.mark.peer("tinyrpc server", works="32 callers, each an `RPCClient`, that must all run at once")
-@pytest.mark.peer("tinyrpc client", works="its own `RPCServer` at the other end")
+@pytest.mark.peer("tinyrpc client", works="with its own `RPCServer`")
 def test_tinyrpc_with_concurrent_callers(url: str, service: str) -> None:
-    """What hangs over its own RabbitMQ transport."""
+    """This hangs with tinyrpc's own RabbitMQ transport."""
     together = threading.Barrier(CALLERS)
 
     def meet(number: int) -> int:
@@ -284,7 +284,7 @@ def test_tinyrpc_with_concurrent_callers(url: str, service: str) -> None:
             assert list(threads.map(call, range(CALLERS))) == list(range(CALLERS))
 
 
-@pytest.mark.peer("tinyrpc server", works="that a request whose caller gave up is not run, and one that is running is")
+@pytest.mark.peer("tinyrpc server", works="an expired request is not run, and one that is running is")
 def test_tinyrpc_server_that_is_slow(url: str, service: str) -> None:
     begun, may_end, ran = threading.Semaphore(0), threading.Event(), []
 
@@ -307,9 +307,7 @@ def test_tinyrpc_server_that_is_slow(url: str, service: str) -> None:
         assert ran == [1, 3]
 
 
-@pytest.mark.peer(
-    "tinyrpc server", works="that a notification is acknowledged when it is done, and a call at its answer"
-)
+@pytest.mark.peer("tinyrpc server", works="a notification is acknowledged when it is done, a call after its reply")
 @pytest.mark.parametrize("kind", [RPCServer, Threaded])
 def test_tinyrpc_server_that_is_interrupted(url: str, service: str, kind: type[RPCServer]) -> None:
     begun, may_end = threading.Semaphore(0), threading.Event()
@@ -408,7 +406,7 @@ def pjrpc_methods() -> pjrpc.server.Dispatcher[Request]:
     return dispatcher
 
 
-@pytest.mark.peer("pjrpc dispatcher", works="results, errors, batches, notifications, 1,000 at once; what is no JSON")
+@pytest.mark.peer("pjrpc dispatcher", works="results, errors, batches, notifications, 1,000 at once; invalid JSON")
 @pytest.mark.peer("pjrpc dispatcher", works="our `Request` as the context of a method; its own errors")
 def test_pjrpc_dispatcher(url: str, service: str) -> None:
     dispatcher = pjrpc_methods()
@@ -447,8 +445,8 @@ def test_pjrpc_dispatcher(url: str, service: str) -> None:
         assert isinstance(wrong.exception(), InvalidParams)
 
 
-@pytest.mark.peer("pjrpc client", works="its own dispatcher at the other end")
-@pytest.mark.peer("pjrpc dispatcher", works="its own client at the other end")
+@pytest.mark.peer("pjrpc client", works="with its own dispatcher")
+@pytest.mark.peer("pjrpc dispatcher", works="with its own client")
 def test_pjrpc_at_both_ends(url: str, service: str) -> None:
     with serving(url, service, pjrpc_adapter.dispatcher(pjrpc_methods())) as client:
         rpc = pjrpc_adapter.PjrpcClient(client)

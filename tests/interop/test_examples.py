@@ -1,4 +1,4 @@
-"""The clients in examples/, in their own languages and with their own tests, against our server; and the server."""
+"""The clients and the server in examples/, with the tests in their own languages, against our server and client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .asking import check_server, check_server_at_once
 from .conftest import SERVICE, SLOW
 
 TESTS = "all of its tests: the vectors, every form of a call, each failure, 1,000 in flight"
-# Without it Go wants a C compiler, which Debian does not bring along.
+# Otherwise Go needs a C compiler, which Debian does not install with it.
 ENVIRONMENT = {**os.environ, "CGO_ENABLED": "0"}
 EXAMPLE = "the recipe's example: one notification, and the time"
 
@@ -46,7 +46,7 @@ def example_broker(url: str) -> Iterator[None]:
 
 
 def check_time(folder: Path, url: str, *command: str) -> None:
-    """Run an example, which prints the time as the server's clock has it."""
+    """Run an example, which prints the time of the server."""
     done = subprocess.run(
         command, cwd=folder, env={**ENVIRONMENT, "AMQP_URL": url}, capture_output=True, text=True, timeout=SLOW
     )

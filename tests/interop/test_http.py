@@ -1,4 +1,4 @@
-"""curl -> gateway -> RabbitMQ -> bridge -> jsonrpclib-pelix's HTTP server, and back; and the programs of the pages."""
+"""curl -> gateway -> RabbitMQ -> bridge -> jsonrpclib-pelix's HTTP server, and back; and the programs in the docs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JSON = "Content-Type: application/json"
 
 @pytest.fixture(scope="module")
 def chain(broker: Broker) -> Iterator[str]:
-    """Give the URL at which a gateway serves what a bridge does."""
+    """Return the URL of a gateway to the service of a bridge."""
     port = free_port()
     with (
         pelix(port, "pooled"),
@@ -33,7 +33,7 @@ def chain(broker: Broker) -> Iterator[str]:
 
 
 def curl(url: str, *words: str, body: Any = None) -> tuple[int, Any]:
-    """Give status and body."""
+    """Return status and body."""
     data = [] if body is None else ["--data-binary", body if isinstance(body, str) else json.dumps(body)]
     command = [need("curl"), "-sS", "-w", "\n%{http_code}", *data, *words, url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
@@ -82,7 +82,7 @@ def test_too_large(chain: str, tmp_path: Path) -> None:
 
 @pytest.mark.peer("curl", works="256 requests in flight")
 def test_many_at_once(chain: str, tmp_path: Path) -> None:
-    """One curl, 256 transfers in parallel, each with its own answer."""
+    """One curl, 256 transfers in parallel, each with its own response."""
     lines = []
     for number in range(IN_FLIGHT):
         body = json.dumps({"jsonrpc": "2.0", "method": "echo", "params": [number], "id": number})
@@ -118,8 +118,8 @@ def test_the_programs_about_adapters(url: str, service: str, number: int, capsys
 
 
 def test_the_other_programs() -> None:
-    """They serve for ever, or need a web server: that they are Python, and import what there is, is seen here."""
-    for text in [programs("adapters.md")[3].replace("somebodys_dispatch", "str"), programs("http.md")[1]]:
+    """They serve for ever or need a web server, so only their syntax and their imports are checked."""
+    for text in [programs("adapters.md")[3].replace("their_dispatch", "str"), programs("http.md")[1]]:
         exec(compile(text, "page", "exec"), {"__name__": "page"})
     imports = [line for line in programs("http.md")[0].splitlines() if line.startswith("from")]
     exec("\n".join(imports), {})

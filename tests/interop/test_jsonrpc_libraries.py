@@ -22,7 +22,7 @@ METHODS: dict[str, Callable[..., Any]] = {
 
 
 def raw_jsonrpcserver(body: bytes) -> bytes | None:
-    """Answer with nothing but jsonrpcserver, which gives "" where there is nothing to answer."""
+    """Dispatch with jsonrpcserver alone, which returns "" if there is no response."""
     return jsonrpcserver.dispatch(body.decode(), METHODS).encode() or None
 
 
@@ -46,7 +46,7 @@ def client(request: pytest.FixtureRequest, url: str, service: str, server: Serve
 
 
 def ask(client: Client, request: str) -> Any:
-    """Send the text that jsonrpcclient made, and let it read the answer."""
+    """Send text made by jsonrpcclient, and let it parse the response."""
     answer = client.send_raw(request.encode())
     assert answer is not None
     return jsonrpcclient.parse_json(answer.decode())

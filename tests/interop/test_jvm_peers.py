@@ -1,4 +1,4 @@
-"""The Java classes that others call servers with: RabbitMQ's own, and Spring's."""
+"""Java classes for calling servers: RabbitMQ's own, and Spring's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .peers import PAGE
 JAVA = "interop-java"
 
 
-@pytest.mark.peer("RpcClient", works="results, errors, batches, ids of every type, what is no JSON")
+@pytest.mark.peer("RpcClient", works="results, errors, batches, ids of every type, invalid JSON")
 @pytest.mark.peer("RpcClient", works="a reply queue, and direct reply-to")
 @pytest.mark.parametrize("reply", ["queue", "direct"])
 def test_rpc_client(url: str, conformance: str, jvm: list[str], reply: str) -> None:
@@ -40,7 +40,7 @@ def test_rpc_client_many_at_once(url: str, conformance: str, jvm: list[str]) -> 
     check_many([*jvm, "peers.RpcClientPeer", url, conformance, "direct", "--concurrent"], 1000)
 
 
-@pytest.mark.peer("RabbitTemplate", works="results, errors, batches, ids of every type, what is no JSON")
+@pytest.mark.peer("RabbitTemplate", works="results, errors, batches, ids of every type, invalid JSON")
 @pytest.mark.peer("RabbitTemplate", works="`sendAndReceive` with direct reply-to, a fixed and a temporary reply queue")
 @pytest.mark.parametrize("reply", ["direct", "queue", "temporary"])
 def test_rabbit_template(url: str, conformance: str, jvm: list[str], reply: str) -> None:
@@ -159,7 +159,7 @@ def test_json_rpc_proxy(url: str, java_dialect: str, jvm: list[str], mapper: str
     assert "19" in done.stdout
 
 
-@pytest.mark.peer("JsonRpcClient", works="beside JSON-RPC 2.0, on one queue")
+@pytest.mark.peer("JsonRpcClient", works="together with JSON-RPC 2.0, on one queue")
 def test_json_rpc_2_beside_it(url: str, java_dialect: str, jvm: list[str]) -> None:
     (answer,) = ask(
         [*jvm, "peers.RpcClientPeer", url, java_dialect, "direct"],
@@ -170,7 +170,7 @@ def test_json_rpc_2_beside_it(url: str, java_dialect: str, jvm: list[str]) -> No
         assert client.call("subtract", [42, 23]) == 19
 
 
-@pytest.mark.peer("JsonRpcServer", works="that what it does not take ends in an error, and in nothing worse")
+@pytest.mark.peer("JsonRpcServer", works="what it does not support ends in an error, without further damage")
 @pytest.mark.parametrize("mapper", ["default", "jackson"])
 def test_json_rpc_server_takes_1_1_only(url: str, service: str, jvm: list[str], mapper: str) -> None:
     command = [*jvm[1:], "peers.JsonRpcServerPeer", url, service, mapper]

@@ -1,4 +1,4 @@
-"""Where a tool is missing, its tests are skipped at somebody's desk, and fail where everything was promised to run."""
+"""If a tool is missing, its tests are skipped, but fail with ``INTEROP_REQUIRED=1``, as in CI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TESTS = ["tests/interop/test_examples.py::test_go", "tests/interop/test_other_pe
 
 @pytest.mark.parametrize(("required", "outcome"), [("1", "2 errors"), ("0", "2 skipped"), (None, "2 skipped")])
 def test_a_missing_tool(tmp_path: Path, required: str | None, outcome: str) -> None:
-    # Nothing is in there, so that nothing is found.
+    # An empty folder, so that no tool is found.
     env = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
     env.pop("INTEROP_REQUIRED", None)
     if required is not None:

@@ -7,7 +7,7 @@ import pytest
 from .asking import check_batch, check_many, check_odd, check_plain
 
 
-@pytest.mark.peer("rabbitmq-client", works="results, errors, batches, ids of every type, what is no JSON")
+@pytest.mark.peer("rabbitmq-client", works="results, errors, batches, ids of every type, invalid JSON")
 def test_rabbitmq_client(node_peer: list[str], url: str, conformance: str) -> None:
     command = [*node_peer, url, conformance, "direct"]
     check_plain(command)
@@ -25,7 +25,7 @@ def test_rabbitmq_client_many_at_once(node_peer: list[str], url: str, conformanc
     check_many([*node_peer, url, conformance, "direct", "--concurrent"], 1000)
 
 
-@pytest.mark.peer("amqp-tools", works="results, errors, batches, ids of every type, what is no JSON")
+@pytest.mark.peer("amqp-tools", works="results, errors, batches, ids of every type, invalid JSON")
 def test_amqp_tools(amqp_tools: str, url: str, conformance: str) -> None:
     command = [amqp_tools, url, conformance, "queue"]
     check_plain(command)

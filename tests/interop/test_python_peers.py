@@ -41,8 +41,8 @@ def test_raw_clients(url: str, conformance: str, name: str, reply: str) -> None:
     check_many([*command, "--concurrent"], 1000)
 
 
-@pytest.mark.peer("pika", works="results, errors, batches, ids of every type, what is no JSON, 1,000 at once")
-@pytest.mark.peer("aio-pika", works="results, errors, batches, ids of every type, what is no JSON, 1,000 at once")
+@pytest.mark.peer("pika", works="results, errors, batches, ids of every type, invalid JSON, 1,000 at once")
+@pytest.mark.peer("aio-pika", works="results, errors, batches, ids of every type, invalid JSON, 1,000 at once")
 @pytest.mark.parametrize("name", ["pika_client", "aio_pika_client"])
 def test_raw_clients_one_by_one(url: str, conformance: str, name: str) -> None:
     check_many(program(name, url, conformance, "direct"), 100)
@@ -109,11 +109,11 @@ def test_tinyrpc_server(url: str, service: str, reply: Any) -> None:
             client.call("fail")
 
 
-@pytest.mark.peer("tinyrpc out", works="that its own fault ends in a `CallTimeout` and in nothing worse")
+@pytest.mark.peer("tinyrpc out", works="its own fault ends in a `CallTimeout`, without further damage")
 def test_tinyrpc_server_and_a_notification(url: str, service: str) -> None:
     queue = f"interop-tinyrpc-{service}"
     with serving("tinyrpc_server", url, queue) as server, Client(url, queue=queue, timeout=1) as client:
         client.notify("notify_hello", [1])
-        server.wait_until_said("told", 10)  # the one notification, again and again
+        server.wait_until_said("told", 10)  # the same notification, repeatedly
         with pytest.raises(CallTimeout, match="has 1 consumer"):
             client.call("subtract", [42, 23])

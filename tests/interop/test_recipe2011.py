@@ -1,4 +1,4 @@
-"""The recipe of 2011: what its programs publish, byte for byte, and what its broker does, written anew."""
+"""The recipe of 2011: what its programs publish, byte for byte, and a reimplementation of its broker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVE = ["--dialect", "recipe2011", "--exchange", EXCHANGE, "--queue", QUEUE, "-
 
 @contextmanager
 def java_client(url: str, qid: str) -> Iterator[Any]:
-    """Do what the recipe's Java client does: declare, and await one key on a queue of its own."""
+    """Do what the recipe's Java client does: declare, and bind one key to a queue of its own."""
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
     channel.exchange_declare(EXCHANGE, "topic", durable=True)
@@ -47,7 +47,7 @@ def receive(channel: Any, queue: str, seconds: float = 5.0) -> tuple[Any, bytes]
         channel.connection.process_data_events(time_limit=0.02)
 
 
-@pytest.mark.peer("recipe in", works="its Java client's call gets the time, its one-way message reaches the method")
+@pytest.mark.peer("recipe in", works="a call of its Java client gets the time, its one-way message reaches the method")
 def test_the_java_client_gets_the_time(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "time.now", *SERVE, url=url),
@@ -58,11 +58,11 @@ def test_the_java_client_gets_the_time(url: str) -> None:
         answer = json.loads(body)
         assert list(answer) == ["msg"]
         assert abs(time.mktime(time.strptime(answer["msg"])) - time.time()) < 10
-        # Its Python half reads anything else as JSON already, and parses it twice.
+        # The recipe's Python client would parse any other content type as JSON, and then parse it again.
         assert (properties.content_type, properties.content_encoding) == ("text/plain", None)
 
 
-@pytest.mark.peer("recipe in", works="its Java client's call gets the time, its one-way message reaches the method")
+@pytest.mark.peer("recipe in", works="a call of its Java client gets the time, its one-way message reaches the method")
 def test_the_java_clients_one_way_message(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "log.write", *SERVE, url=url) as server,
@@ -73,7 +73,7 @@ def test_the_java_clients_one_way_message(url: str) -> None:
         assert channel.basic_get(replies)[2] is None
 
 
-@pytest.mark.peer("recipe in", works="its Python client, whose routing key says nothing")
+@pytest.mark.peer("recipe in", works="its Python client, which always uses the same routing key")
 def test_the_python_client_gets_the_time(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "time.now", *SERVE, url=url),
@@ -82,11 +82,11 @@ def test_the_python_client_gets_the_time(url: str) -> None:
         channel.basic_publish(EXCHANGE, f"{TOPIC}.request.*", b'{"q": "what time is it?", "qid": "537"}', PROPERTIES)
         began = time.monotonic()
         assert json.loads(receive(channel, replies)[1])["msg"]
-        # It looks once, 0.2 s after it has asked.
+        # The recipe's client checks once, 0.2 s after its request.
         assert time.monotonic() - began < 0.2 + 0.3
 
 
-@pytest.mark.peer("recipe in", works="JSON-RPC beside it, on one queue; malformed messages are dropped and counted")
+@pytest.mark.peer("recipe in", works="JSON-RPC on the same queue; malformed messages are dropped and counted")
 def test_json_rpc_beside_it(url: str) -> None:
     with (
         serving("examples.example_broker", "--recipe-method", "time.now", *SERVE, url=url) as server,
@@ -100,14 +100,14 @@ def test_json_rpc_beside_it(url: str) -> None:
         assert json.loads(receive(channel, replies)[1])["msg"]
 
 
-# -- the other way round ----------------------------------------------------------------------------------
+# -- our client, the recipe's broker ----------------------------------------------------------------------------------
 
 
 class OldBroker:
     """
     Does what the recipe's Python broker does.
 
-    It is bound to exactly one word behind ``request``, reads text as JSON, and answers where there is a ``qid``.
+    It binds exactly one word after ``request``, parses text as JSON, and replies if there is a ``qid``.
     """
 
     def __init__(self, url: str) -> None:
@@ -123,7 +123,7 @@ class OldBroker:
         self._thread = threading.Thread(target=self._run)
 
     def _request(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        # carrot decodes by content type: JSON would be parsed before the recipe parses it, and never acknowledged.
+        # carrot decodes by content type: it would parse JSON first, and the recipe would then not acknowledge it.
         assert properties.content_type == "text/plain"
         data = json.loads(body)
         self.seen.append(data)
@@ -162,7 +162,7 @@ def test_our_client_calls_the_old_broker(url: str) -> None:
         assert list(json.loads(done.stdout)) == ["msg"]
 
 
-@pytest.mark.peer("recipe out", works="an old broker that is gone ends in a `CallTimeout` that says so")
+@pytest.mark.peer("recipe out", works="if the old broker is gone, calls end in a `CallTimeout` that says so")
 def test_an_old_broker_that_is_gone(url: str) -> None:
     with OldBroker(url):
         pass

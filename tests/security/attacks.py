@@ -1,8 +1,8 @@
 """
-The attacks: what Eve does, whom it is to harm, and how it ends.
+The attacks: what Eve does, what she tries to achieve, and how it ends.
 
-Eve knows more than she should: the routing keys of the victim with its token, the name of its reply queue, and the
-number of its call, unless an attack says that she needs none of it.
+Eve knows more than she should: the victim's routing keys with the token, the name of its reply queue, and the number
+of its call, except in attacks that need none of these.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ..tools import wait_for
 from .node import EVE, EXCHANGE, OPEN, SERVER, SERVICE, Node
 
 FORGED, TRUE = "forged", "true"
-SECRET = "what nobody else should read"
+SECRET = "not for others"
 TOKEN = "eve000000000"
 
 SUCCEEDS = "**succeeds**"
 BROKER = "refused by the broker"
 CLIENT_REJECTS = "rejected by the client"
 SERVER_REFUSES = "refused by the server"
-ANSWER_REFUSED = "the answer is refused by the broker"
+REPLY_REFUSED = "the reply is refused by the broker"
 
 PATIENCE = 5.0
 
@@ -43,7 +43,7 @@ PATIENCE = 5.0
 
 
 class Gate:
-    """A method that answers when it is told to."""
+    """A method that returns when ``go`` is set."""
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
@@ -57,7 +57,7 @@ class Gate:
 
 @contextmanager
 def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "topic") -> Iterator[Scene]:
-    """Set the scene."""
+    """Run a server and a victim for a ``with`` block."""
     gate = Gate()
     notes: list[str] = []
     methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text, "note": notes.append}
@@ -70,7 +70,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
 
 
 class Trusting:
-    """How a client looks at answers that pairs them by ``correlation_id`` and looks at nothing else."""
+    """The checks of a client that pairs replies by ``correlation_id`` and checks nothing else."""
 
     def flaw(self, _delivery: object, _key: str) -> None:
         return None
@@ -79,12 +79,12 @@ class Trusting:
 @dataclass
 class Scene:
     """
-    A server and a victim, and Eve beside them.
+    A server and a victim, and Eve on the same virtual host.
 
     Attributes:
-        vhost: Where they are.
-        checked: The server has ``verify_user``, the victim ``server_user``. False: both believe everything.
-        notes: What ``note`` was called with.
+        vhost: The virtual host.
+        checked: The server has ``verify_user``, the victim ``server_user``. False: both accept all messages.
+        notes: The arguments that ``note`` was called with.
     """
 
     node: Node
@@ -97,7 +97,7 @@ class Scene:
 
     @property
     def client_word(self) -> str:
-        """The word of the victim in routing keys."""
+        """The victim's word in routing keys."""
         caller = self.victim._requests
         return client_word(caller._user, caller._token)
 
@@ -109,29 +109,29 @@ class Scene:
 
     @property
     def number(self) -> str:
-        """The number of the call that the victim waits for, which is its id as well."""
+        """The number of the victim's pending call, which is its id as well."""
         [number] = self.victim._requests._pending._calls
         return number
 
     @property
-    def answer_key(self) -> str:
-        """Where the answer to that call comes."""
+    def reply_key(self) -> str:
+        """The routing key of the reply to that call."""
         [call] = self.victim._requests._pending._calls.values()
         return f"{SERVICE}.response.{self.client_word}.{call.qid}"
 
-    def answer(self, result: str = FORGED) -> bytes:
-        """Give an answer to that call."""
+    def reply(self, result: str = FORGED) -> bytes:
+        """Return a reply to that call."""
         [call] = self.victim._requests._pending._calls.values()
         return json.dumps({"jsonrpc": "2.0", "result": result, "id": int(call.qid)}).encode()
 
     def request(self, method: str, *params: str) -> bytes:
-        """Give a request with the id of that call."""
+        """Return a request with the id of that call."""
         [call] = self.victim._requests._pending._calls.values()
         return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": int(call.qid)}).encode()
 
     @contextmanager
     def eve(self) -> Iterator[Eve]:
-        """Let Eve in for a while."""
+        """Connect Eve for a ``with`` block."""
         connection = pika.BlockingConnection(pika.URLParameters(self.node.url(EVE, self.vhost).replace("/?", "/%2F?")))
         eve = Eve(self, connection)
         try:
@@ -141,7 +141,7 @@ class Scene:
 
 
 class Eve:
-    """She publishes, declares and binds what she may; each is done when it returns."""
+    """Publishes, declares and binds what she is permitted to; each method returns when the broker has done it."""
 
     def __init__(self, scene: Scene, connection: Any) -> None:
         self.scene = scene
@@ -156,7 +156,7 @@ class Eve:
         self.channel.basic_publish(exchange, key, body, pika.BasicProperties(**properties))
 
     def queue(self, **arguments: Any) -> str:
-        """Declare a queue that RabbitMQ names, as clients may."""
+        """Declare a queue that RabbitMQ names, as clients are permitted to."""
         declared = self.channel.queue_declare("", exclusive=True, arguments=arguments or None)
         return str(declared.method.queue)
 
@@ -168,7 +168,7 @@ class Eve:
         return name
 
     def leave(self) -> None:
-        """Take along what does not go by itself."""
+        """Delete what does not disappear with the connection, and close it."""
         if self.connection.is_open:
             channel = self.connection.channel()
             for name in self.exchanges:
@@ -176,7 +176,7 @@ class Eve:
             self.connection.close()
 
     def reads(self, queue: str) -> bool:
-        """Tell whether the secret comes to a queue of hers."""
+        """Return whether the secret arrives in one of her queues."""
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up:
             _method, _properties, body = self.channel.basic_get(queue, auto_ack=True)
@@ -190,61 +190,61 @@ class Eve:
 
 
 def plain(eve: Eve) -> None:
-    eve.publish(EXCHANGE, eve.scene.answer_key, eve.scene.answer())
+    eve.publish(EXCHANGE, eve.scene.reply_key, eve.scene.reply())
 
 
 def copied(header: str) -> Callable[[Eve], None]:
     def attack(eve: Eve) -> None:
-        eve.publish(EXCHANGE, eve.own_key, eve.scene.answer(), headers={header: [eve.scene.answer_key]})
+        eve.publish(EXCHANGE, eve.own_key, eve.scene.reply(), headers={header: [eve.scene.reply_key]})
 
     return attack
 
 
 def dead_letter(eve: Eve) -> None:
-    """Into a queue of hers, which gives it up at once, to the victim. CC brings it there where nothing else does."""
-    arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": eve.scene.answer_key}
+    """Have a forged reply expire at once in her queue, and be dead-lettered to the victim. Under permissions, by CC."""
+    arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": eve.scene.reply_key}
     queue = eve.queue(**arguments, **{"x-message-ttl": 0})
     if eve.scene.vhost == OPEN:
-        eve.publish("", queue, eve.scene.answer())
+        eve.publish("", queue, eve.scene.reply())
     else:
         own = f"{SERVICE}.response.eve-{TOKEN}"
         eve.channel.queue_bind(queue, EXCHANGE, f"{own}.#")
-        eve.publish(EXCHANGE, eve.own_key, eve.scene.answer(), headers={"CC": [f"{own}.1"]})
+        eve.publish(EXCHANGE, eve.own_key, eve.scene.reply(), headers={"CC": [f"{own}.1"]})
 
 
 def true_dead_letter(eve: Eve) -> None:
-    """The server's own answer, to her: it says what she wants, and falls out of her queue into the victim's."""
-    arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": eve.scene.answer_key}
+    """Have a genuine reply to her, with the content she wants, dead-lettered from her queue to the victim's."""
+    arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": eve.scene.reply_key}
     queue = eve.queue(**arguments, **{"x-message-ttl": 0})
     eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.response.eve-{TOKEN}.#")
     eve.publish(EXCHANGE, eve.own_key, eve.scene.request("echo", FORGED), user_id=EVE)
 
 
 def alternate_exchange(eve: Eve) -> None:
-    eve.publish(eve.exchange(**{"alternate-exchange": EXCHANGE}), eve.scene.answer_key, eve.scene.answer())
+    eve.publish(eve.exchange(**{"alternate-exchange": EXCHANGE}), eve.scene.reply_key, eve.scene.reply())
 
 
 def bound_exchange(eve: Eve) -> None:
     exchange = eve.exchange()
     eve.channel.exchange_bind(EXCHANGE, exchange, "#")
-    eve.publish(exchange, eve.scene.answer_key, eve.scene.answer())
+    eve.publish(exchange, eve.scene.reply_key, eve.scene.reply())
 
 
 def to_reply_queue(eve: Eve) -> None:
-    eve.publish("", eve.scene.reply_queue, eve.scene.answer())
+    eve.publish("", eve.scene.reply_queue, eve.scene.reply())
 
 
 def by_reply_to(eve: Eve) -> None:
     eve.publish(EXCHANGE, eve.own_key, eve.scene.request("echo", FORGED), user_id=EVE, reply_to=eve.scene.reply_queue)
 
 
-def in_the_name_of_another(eve: Eve) -> None:
-    key = eve.scene.answer_key.replace(".response.", ".request.")
+def with_the_name_of_another(eve: Eve) -> None:
+    key = eve.scene.reply_key.replace(".response.", ".request.")
     eve.publish(EXCHANGE, key, eve.scene.request("echo", FORGED), user_id=EVE)
 
 
 def forge(scene: Scene, attack: Callable[[Eve], None]) -> str:
-    """The victim waits for an answer, and Eve is quicker. Gives how it ends."""
+    """Let Eve attack while the victim waits for a reply. Return how it ends."""
     before = _rejected(scene)
     scene.gate.go.clear()
     future = scene.victim.submit("slow")
@@ -264,7 +264,7 @@ def forge(scene: Scene, attack: Callable[[Eve], None]) -> str:
 
 
 def _is_refused(step: Callable[[], object]) -> bool:
-    """Do it. True: the broker said that she may not."""
+    """Run a step and return whether the broker refused it (403)."""
     try:
         step()
     except ChannelClosedByBroker as refusal:
@@ -280,20 +280,20 @@ def _rejected(scene: Scene) -> tuple[int, int, int]:
 
 
 def _difference(before: tuple[int, int, int], after: tuple[int, int, int]) -> str:
-    names = (CLIENT_REJECTS, SERVER_REFUSES, ANSWER_REFUSED)
+    names = (CLIENT_REJECTS, SERVER_REFUSES, REPLY_REFUSED)
     return next(name for name, was, now in zip(names, before, after, strict=True) if now > was)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-def all_answers(eve: Eve) -> str:
+def all_replies(eve: Eve) -> str:
     queue = eve.queue()
     eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.response.#")
     return queue
 
 
-def his_answers(eve: Eve) -> str:
+def replies_to_victim(eve: Eve) -> str:
     queue = eve.queue()
     eve.channel.queue_bind(queue, EXCHANGE, f"{SERVICE}.response.{eve.scene.client_word}.#")
     return queue
@@ -313,18 +313,18 @@ def copies_of_requests(eve: Eve) -> str:
 
 
 def read(scene: Scene, attack: Callable[[Eve], str]) -> str:
-    """Eve listens, and the victim says something. Gives how it ends."""
+    """Let Eve listen while the victim calls. Return how it ends."""
     queues: list[str] = []
     with scene.eve() as eve:
         if _is_refused(lambda: queues.append(attack(eve))):
             return BROKER
         assert scene.victim.call("echo", [SECRET]) == SECRET
-        assert eve.reads(queues[0]), "she was let in, and reads nothing"
+        assert eve.reads(queues[0]), "she was permitted to bind, and reads nothing"
         return SUCCEEDS
 
 
 def take_requests(eve: Eve) -> str:
-    """Consume the queue of the requests. What she has goes back when she goes."""
+    """Consume the request queue. What she has taken is redelivered when she disconnects."""
     taken: list[bytes] = []
     eve.channel.basic_qos(prefetch_count=1)
     eve.channel.basic_consume(f"{SERVICE}_req", lambda _channel, _method, _properties, body: taken.append(body))
@@ -336,8 +336,8 @@ def take_requests(eve: Eve) -> str:
     return SUCCEEDS
 
 
-def answer_in_his_place(eve: Eve) -> str:
-    """Take a request, and answer it."""
+def reply_in_its_place(eve: Eve) -> str:
+    """Take a request, and reply to it."""
     scene, taken = eve.scene, []
     before = _rejected(scene)
     eve.channel.basic_consume(f"{SERVICE}_req", lambda *args: taken.append(args))
@@ -346,9 +346,9 @@ def answer_in_his_place(eve: Eve) -> str:
         futures.append(scene.victim.submit("echo", [TRUE]))
         eve.connection.process_data_events(0.1)
     _channel, method, properties, body = taken[0]
-    answer = json.dumps({"jsonrpc": "2.0", "result": FORGED, "id": json.loads(body)["id"]}).encode()
+    reply = json.dumps({"jsonrpc": "2.0", "result": FORGED, "id": json.loads(body)["id"]}).encode()
     key = method.routing_key.replace(".request.", ".response.")
-    eve.publish(EXCHANGE, key, answer, correlation_id=properties.correlation_id)
+    eve.publish(EXCHANGE, key, reply, correlation_id=properties.correlation_id)
     wait_for(lambda: any(_is(each, FORGED) for each in futures) or _rejected(scene) != before, PATIENCE)
     eve.connection.close()
     results = {future.result(PATIENCE) for future in futures}
@@ -360,18 +360,18 @@ def _is(future: Any, result: str) -> bool:
 
 
 def take(scene: Scene, attack: Callable[[Eve], str]) -> str:
-    """Eve reads the service's own queue. Gives how it ends."""
+    """Let Eve consume the service's own queue. Return how it ends."""
     ends: list[str] = []
-    # The victim waits for several calls.
+    # The victim has several pending calls.
     with mock.patch.object(Scene, "number", "0"), scene.eve() as eve:
         return BROKER if _is_refused(lambda: ends.append(attack(eve))) else ends[0]
 
 
-# -- sending on ---------------------------------------------------------------------------------------------------
+# -- dead-lettering ---------------------------------------------------------------------------------------------------
 
 
 def replay(scene: Scene) -> str:
-    """A request of the victim's falls out of a queue of Eve's, to the service again, with the victim's ``user_id``."""
+    """Have a request of the victim dead-lettered from Eve's queue to the service, with the victim's ``user_id``."""
     with mock.patch.object(Scene, "number", "0"), scene.eve() as eve:
         arguments = {"x-dead-letter-exchange": EXCHANGE, "x-dead-letter-routing-key": f"{SERVICE}.request"}
         queue = eve.queue(**arguments, **{"x-message-ttl": 0})
@@ -383,7 +383,7 @@ def replay(scene: Scene) -> str:
 
 
 def call_another_service(scene: Scene) -> str:
-    """Eve may call one service, and has what she publishes there fall out of a queue of hers to another."""
+    """Eve is permitted to call one service, and has a request dead-lettered from her queue to another service."""
     notes: list[str] = []
     path = "" if scene.vhost == OPEN else scene.vhost
     other = Server(f"{scene.node.broker.url}{path}", "vault", methods={"take": notes.append}, verify_user=scene.checked)
@@ -402,7 +402,7 @@ def call_another_service(scene: Scene) -> str:
 
 
 def name_of_direct(scene: Scene) -> str:
-    """Learn the name that RabbitMQ gives the victim's direct reply-to, as the server does."""
+    """Return the name that RabbitMQ gives the victim's direct reply-to, as the server receives it."""
     names: list[str] = []
     serving = scene.server._consumer
     route = serving._route
@@ -417,7 +417,7 @@ def name_of_direct(scene: Scene) -> str:
 
 
 def to_direct(eve: Eve, name: str) -> None:
-    eve.publish("", name, eve.scene.answer())
+    eve.publish("", name, eve.scene.reply())
 
 
 def by_direct_reply_to(eve: Eve, name: str) -> None:
@@ -437,13 +437,13 @@ class Attack(NamedTuple):
     One row of the table in docs/security.md.
 
     Attributes:
-        what: For people.
-        knows: What Eve has to know.
-        run: Plays it; gives how it ended.
-        by_permissions: How it ends where users have no more than the printed permissions, and both ends believe all.
-        by_checks: How it ends with ``verify_user`` and ``server_user`` where everybody may do everything.
+        what: The description.
+        knows: What Eve needs to know.
+        run: Runs it and returns how it ended.
+        by_permissions: How it ends if users have only the printed permissions, and both sides accept all messages.
+        by_checks: How it ends with ``verify_user`` and ``server_user``, if every user may do everything.
         by_both: How it ends with both.
-        direct: The victim has its answers by direct reply-to.
+        direct: The victim receives its replies by direct reply-to.
     """
 
     what: str
@@ -466,11 +466,11 @@ def _reading(attack: Callable[[Eve], str]) -> Callable[[Scene], str]:
 TOKEN_KNOWN = "the token"
 ATTACKS: dict[str, Attack] = {
     "publish": Attack(
-        "forge an answer: publish it with the key of the answer", TOKEN_KNOWN, _forging(plain),
+        "forge a reply: publish it with the routing key of the reply", TOKEN_KNOWN, _forging(plain),
         BROKER, CLIENT_REJECTS, BROKER,
     ),
     "cc": Attack(
-        "forge an answer: publish a request of one's own, with that key in the header `CC`", TOKEN_KNOWN,
+        "forge a reply: publish a request of her own, with that key in the header `CC`", TOKEN_KNOWN,
         _forging(copied("CC")), SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
     ),
     "bcc": Attack(
@@ -478,36 +478,36 @@ ATTACKS: dict[str, Attack] = {
         SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
     ),
     "dead-letter": Attack(
-        "forge an answer: let it expire in a queue whose dead letters go there", TOKEN_KNOWN, _forging(dead_letter),
+        "forge a reply: let it expire in a queue whose dead letters go to that key", TOKEN_KNOWN, _forging(dead_letter),
         SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
     ),
     "true-dead-letter": Attack(
-        "have the server say something, and let that, its true answer, expire in such a queue", TOKEN_KNOWN,
+        "let a genuine reply of the server, with content of her choice, expire in such a queue", TOKEN_KNOWN,
         _forging(true_dead_letter), SUCCEEDS, CLIENT_REJECTS, CLIENT_REJECTS,
     ),
     "alternate-exchange": Attack(
-        "forge an answer: publish it to an exchange whose alternate exchange is `jsonrpc`", TOKEN_KNOWN,
+        "forge a reply: publish it to an exchange whose alternate exchange is `jsonrpc`", TOKEN_KNOWN,
         _forging(alternate_exchange), BROKER, CLIENT_REJECTS, BROKER,
     ),
     "exchange-binding": Attack(
-        "forge an answer: publish it to an exchange that `jsonrpc` is bound to", TOKEN_KNOWN,
+        "forge a reply: publish it to an exchange that `jsonrpc` is bound to", TOKEN_KNOWN,
         _forging(bound_exchange), BROKER, CLIENT_REJECTS, BROKER,
     ),
     "reply-queue": Attack(
-        "forge an answer: publish it to the reply queue by its name", "the queue's name", _forging(to_reply_queue),
+        "forge a reply: publish it to the reply queue by its name", "the queue's name", _forging(to_reply_queue),
         BROKER, CLIENT_REJECTS, BROKER,
     ),
     "reply-to": Attack(
-        "have the server answer there: a request with that queue in `reply_to`", "the queue's name",
-        _forging(by_reply_to), ANSWER_REFUSED, CLIENT_REJECTS, ANSWER_REFUSED,
+        "make the server reply to that queue: a request with its name in `reply_to`", "the queue's name",
+        _forging(by_reply_to), REPLY_REFUSED, CLIENT_REJECTS, REPLY_REFUSED,
     ),
     "false-name": Attack(
-        "have the server answer another: a request with the victim's name in its key", TOKEN_KNOWN,
-        _forging(in_the_name_of_another), BROKER, SERVER_REFUSES, BROKER,
+        "make the server reply to the victim: a request with the victim's name in its key", TOKEN_KNOWN,
+        _forging(with_the_name_of_another), BROKER, SERVER_REFUSES, BROKER,
     ),
     "take-and-answer": Attack(
-        "take a request from the queue of the service, and answer it", "nothing",
-        lambda scene: take(scene, answer_in_his_place), BROKER, CLIENT_REJECTS, BROKER,
+        "take a request from the queue of the service, and reply to it", "nothing",
+        lambda scene: take(scene, reply_in_its_place), BROKER, CLIENT_REJECTS, BROKER,
     ),
     "take": Attack(
         "take requests from the queue of the service", "nothing", lambda scene: take(scene, take_requests),
@@ -518,31 +518,31 @@ ATTACKS: dict[str, Attack] = {
         BROKER, SUCCEEDS, BROKER,
     ),
     "read-all": Attack(
-        "read the answers of others: bind a queue with `S.response.#`", "nothing", _reading(all_answers),
+        "read replies to others: bind a queue with `S.response.#`", "nothing", _reading(all_replies),
         BROKER, SUCCEEDS, BROKER,
     ),
     "read-one": Attack(
-        "read the answers of others: bind a queue with the victim's key", TOKEN_KNOWN, _reading(his_answers),
+        "read replies to others: bind a queue with the victim's key", TOKEN_KNOWN, _reading(replies_to_victim),
         BROKER, SUCCEEDS, BROKER,
     ),
     "read-exchange": Attack(
-        "read everything: bind an exchange of one's own to `jsonrpc`", "nothing", _reading(by_an_exchange),
+        "read everything: bind an exchange of her own to `jsonrpc`", "nothing", _reading(by_an_exchange),
         BROKER, SUCCEEDS, BROKER,
     ),
     "replay": Attack(
-        "have a request of another served again: let it fall out of a queue that is bound with `S.request.*.*`",
+        "have another user's request served again: dead-letter it from a queue that is bound with `S.request.*.*`",
         "nothing", replay, BROKER, SERVER_REFUSES, BROKER,
     ),
     "another-service": Attack(
-        "call a service that one has no permission for: copy a request into a queue of one's own (`CC`), whose dead "
-        "letters go there", "nothing", call_another_service, SUCCEEDS, SERVER_REFUSES, SERVER_REFUSES,
+        "call a service without permission: copy a request into a queue of her own (`CC`), whose dead letters go "
+        "to that service", "nothing", call_another_service, SUCCEEDS, SERVER_REFUSES, SERVER_REFUSES,
     ),
     "direct": Attack(
-        "forge an answer: publish it to a direct reply-to", "its name", lambda scene: forge_direct(scene, to_direct),
+        "forge a reply: publish it to a direct reply-to", "its name", lambda scene: forge_direct(scene, to_direct),
         BROKER, CLIENT_REJECTS, BROKER, direct=True,
     ),
     "direct-reply-to": Attack(
-        "have the server answer there: a request with that name in `reply_to`", "its name",
+        "make the server reply to a direct reply-to: a request with its name in `reply_to`", "its name",
         lambda scene: forge_direct(scene, by_direct_reply_to), SUCCEEDS, SUCCEEDS, SUCCEEDS, direct=True,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The node of these tests."""
+"""The node and the records that these tests share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from .node import Node, running
 
-# The node starts, and ten commands run on it, before the first test that needs it.
+# Before the first test that needs it, the node starts and ten commands run on it.
 SLOW = 240
 PAGE = Path(__file__).with_name("test_page.py")
 
@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(SLOW))
-    # It is about all others, those of tests/abuse too.
+    # It checks all others, including those of tests/abuse.
     items.sort(key=lambda item: item.path == PAGE)
 
 
@@ -37,5 +37,5 @@ def seen() -> defaultdict[str, dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def tls_rows() -> dict[str, tuple[str, str]]:
-    """What was tried with TLS, by its key, and how it ended."""
+    """The attempts to connect with TLS, by key: description and outcome."""
     return {}

@@ -1,8 +1,8 @@
 """
-A node with users that mean well, and with Eve.
+A node with well-behaved users, and with Eve.
 
-On virtual host "/" everybody may do everything. On "topic" and "direct" each user has what ``jsonrpc-amqp permissions``
-prints for them, and nothing else: Eve too, as a client like any other.
+On virtual host "/" every user may do everything. On "topic" and "direct" each user has the permissions that
+``jsonrpc-amqp permissions`` prints, and nothing else; so has Eve, as an ordinary client.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OPEN, TOPIC, DIRECT = "/", "topic", "direct"
 
 
 class Files(NamedTuple):
-    """Certificates and keys, and the authority of all of them."""
+    """Files of certificates and keys, and of the authority that issued them."""
 
     authority: Path
     certificate: Path
@@ -46,7 +46,7 @@ class Files(NamedTuple):
 
 
 def issue(folder: Path) -> tuple[trustme.CA, Files]:
-    """Make them in a folder."""
+    """Make an authority, certificates and keys in a folder."""
     folder.chmod(0o755)
     files = Files(*(folder / name for name in ("ca.pem", "cert.pem", "key.pem", "client.pem", "client-key.pem")))
     authority = trustme.CA()
@@ -67,7 +67,7 @@ def issue(folder: Path) -> tuple[trustme.CA, Files]:
 
 
 class Node:
-    """The node, and how its users connect."""
+    """The node, with URLs and clients for its users."""
 
     def __init__(self, broker: Broker, tls_port: int, authority: trustme.CA, files: Files) -> None:
         self.broker = broker
@@ -76,7 +76,7 @@ class Node:
         self.files = files
 
     def url(self, user: str, vhost: str = OPEN) -> str:
-        """Give the URL with which a user connects: with a certificate, or with a password."""
+        """Return the URL of a user, with a certificate or a password."""
         path = quote(vhost, safe="") if vhost != OPEN else ""
         if user != CERTIFIED:
             return f"amqp://{quote(user)}:{PASSWORD}@127.0.0.1:{self.broker.port}/{path}"
@@ -87,12 +87,12 @@ class Node:
         )
 
     def client(self, user: str, vhost: str, **options: Any) -> Client:
-        """Make a client of the service."""
+        """Return a client of the service."""
         named: dict[str, Any] = {"user": CERTIFIED} if user == CERTIFIED else {}
         return Client(self.url(user, vhost), SERVICE, timeout=10, declare=vhost == OPEN, **named, **options)
 
     def shell(self, lines: str, shell: str = "sh") -> str:
-        """Run lines of ``rabbitmqctl`` as an administrator does; gives what they print."""
+        """Run lines of ``rabbitmqctl`` in a shell, and return their output."""
         path = f"{DEBIAN_SCRIPTS}:{os.environ['PATH']}"
         done = subprocess.run(
             [shell, "-e"],
@@ -108,7 +108,7 @@ class Node:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Node]:
-    """Boot the node, and give each of its users what it may do."""
+    """Start the node, and set the permissions of its users."""
     authority, files = issue(folder)
     [port] = free_ports(1)
     config = {
@@ -126,7 +126,7 @@ def running(folder: Path) -> Iterator[Node]:
         node = Node(broker, port, authority, files)
         _add_users(broker)
         for vhost in (TOPIC, DIRECT):
-            # The administrator makes exchange, queue and binding.
+            # An administrator makes exchange, queue and binding.
             with Server(f"{broker.url}{vhost}", SERVICE):
                 pass
         _permit(node)
@@ -134,7 +134,7 @@ def running(folder: Path) -> Iterator[Node]:
 
 
 def _add_users(broker: Broker) -> None:
-    # In one go: each rabbitmqctl takes most of a second.
+    # All at once, since each rabbitmqctl takes most of a second.
     users = (SERVER, *CLIENTS, EVE)
     steps = [f"rabbit_vhost:add({_binary(vhost)}, <<>>, [], {_binary('t')})" for vhost in (TOPIC, DIRECT)]
     for user in users:
@@ -151,7 +151,7 @@ def _binary(text: str) -> str:
 
 
 def _permit(node: Node) -> None:
-    """Run what the command prints, each line once."""
+    """Run the printed commands, each line once."""
     printed = [lines_for(user, reply) for reply in (TOPIC, DIRECT) for user in (*CLIENTS, EVE)]
     lines = {line for text in printed for line in text.splitlines()}
     with ThreadPoolExecutor(4) as threads:
@@ -159,9 +159,9 @@ def _permit(node: Node) -> None:
 
 
 def lines_for(client: str, reply: str) -> str:
-    """Give what ``jsonrpc-amqp permissions`` prints for a client."""
+    """Return the output of ``jsonrpc-amqp permissions`` for a client."""
     users = ["--server-user", SERVER, "--client-user", client]
-    # Within this process, since a command of its own takes half a second each time.
+    # In this process, since starting the command takes half a second each time.
     done = CliRunner().invoke(main, ["permissions", "--service", SERVICE, *users, "--reply", reply, "--vhost", reply])
     assert done.exit_code == 0, done.output
     assert all(shlex.split(line)[0] == "rabbitmqctl" for line in done.stdout.splitlines())

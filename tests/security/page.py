@@ -1,7 +1,7 @@
 """
-Writes docs/security.md: the prose is in security.md.in, the figures in figures.json, which the tests write.
+Makes docs/security.md from the prose in security.md.in and the figures in figures.json, which the tests record.
 
-``SECURITY_WRITE=1 pytest tests/security tests/abuse`` notes what was seen, and writes the page.
+``SECURITY_WRITE=1 pytest tests/security tests/abuse`` records the figures, and writes the page.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .attacks import ATTACKS
 TEMPLATE = Path(__file__).with_name("security.md.in")
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 COLUMNS = ("without", "permissions", "checks", "both")
-# What cases cost is not the same each time: those that cost less are not told apart.
+# Memory growth varies between runs: cases below this, in bytes, are not named.
 _LEAST = 1_000_000
 
 
 def document(figures: dict[str, Any]) -> str:
-    """Give the whole of docs/security.md."""
+    """Return the text of docs/security.md."""
     fuzz, abuse = figures["fuzz"], figures["abuse"]
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         version=figures["version"],
@@ -52,7 +52,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def abused(growth: dict[str, int]) -> dict[str, Any]:
-    """Give the figures of a corpus: how many cases, and what the worst of them cost, in bytes."""
+    """Return the figures of a corpus: the number of cases, and the largest growth of memory, in bytes."""
     worst = max(growth, key=lambda case: growth[case])
     return {
         "cases": len(growth),

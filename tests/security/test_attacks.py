@@ -1,4 +1,4 @@
-"""Each attack is seen to succeed where nothing is done against it, and how it ends where something is."""
+"""Each attack succeeds without protection, and ends as listed with it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_is_printed_is_enough(node: Node, user: str, reply: Any) -> None:
 
 
 def test_a_name_with_a_dot_is_no_pattern(node: Node) -> None:
-    """What ``{username}`` would let through: ``a.b`` in an expression matches ``axb``."""
+    """``{username}`` would permit this: ``a.b`` in a regular expression matches ``axb``."""
     with scene(node, TOPIC, checked=True, user=DOTTED) as here:
         other = node.client(DOTTED, TOPIC)
         other._requests._user = "axb"
@@ -73,7 +73,7 @@ def test_a_name_with_a_dot_is_no_pattern(node: Node) -> None:
 
 
 def test_a_certificate_without_its_name_is_unknown(node: Node) -> None:
-    """Its user is not in its URL, so the client has to be told."""
+    """The user is not in the URL, so the client needs ``user=``."""
     with (
         Server(node.url(SERVER), "other", methods={"echo": lambda text: text}, verify_user=True) as server,
         Client(node.url(CERTIFIED), "other", timeout=5) as client,

@@ -1,10 +1,10 @@
-"""docs/security.md says what was seen, and nothing else."""
+"""docs/security.md lists what was observed, and nothing else."""
 
 from __future__ import annotations
 
 import os
 
-from ..abuse.corpus import ANSWERS, REQUESTS
+from ..abuse.corpus import REPLIES, REQUESTS
 from . import figures, page
 from .attacks import ATTACKS
 from .node import Node
@@ -16,7 +16,7 @@ WRITE = bool(os.environ.get("SECURITY_WRITE"))
 def test_what_is_listed_was_seen(
     node: Node, seen: dict[str, dict[str, str]], tls_rows: dict[str, tuple[str, str]]
 ) -> None:
-    """Run behind all others; ``SECURITY_WRITE=1`` notes what they have seen."""
+    """Runs after all others; ``SECURITY_WRITE=1`` records what they have observed."""
     rows = {key: list(row) for key, row in tls_rows.items()}
     if WRITE:
         assert {key: set(ends) for key, ends in seen.items()} == {key: set(page.COLUMNS) for key in ATTACKS}
@@ -27,17 +27,17 @@ def test_what_is_listed_was_seen(
     known = figures.read()
     assert (set(known["attacks"]), set(known["tls"])) == (set(ATTACKS), set(ROWS)), "run with SECURITY_WRITE=1"
     assert rows.items() <= known["tls"].items(), "run with SECURITY_WRITE=1"
-    if node.broker.version == known["version"]:  # others refuse more, or less
+    if node.broker.version == known["version"]:  # other versions refuse more, or less
         for key, ends in seen.items():
             assert ends.items() <= known["attacks"][key].items(), "run with SECURITY_WRITE=1"
 
 
 def test_the_corpus_is_the_one_that_was_counted(abused: dict[str, dict[str, int]]) -> None:
-    if WRITE and len(abused["server"]) == len(REQUESTS) and len(abused["client"]) == len(ANSWERS):
+    if WRITE and len(abused["server"]) == len(REQUESTS) and len(abused["client"]) == len(REPLIES):
         figures.note("abuse", {who: page.abused(growth) for who, growth in abused.items()})
     known = figures.read()["abuse"]
     assert known["server"]["cases"] == len(REQUESTS), "run with SECURITY_WRITE=1, tests/abuse as well"
-    assert known["client"]["cases"] == len(ANSWERS), "run with SECURITY_WRITE=1, tests/abuse as well"
+    assert known["client"]["cases"] == len(REPLIES), "run with SECURITY_WRITE=1, tests/abuse as well"
 
 
 def test_the_page_has_what_was_noted() -> None:

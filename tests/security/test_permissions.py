@@ -1,4 +1,4 @@
-"""What ``jsonrpc-amqp permissions`` prints: literal, escaped, and one word of a shell each."""
+"""The output of ``jsonrpc-amqp permissions``: names are literal, escaped, and quoted for a shell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN = "0123456789ab"
 
 
 def patterns(**options: Any) -> dict[tuple[str, str], list[str]]:
-    """Give the patterns of each command, by the command and the user."""
+    """Return the patterns of each printed command, by command and user."""
     names = {"server_user": "srv", "client_user": "alice", **options}
     found = {}
     for line in permissions("calc", **names):
@@ -46,7 +46,7 @@ def patterns(**options: Any) -> dict[tuple[str, str], list[str]]:
         ("Jürgen", "J%C3%BCrgen", ["Jurgen"]),
     ],
 )
-def test_keys_name_the_user_and_nobody_else(user: str, encoded: str, others: list[str]) -> None:
+def test_keys_name_one_user_only(user: str, encoded: str, others: list[str]) -> None:
     found = patterns(client_user=user)
     writes, reads = found["set_topic_permissions", user]
     for tail in ("", ".7", "._"):
@@ -101,7 +101,7 @@ def test_each_has_a_name(option: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--server-user", "--client-user"])
-def test_nobody_is_left_out_silently(option: str) -> None:
+def test_no_user_is_ignored_silently(option: str) -> None:
     done = run("permissions", "--service", "calc", "--server-user", "srv", "--client-user", "alice", option, "bob")
     assert (done.returncode, done.stdout) == (2, "")
     assert "give one" in done.stderr
@@ -115,7 +115,7 @@ def test_the_command_prints_lines_for_a_shell() -> None:
 
 
 def test_none_of_the_lines_takes_the_others_for_its_input(node: Node) -> None:
-    """``rabbitmqctl`` reads what it is given, and bash no more than a line at a time."""
+    """``rabbitmqctl`` reads its standard input, and bash reads the script from it line by line."""
     lines = lines_for(DOTTED, TOPIC)
     assert node.shell(f"{lines}echo that was all", "bash").endswith("that was all\n")
     assert len(lines.splitlines()) == 4
@@ -123,7 +123,7 @@ def test_none_of_the_lines_takes_the_others_for_its_input(node: Node) -> None:
 
 @pytest.mark.parametrize("user", CLIENTS)
 def test_the_commands_under_these_permissions(node: Node, user: str) -> None:
-    """``serve`` with workers, ``call`` and ``notify``, all of them without the right to declare."""
+    """``serve`` with workers, ``call`` and ``notify``, all without the configure permission."""
     options = ["--service", SERVICE, "--no-declare", "--verify-user", "--workers", "2"]
     named = ["--user", CERTIFIED] if user == CERTIFIED else []
     with serving("tests.abuse.served:methods", *options, url=node.url(SERVER, TOPIC), processes=2) as server:
@@ -143,8 +143,8 @@ def test_the_commands_under_these_permissions(node: Node, user: str) -> None:
 
 @pytest.mark.parametrize("user", CLIENTS)
 def test_http_under_these_permissions(node: Node, user: str) -> None:
-    """``gateway`` and ``bridge``, both of them without the right to declare."""
-    answer = b'{"jsonrpc":"2.0","result":3,"id":1}'
+    """``gateway`` and ``bridge``, both without the configure permission."""
+    response = b'{"jsonrpc":"2.0","result":3,"id":1}'
     body = b'{"jsonrpc":"2.0","method":"add","params":[1,2],"id":1}'
     options = ["--allow", SERVICE, *(["--user", CERTIFIED] if user == CERTIFIED else [])]
     url = node.url(user, TOPIC)
@@ -154,11 +154,11 @@ def test_http_under_these_permissions(node: Node, user: str) -> None:
         return reply.status, reply.json
 
     with (
-        RawServer(lambda sock, _asked: sock.sendall(ok(answer))) as backend,
+        RawServer(lambda sock, _asked: sock.sendall(ok(response))) as backend,
         bridge(SERVICE, backend.url, "--no-declare", "--verify-user", url=node.url(SERVER, TOPIC)) as server,
     ):
         with gateway(*options, "--no-declare", "--server-user", "x", "--server-user", SERVER, url=url) as (_, port):
-            assert post(port) == (200, json.loads(answer))
+            assert post(port) == (200, json.loads(response))
         assert [asked.body for asked in backend.asked] == [body]
         with gateway(*options, "--no-declare", "--server-user", "x", url=url) as (program, port):
             status, told = post(port, Prefer="wait=1")
@@ -178,11 +178,11 @@ def test_http_under_these_permissions(node: Node, user: str) -> None:
 def test_a_refusal_names_declare_where_that_would_help(node: Node) -> None:
     with pytest.raises(AccessRefused, match="declare=False"):
         Server(node.url(SERVER, TOPIC), SERVICE).start()
-    server = Server(node.url(CLIENTS[0], TOPIC), SERVICE, declare=False)  # who may not consume
+    server = Server(node.url(CLIENTS[0], TOPIC), SERVICE, declare=False)  # a client's user may not consume
     with pytest.raises(AccessRefused) as caught:
         server.start()
     assert "declare" not in str(caught.value)
-    # Its queue for answers is made in any case.
+    # The reply queue is declared in any case.
     client = Client(node.url(SERVER, TOPIC), SERVICE, declare=False)
     with pytest.raises(AccessRefused, match=r"amq\.gen-") as caught:
         client.start()

@@ -1,4 +1,4 @@
-"""Where a password may come from, and where it must not turn up."""
+"""Where a password is read from, and where it must not appear."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PASSWORD = "sentinel-9d2e"
 
 @pytest.fixture(scope="module")
 def secret_url(broker: Broker) -> Iterator[str]:
-    """A URL with a password that is right."""
+    """A URL with a correct password."""
     user = "keeper"
     broker.ctl("add_user", user, PASSWORD)
     broker.ctl("set_permissions", user, ".*", ".*", ".*")
@@ -38,7 +38,7 @@ def url_file(secret_url: str, tmp_path: Path) -> Path:
 
 
 def started_by(pid: int) -> list[int]:
-    """Give a process and all that it has started."""
+    """Return the ids of a process and all of its descendants."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [pid, *(each for child in children for each in started_by(child))]
 
@@ -76,7 +76,7 @@ def test_workers_have_it_from_the_parent_who_read_standard_input(url_file: Path,
         ({"AMQP_URL_FILE": "OTHER"}, ["--url", "URL"]),
         ({}, ["--url-file", "-"]),
         ({"AMQP_URL_FILE": "-"}, []),
-        # What is not needed is not read.
+        # A file that is not needed is not read.
         ({"AMQP_URL_FILE": "/no/such/file"}, ["--url", "URL"]),
         ({"AMQP_URL_FILE": "/no/such/file"}, ["--url-file", "FILE"]),
         ({"AMQP_URL": "URL", "AMQP_URL_FILE": "/no/such/file"}, []),

@@ -1,4 +1,4 @@
-"""Each row of the table on TLS in docs/security.md: who is believed to be whom, and what is said where not."""
+"""Each row of the table on TLS in docs/security.md: what connects, and how the error explains what does not."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CONNECTED = None
 
 class Row(NamedTuple):
     """
-    What is tried, and how it ends.
+    One attempt to connect, and how it ends.
 
     Attributes:
-        query: Of the URL, on files of the node; ``stranger`` is a certificate of another authority.
-        error: What it ends in; None: it connects.
-        says: Words of the message.
+        query: The query of the URL, with the files of the node; ``stranger`` is a certificate of another authority.
+        error: The error that it ends with; None: it connects.
+        says: Words of the error's message.
     """
 
     what: str
@@ -44,50 +44,54 @@ MINE = CA + "&certfile={of_client}&keyfile={key_of_client}"
 EXTERNAL = "&auth_mechanism=external"
 
 ROWS = {
-    "right": Row("right host, its authority, a certificate of the client, a password", MINE),
-    "external": Row("the same, and login by that certificate (EXTERNAL)", MINE + EXTERNAL),
+    "right": Row("right host name, its authority, a client certificate, a password", MINE),
+    "external": Row("the same, and login with that certificate (EXTERNAL)", MINE + EXTERNAL),
     "wrong-host": Row(
-        "another host than the certificate's", MINE, NotConnected, "its certificate is for another host", "127.0.0.1"
+        "a host name other than the certificate's",
+        MINE,
+        NotConnected,
+        "its certificate is for another host",
+        "127.0.0.1",
     ),
     "unknown-authority": Row(
-        "an authority that is not named",
+        "an authority that the client was not given",
         "certfile={of_client}&keyfile={key_of_client}",
         NotConnected,
         "name the authority of its certificate",
     ),
-    "expired": Row("a certificate of the broker that has expired", MINE, NotConnected, "has expired"),
+    "expired": Row("an expired certificate of the broker", MINE, NotConnected, "has expired"),
     "none": Row(
-        "no certificate of the client, where one is required",
+        "no client certificate, though one is required",
         CA,
         NotConnected,
         "a certificate of this client",
     ),
     "stranger": Row(
-        "a certificate of the client from an authority that the broker does not know",
+        "a client certificate from an authority that the broker does not know",
         CA + "&certfile={stranger}&keyfile={key_of_stranger}",
         NotConnected,
         "certificate of this client",
     ),
     "expired-client": Row(
-        "a certificate of the client that has expired",
+        "an expired client certificate",
         CA + "&certfile={expired}&keyfile={key_of_expired}",
         NotConnected,
         "certificate of this client",
     ),
     "unknown-user": Row(
-        "login by a certificate (EXTERNAL) of which there is no user",
+        "login with a certificate (EXTERNAL) for which there is no user",
         CA + "&certfile={nobody}&keyfile={key_of_nobody}" + EXTERNAL,
         AccessRefused,
         "refused the user of this client's certificate",
     ),
-    "tls-to-plain": Row("TLS to a port without", MINE, NotConnected, "does this port speak TLS?", plain_port=True),
-    "plain-to-tls": Row("no TLS to a port with", "", NotConnected, "does this port want TLS?", scheme="amqp"),
+    "tls-to-plain": Row("TLS to a port without TLS", MINE, NotConnected, "does this port speak TLS?", plain_port=True),
+    "plain-to-tls": Row("no TLS to a port with TLS", "", NotConnected, "does this port want TLS?", scheme="amqp"),
 }
 
 
 @pytest.fixture(scope="module")
 def names(node: Node, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The files that queries name."""
+    """The names and paths of the files for queries."""
     folder = tmp_path_factory.mktemp("certificates")
     now = datetime.now(timezone.utc)
     old: dict[str, Any] = {"not_before": now - timedelta(days=9), "not_after": now - timedelta(days=1)}
@@ -126,7 +130,7 @@ def test_row(node: Node, names: dict[str, str], key: str, tls_rows: dict[str, tu
 
 @contextmanager
 def expired(node: Node) -> Iterator[None]:
-    """Give the broker a certificate that has expired, for a while."""
+    """Have the broker use an expired certificate for a ``with`` block."""
     files = node.files
     now = datetime.now(timezone.utc)
     old = node.authority.issue_cert("localhost", not_before=now - timedelta(days=9), not_after=now - timedelta(days=1))
@@ -150,7 +154,7 @@ def at_once() -> Iterator[None]:
 
 
 def test_login_by_certificate_serves_and_calls(node: Node) -> None:
-    """Both ends with certificates; each knows the other by the name in it."""
+    """Client and server log in with certificates, and identify each other by the name in them."""
     url = node.url(CERTIFIED)
     server = Server(url, "certified", methods={"who": lambda: current_request().user_id}, user=CERTIFIED)
     with server, Client(url, "certified", user=CERTIFIED, server_user=CERTIFIED, timeout=10) as client:

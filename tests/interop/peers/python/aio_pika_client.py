@@ -1,7 +1,7 @@
 """
 aio-pika, many requests at once, as its tutorial does it: PROGRAM URL QUEUE queue|direct [--concurrent].
 
-Request bodies come on standard input, one a line; answers leave in the same order.
+Reads request bodies from standard input, one a line, and prints the responses in the same order.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """
 pika's own request and reply, as its users write it: PROGRAM URL QUEUE queue|direct [--concurrent].
 
-Request bodies come on standard input, one a line; answers leave in the same order.
+Reads request bodies from standard input, one a line, and prints the responses in the same order.
 """
 
 import sys

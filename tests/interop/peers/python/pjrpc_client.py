@@ -1,7 +1,7 @@
 """
 pjrpc's client over aio-pika: PROGRAM URL QUEUE queue|fresh [--concurrent]; fresh is a reply queue for each request.
 
-Request bodies come on standard input, one a line; what pjrpc makes of the answers leaves in the same order.
+Reads request bodies from standard input, one a line, and prints pjrpc's responses in the same order.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""pjrpc's server over aio-pika: PROGRAM URL QUEUE. It says "serving" once it does."""
+"""pjrpc's server over aio-pika: PROGRAM URL QUEUE. It prints "serving" when it is ready."""
 
 import asyncio
 import sys

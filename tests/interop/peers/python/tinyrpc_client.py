@@ -1,7 +1,7 @@
 """
 tinyrpc's client over RabbitMQ: PROGRAM URL QUEUE queue.
 
-Request bodies come on standard input, one a line; answers leave in the same order, as its transport gives them.
+Reads request bodies from standard input, one a line, and prints the responses of its transport in the same order.
 """
 
 import sys
@@ -13,7 +13,7 @@ from tinyrpc.transports.rabbitmq import RabbitMQClientTransport
 
 
 class Noting(RabbitMQClientTransport):
-    """Its transport, with a look at the bytes that come."""
+    """Its transport, which also records the bytes that arrive."""
 
     def send_message(self, message, expect_reply=True):
         answer = super().send_message(message, expect_reply)
@@ -31,7 +31,7 @@ def main(url: str, queue: str, _mode: str) -> None:
         if isinstance(request, list):
             transport.send_message(line.encode())
         else:
-            # Through the whole client, so that it reads the answer itself.
+            # Through the whole client, so that it parses the reply itself.
             try:
                 client.call(request.method, request.args, request.kwargs)
             except Exception as exc:

@@ -1,4 +1,4 @@
-"""tinyrpc's server over RabbitMQ: PROGRAM URL QUEUE. It says "serving" once it does."""
+"""tinyrpc's server over RabbitMQ: PROGRAM URL QUEUE. It prints "serving" when it is ready."""
 
 import sys
 

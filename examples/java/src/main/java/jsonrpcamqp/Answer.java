@@ -11,7 +11,7 @@ import jsonrpcamqp.JsonRpcException.MalformedAnswer;
 import jsonrpcamqp.JsonRpcException.RemoteError;
 
 /**
- * The answer to one call: a result, or an error. The functions are "Reading an answer" of docs/protocol.md.
+ * The answer to one call: a result, or an error. The functions are "Reading a reply" of docs/protocol.md.
  *
  * @param result null where there is an error; a result of null is a NullNode
  * @param error a RemoteError or, for a call of a batch, a MalformedAnswer; null where there is a result

@@ -1,4 +1,4 @@
-"""The broker refuses single messages: of callers, to a full queue; of servers, as answers."""
+"""The broker rejects single messages: requests to a full queue, and replies of servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STRANGERS = 5
 
 @pytest.mark.fault(
     "full-queue",
-    fault="queue at its x-max-length that rejects (reject-publish): a call and a notification each time",
+    fault="queue at its x-max-length that rejects (reject-publish): a call and a notification in each round",
     bound="Overloaded at once; the connection is kept",
     mechanism="publisher confirms (confirm=True for calls), matched by delivery tag",
     full=1000,
@@ -46,7 +46,7 @@ def test_queue_is_full(case: Case, broker: Broker, service: str) -> None:
                 began = time.monotonic()
                 with pytest.raises(Overloaded) as caught:
                     form("x")
-                case.within("a refusal", time.monotonic() - began, bound=0.5, slack=1)
+                case.within("a rejection", time.monotonic() - began, bound=0.5, slack=1)
                 assert not caught.value.may_have_run
                 case.record.errors["Overloaded"] = case.record.errors.get("Overloaded", 0) + 1
                 case.bit("basic.nack", 1)
@@ -58,7 +58,7 @@ def test_queue_is_full(case: Case, broker: Broker, service: str) -> None:
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Broker]:
-    """A node that refuses large messages, and most answers of the user ``srv``."""
+    """A node that rejects large messages, and most replies of the user ``srv``."""
     with Broker(extra_config={"max_message_size": str(BROKER_MAX)}) as node:
         node.ctl("add_user", "srv", "srv")
         node.ctl("set_permissions", "srv", ".*", ".*", ".*")
@@ -67,7 +67,7 @@ def strict() -> Iterator[Broker]:
 
 
 class Stranger:
-    """Sends requests whose answers the broker refuses: to a key that the server may not write to, to no exchange."""
+    """Sends requests whose replies the broker rejects: the server may not write to their key."""
 
     def __init__(self, url: str, service: str) -> None:
         self._connection = pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0"))
@@ -83,7 +83,7 @@ class Stranger:
 
 
 class Counting(Service):
-    """Counts how often each number came, and gives answers of any size."""
+    """Counts how often it was called with each number, and returns results of any size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,24 +104,25 @@ class Counting(Service):
 
 
 @pytest.mark.fault(
-    "refused-answer",
-    fault="answer refused by the broker",
+    "rejected-reply",
+    fault="reply rejected by the broker",
     bound="the request is acknowledged once; other work in flight is not redelivered; the connection is kept",
-    mechanism="answers leave on a channel of their own, which is opened anew; the refused one is found by the text",
+    mechanism="replies have a channel of their own, which is reopened; "
+    "the text of the error identifies the rejected reply",
     full=50,
     short=3,
     seconds=10,
 )
 @pytest.mark.parametrize("why", ["403 for its key", "too large"])
-def test_answer_is_refused(case: Case, strict: Broker, service: str, why: str) -> None:
+def test_reply_is_rejected(case: Case, strict: Broker, service: str, why: str) -> None:
     served = Counting()
     url = strict.url.replace("guest:guest", "srv:srv")
     served.server(url, service).start().stop()
     with census(strict, durable={f"{service}_req"}):
-        _refuse(case, strict, service, served, why, url)
+        _reject(case, strict, service, served, why, url)
 
 
-def _refuse(case: Case, strict: Broker, service: str, served: Counting, why: str, url: str) -> None:
+def _reject(case: Case, strict: Broker, service: str, served: Counting, why: str, url: str) -> None:
     stranger = Stranger(strict.url, service)
     server = served.server(url, service)
     with server, make_client(strict.url, service) as client:
@@ -136,7 +137,7 @@ def _refuse(case: Case, strict: Broker, service: str, served: Counting, why: str
                     stranger.ask(number)
                     wait_for(lambda number=number: served.runs[number] == 1)  # type: ignore[misc]
                 assert [each.result(5) for each in others] == [0, 1, 2]
-                case.bit("answers refused", 1)
+                case.bit("replies rejected", 1)
         case.account(traffic)
         assert traffic.errors.total() == 0
         if why != "too large":
@@ -146,23 +147,23 @@ def _refuse(case: Case, strict: Broker, service: str, served: Counting, why: str
 
 
 @pytest.mark.fault(
-    "answer-404",
-    fault="answer refused because its exchange is gone (404)",
+    "reply-404",
+    fault="reply rejected because its exchange was deleted (404)",
     bound="the request is acknowledged once; other work in flight is not redelivered; the connection is kept",
-    mechanism="as above; the exchange and the bindings are declared again before the next answer is sent",
+    mechanism="as above; the exchange and the bindings are declared again before the next reply is sent",
     full=50,
     short=3,
     seconds=20,
 )
-def test_exchange_of_an_answer_is_gone(
+def test_exchange_of_a_reply_is_deleted(
     case: Case, broker: Broker, service: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     served = Counting()
     served.server(broker.url, service, exchange=service).start().stop()
     with census(broker, durable={f"{service}_req"}):
         _delete_exchange(case, broker.url, service, served)
-    # Where the exchange was declared again before the answer was sent, there was nothing to refuse.
-    case.bit("answers refused", caplog.text.count("the broker refused the answer"), least=case.repeats // 2)
+    # If the exchange was declared again before the reply was sent, the reply was not rejected.
+    case.bit("replies rejected", caplog.text.count("the broker refused the answer"), least=case.repeats // 2)
 
 
 def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> None:
@@ -180,7 +181,7 @@ def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> No
             wait_for(lambda number=number: number in served.begun_counts)  # type: ignore[misc]
             channel.exchange_delete(service)
             deleted = time.monotonic()
-            # Some of their answers are held back until the exchange is there again.
+            # Some of their replies are held back until the exchange is declared again.
             assert [each.result(5) for each in others] == [0, 1, 2]
             assert direct.call("double", [2], retry="safe") == 4
             case.within("service again", time.monotonic() - deleted, bound=2, slack=1)
