@@ -162,7 +162,7 @@ def test_exchange_of_an_answer_is_gone(
     with census(broker, durable={f"{service}_req"}):
         _delete_exchange(case, broker.url, service, served)
     # Where the exchange was declared again before the answer was sent, there was nothing to refuse.
-    case.bit("answers refused", caplog.text.count("the broker refused the answer"), least=case.repeats // 2)
+    case.bit("answers refused", caplog.text.count("the broker rejected the reply"), least=case.repeats // 2)
 
 
 def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> None:

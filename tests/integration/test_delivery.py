@@ -237,7 +237,7 @@ def test_what_came_back_begins_one_at_a_time_and_the_rest_beside_it(place: str, 
 def test_a_handler_that_hangs_does_not_hold_up_what_came_back(
     place: str, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jsonrpc_amqp.server.work_queue._LONG_SECONDS", 0.2)
+    monkeypatch.setattr("jsonrpc_amqp.server.redelivery._LONG_SECONDS", 0.2)
     hang = threading.Event()
 
     def run(value: int) -> int:
@@ -257,7 +257,7 @@ def test_a_handler_that_hangs_does_not_hold_up_what_came_back(
 
 
 def test_what_came_back_may_call_what_came_back(place: str, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jsonrpc_amqp.server.work_queue._LONG_SECONDS", 0.2)
+    monkeypatch.setattr("jsonrpc_amqp.server.redelivery._LONG_SECONDS", 0.2)
     loser = Loser(place, service)
     with Client(place, service) as client, Client(place, service) as inner:
         asked = threading.Event()
