@@ -151,8 +151,8 @@ class Server:
         check_user(user)
         if dispatcher is not None:
             _check_foreign_dispatcher(methods, redelivery, ack, dialect, authorize)
-        if verify_user and dialect is not None:
-            raise ValueError(f"programs that speak {dialect!r} send no user_id: with verify_user none would be served")
+        if verify_user:
+            _check_verifiable(dialect)
         own = Dispatcher(
             methods,
             expose_errors=expose_errors,
@@ -163,12 +163,13 @@ class Server:
             ack=ack,
             authorize=authorizer(authorize),
         )
-        self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
+        self._dispatcher = dispatcher or own
         self._dialect = _make_dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
+        queue = queue or request_queue(service)
         plan = Plan(
             exchange=exchange,
             declare=declare,
-            queue=queue or request_queue(service),
+            queue=queue,
             queue_type=queue_type,
             delivery_limit=delivery_limit,
             dead_letters=dead_letter_queue(service) if dead_letters else None,
@@ -191,7 +192,7 @@ class Server:
             PipelineSettings(
                 service=service,
                 exchange=exchange,
-                queue=queue or request_queue(service),
+                queue=queue,
                 delivery_limit=delivery_limit,
                 max_size=max_size,
                 user=user or self._transport.user,
@@ -373,6 +374,11 @@ def _check_foreign_dispatcher(
         raise ValueError("authorize is for our own dispatcher, which knows methods; this one is given")
     if dialect is not None:
         raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
+
+
+def _check_verifiable(dialect: str | None) -> None:
+    if dialect is not None:
+        raise ValueError(f"programs that speak {dialect!r} send no user_id: with verify_user none would be served")
 
 
 def _make_dialect(

@@ -378,15 +378,3 @@ def test_draining_gives_back_what_came_back_and_has_not_begun(place: str, servic
         with Server(place, service, methods={"run": recording(runs)}):
             assert [each.result(10) for each in answers] == list(range(5))
         assert sorted(runs) == list(range(5))
-
-
-def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(ValueError, match="redelivery"):
-        Server("memory://x", "x", redelivery="maybe")  # type: ignore[arg-type]
-    server = Server("memory://x", "x")
-    with pytest.raises(ValueError, match="ack"):
-        server.method("x", ack="never")(lambda: None)  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match="dispatcher"):
-        Server("memory://x", "x", dispatcher=lambda body: None, redelivery="refuse")
-    with pytest.raises(ValueError, match="delivery_limit"):
-        Server("memory://x", "x", delivery_limit=0)

@@ -16,7 +16,6 @@ from jsonrpc_amqp import (
     CallTimeout,
     Client,
     ConnectionLost,
-    Dispatcher,
     InternalError,
     NotConnected,
     Server,
@@ -219,17 +218,6 @@ def test_declare_false_wants_what_is_there(place: str, service: str) -> None:
         pass
     with Server(place, service, declare=False, methods={"who": lambda: 2}), Client(place, service) as client:
         assert client.call("who") == 2
-
-
-def test_arguments_that_make_no_sense(service: str) -> None:
-    with pytest.raises(ValueError, match="concurrency"):
-        Server("memory://x", service, concurrency=0)
-    with pytest.raises(ValueError, match="prefetch"):
-        Server("memory://x", service, prefetch=0)
-    with pytest.raises(ValueError, match="not both"):
-        Server("memory://x", service, methods={}, dispatcher=Dispatcher())
-    with pytest.raises(ValueError, match="amqp://"):
-        Server("redis://localhost", service)
 
 
 class Raw:
