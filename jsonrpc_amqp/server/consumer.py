@@ -198,6 +198,8 @@ class Consumer:
             session.redeclare()
         return self._redeclare_at
 
+    # -- the Listener: jobs for the leader, forwarded to the executor ---------------------------------------
+
     @property
     def has_work(self) -> bool:
         return self._executor.has_inline_job

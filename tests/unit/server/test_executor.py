@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from jsonrpc_amqp.runtime.base import InlineJobs
 from jsonrpc_amqp.server.counters import Counters
 from jsonrpc_amqp.server.executor import Executor
 from jsonrpc_amqp.server.job import Job
@@ -64,6 +65,13 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+def test_it_is_what_a_runtime_runs_inline(bench: Bench) -> None:
+    jobs: InlineJobs = bench.executor
+    assert not jobs.has_inline_job
+    assert jobs.next_inline_job() is None
+    jobs.offload(late=False)
 
 
 def test_handler_threads_run_requests(bench: Bench) -> None:
