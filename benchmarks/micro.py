@@ -58,7 +58,8 @@ def steps() -> dict[str, Step]:
     from jsonrpc_amqp.amqp.base import Delivery
     from jsonrpc_amqp.amqp.decoder import Decoder
     from jsonrpc_amqp.amqp.encoder import Encoder
-    from jsonrpc_amqp.client.pending import Pending, WaitingCall
+    from jsonrpc_amqp.client.call import WaitingCall
+    from jsonrpc_amqp.client.pending import Pending
     from jsonrpc_amqp.jsonrpc import messages
     from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
     from jsonrpc_amqp.wire.names import client_word

@@ -3,7 +3,7 @@
 import importlib
 import typing
 
-from .client.client import Batch, Calls, Client, Options
+from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,

@@ -19,7 +19,8 @@ from ..client.client import Calls
 from ..context import current_request
 from ..errors import INTERNAL_ERROR, MissingExtra, RemoteError
 from ..jsonrpc import inspection
-from ..server.server import GRACE, Server
+from ..options import GRACE
+from ..server.server import Server
 
 try:
     from tinyrpc.transports import ClientTransport, ServerTransport

@@ -14,7 +14,7 @@ from jsonrpc_amqp import NOT_AUTHORISED, CallTimeout, Client, Request, Server, S
 from jsonrpc_amqp.amqp.base import Delivery, Plan, Publish
 from jsonrpc_amqp.amqp.memory import MemoryTransport
 from jsonrpc_amqp.amqp.transport import connect_transport
-from jsonrpc_amqp.client.pending import WaitingCall
+from jsonrpc_amqp.client.call import WaitingCall
 
 from ..tools import wait_for
 from ..transport_tools import Recorder

@@ -404,14 +404,14 @@ def call_another_service(scene: Scene) -> str:
 def name_of_direct(scene: Scene) -> str:
     """Return the name that RabbitMQ gives the victim's direct reply-to, as the server receives it."""
     names: list[str] = []
-    serving = scene.server._consumer
-    route = serving._route
+    pipeline = scene.server._pipeline
+    route = pipeline._reply_route
 
     def look(delivery: Any) -> Any:
         names.append(delivery.reply_to)
         return route(delivery)
 
-    with mock.patch.object(serving, "_route", look):
+    with mock.patch.object(pipeline, "_reply_route", look):
         scene.victim.call("echo", [TRUE])
     return names[0]
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jsonrpc_amqp.client.pending import Call, FutureCall, Pending, WaitingCall
+from jsonrpc_amqp.client.call import Call, FutureCall, WaitingCall
+from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.errors import CallTimeout, ConnectionLost, JsonRpcAmqpError
 
 
