@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, Client, InvalidName, Server, current_request
-from jsonrpc_amqp.cli.bridging import _listening
+from jsonrpc_amqp.cli.gateway import listening_socket
 from jsonrpc_amqp.http.gateway import Gateway
 
 from ..broker import HOST, Broker
@@ -423,7 +423,7 @@ def test_an_address_that_is_taken() -> None:
 
 
 def test_answers_are_not_held_back() -> None:
-    with _listening(f"{HOST}:0") as listener, socket.create_connection(listener.getsockname()):
+    with listening_socket(f"{HOST}:0") as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
