@@ -9,7 +9,7 @@ import pytest
 from jsonrpc_amqp.cli.bridge import parse_headers
 from jsonrpc_amqp.cli.common import WrongUsage
 
-from ...command import run
+from .conftest import Invoke
 
 SECRET = "sentinel-7f3a"
 
@@ -28,8 +28,8 @@ SECRET = "sentinel-7f3a"
         (["--to", "http://host/", "--service", "a..b"], "a..b"),
     ],
 )
-def test_wrong_usage(words: list[str], message: str) -> None:
-    done = run("bridge", "--service", "s", *words)
+def test_wrong_usage(invoke: Invoke, words: list[str], message: str) -> None:
+    done = invoke("bridge", "--service", "s", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert SECRET not in done.stderr

@@ -11,13 +11,13 @@ from jsonrpc_amqp.cli.call import read_params
 from jsonrpc_amqp.cli.common import WrongUsage
 
 from ...cli_tools import SECRET, one_line
-from ...command import run
+from .conftest import Invoke
 
 
 @pytest.mark.parametrize("command", ["call", "notify"])
-def test_no_broker(nowhere: str, command: str) -> None:
+def test_no_broker(invoke: Invoke, nowhere: str, command: str) -> None:
     began = time.monotonic()
-    done = run(command, "time.now", "--service", "example", "--timeout", "20", url=nowhere)
+    done = invoke(command, "time.now", "--service", "example", "--timeout", "20", url=nowhere)
     assert time.monotonic() - began < 10
     assert done.returncode == 3
     assert one_line(done.stderr)
@@ -38,21 +38,21 @@ def test_no_broker(nowhere: str, command: str) -> None:
         (["--url", f"amqp://u:{SECRET}/x@h:port"], "URL"),
     ],
 )
-def test_wrong_usage_is_one_line(args: list[str], says: str) -> None:
-    done = run("call", "echo", "--service", "s", *args)
+def test_wrong_usage_is_one_line(invoke: Invoke, args: list[str], says: str) -> None:
+    done = invoke("call", "echo", "--service", "s", *args)
     assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
     assert says in one_line(done.stderr)
 
 
-def test_bad_json_on_standard_input() -> None:
-    done = run("call", "echo", "-", "--service", "s", stdin=b'["\xff"]')
+def test_bad_json_on_standard_input(invoke: Invoke) -> None:
+    done = invoke("call", "echo", "-", "--service", "s", stdin=b'["\xff"]')
     assert done.returncode == 2
     assert "position 2" in one_line(done.stderr)
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "1e10"])
-def test_a_timeout_is_a_time(timeout: str) -> None:
-    done = run("call", "echo", "--service", "s", "--timeout", timeout)
+def test_a_timeout_is_a_time(invoke: Invoke, timeout: str) -> None:
+    done = invoke("call", "echo", "--service", "s", "--timeout", timeout)
     assert done.returncode == 2
     assert "range" in done.stderr
 
@@ -66,8 +66,8 @@ def test_a_timeout_is_a_time(timeout: str) -> None:
         (["--queue", "q", "--dialect", "recipe2011"], "over the exchange only"),
     ],
 )
-def test_call_options_that_contradict_each_other(words: list[str], message: str) -> None:
-    done = run("call", "echo", *words)
+def test_call_options_that_contradict_each_other(invoke: Invoke, words: list[str], message: str) -> None:
+    done = invoke("call", "echo", *words)
     assert done.returncode == 2
     assert message in one_line(done.stderr)
 

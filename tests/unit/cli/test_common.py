@@ -13,16 +13,16 @@ from jsonrpc_amqp.cli import main
 from jsonrpc_amqp.cli.common import as_json, one_line
 
 from ...cli_tools import SECRET
-from ...command import run
+from .conftest import Invoke
 
 
-def test_version() -> None:
-    assert run("--version").stdout == f"jsonrpc-amqp, version {__version__}\n"
+def test_version(invoke: Invoke) -> None:
+    assert invoke("--version").stdout == f"jsonrpc-amqp, version {__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["serve", "call", "notify", "demo"])
-def test_every_option_is_explained_and_shows_no_password(command: str) -> None:
-    done = run(command, "--help", url=f"amqp://u:{SECRET}@h")
+def test_every_option_is_explained_and_shows_no_password(invoke: Invoke, command: str) -> None:
+    done = invoke(command, "--help", url=f"amqp://u:{SECRET}@h")
     assert done.returncode == 0
     assert SECRET not in done.stdout
     assert isinstance(main, click.Group)
@@ -32,8 +32,8 @@ def test_every_option_is_explained_and_shows_no_password(command: str) -> None:
             assert parameter.opts[0] in done.stdout
 
 
-def test_the_url_is_localhost_where_none_is_given() -> None:
-    assert re.search(r"AMQP_URL;\s+default:\s+amqp://localhost", run("call", "--help").stdout)
+def test_the_url_is_localhost_where_none_is_given(invoke: Invoke) -> None:
+    assert re.search(r"AMQP_URL;\s+default:\s+amqp://localhost", invoke("call", "--help").stdout)
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\u202e", "\ufeff", "\U000e0041", "a\nb", "\x9b", "\u2028"])

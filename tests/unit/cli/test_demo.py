@@ -5,7 +5,7 @@ from __future__ import annotations
 from jsonrpc_amqp import demo
 
 from ...cli_tools import one_line
-from ...command import run
+from .conftest import Invoke
 
 
 def test_demo_shows_method_id_and_the_time_that_came_back() -> None:
@@ -20,7 +20,7 @@ def test_demo_shows_method_id_and_the_time_that_came_back() -> None:
     ]
 
 
-def test_demo_without_its_broker(nowhere: str) -> None:
-    done = run("demo", "--url", nowhere)
+def test_demo_without_its_broker(invoke: Invoke, nowhere: str) -> None:
+    done = invoke("demo", "--url", nowhere)
     assert (done.returncode, done.stdout) == (3, "")
     assert one_line(done.stderr)

@@ -12,9 +12,9 @@ from jsonrpc_amqp.cli.gateway import command, listening_socket
 from jsonrpc_amqp.http.gateway import Gateway
 
 from ...broker import HOST
-from ...command import run
 from ...gateway_tools import ECHO, check_error, post
 from ...http_tools import free_port, gateway, request
+from .conftest import Invoke
 
 
 def test_before_there_is_a_broker() -> None:
@@ -37,16 +37,16 @@ def test_before_there_is_a_broker() -> None:
         (["--server-user", ""], "users are one name or several"),
     ],
 )
-def test_wrong_usage(words: list[str], message: str) -> None:
-    done = run("gateway", *words)
+def test_wrong_usage(invoke: Invoke, words: list[str], message: str) -> None:
+    done = invoke("gateway", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_address_that_is_taken() -> None:
+def test_an_address_that_is_taken(invoke: Invoke) -> None:
     with socket.create_server((HOST, 0)) as taken:
-        done = run("gateway", "--listen", f"{HOST}:{taken.getsockname()[1]}")
+        done = invoke("gateway", "--listen", f"{HOST}:{taken.getsockname()[1]}")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "Address already in use" in done.stderr
 
