@@ -13,16 +13,12 @@ from jsonrpc_amqp.http.bridge import HttpBridge
 from .http_tools import Asked, RawServer, ok
 
 CALL = b'{"jsonrpc": "2.0", "method": "m", "id": "a.b"}'
-
-
 NOTIFICATION = b'{"jsonrpc": "2.0", "method": "m"}'
-
-
 BATCH = b'[{"jsonrpc": "2.0", "method": "m", "id": 1}, {"jsonrpc": "2.0", "method": "m"}, {"id": "b"}]'
 
 
 class Bridged:
-    """A service whose HTTP server does as a test says."""
+    """A service whose HTTP server responds as a test says."""
 
     def __init__(self, url: str, service: str, **options: Any) -> None:
         self.server_options = {key: options.pop(key) for key in ("dead_letters",) if key in options}

@@ -17,10 +17,10 @@ IN_FLIGHT = 256
 
 
 class Methods:
-    """A service, and what it was told."""
+    """The methods of a service, and the notifications that it received."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.received: list[Any] = []
         self.begun = threading.Semaphore(0)
         self.may_end = threading.Event()
         self.together = threading.Barrier(IN_FLIGHT)
@@ -29,7 +29,7 @@ class Methods:
         return value
 
     def tell(self, value: Any) -> None:
-        self.told.append(value)
+        self.received.append(value)
 
     def fail(self) -> None:
         raise RuntimeError("this text stays here")

@@ -27,14 +27,14 @@ from ..tools import wait_for
 
 @pytest.fixture(scope="module")
 def served(broker: Broker) -> Iterator[str]:
-    """Name the service of one process that serves the methods of ``tests.served``."""
+    """The service of one process that serves the methods of ``tests.served``."""
     with serving("tests.served:methods", "--service", "served", url=broker.url):
         yield "served"
 
 
 @pytest.fixture
 def refused(broker: Broker) -> str:
-    """Give a URL with a password that the broker refuses."""
+    """Return a URL with a password that the broker refuses."""
     return f"amqp://guest:{SECRET}@127.0.0.1:{broker.port}/"
 
 
@@ -182,22 +182,22 @@ def test_a_worker_killed_five_times_is_restarted_five_times(url: str, service: s
         assert server.terminate() == 0
 
 
-def test_one_of_two_parents_is_told_to_end_under_load(url: str, service: str, tmp_path: Path) -> None:
+def test_one_of_two_supervisors_is_stopped_under_load(url: str, service: str, tmp_path: Path) -> None:
     file = tmp_path / "record"
     target = ["tests.served:methods", "--service", service, "--workers", "2"]
     with (
-        serving(*target, url=url, processes=2, env={"RECORD": str(file)}) as told,
+        serving(*target, url=url, processes=2, env={"RECORD": str(file)}) as stopped,
         serving(*target, url=url, processes=2, env={"RECORD": str(file)}),
         ThreadPoolExecutor(1) as thread,
     ):
         answers = thread.submit(call_from_threads, url, service, "record", 300)
         wait_for(lambda: file.exists() and file.read_text().count("\n") >= 50)
-        # As a process manager does that signals all processes of a service; what the parent then does must not count
+        # As a process manager does that signals all processes of a service; what the supervisor then does must not count
         # as the second signal, which would end its workers at once.
-        for pid in workers_of(told):
+        for pid in workers_of(stopped):
             os.kill(pid, signal.SIGTERM)
         time.sleep(0.01)
-        assert told.terminate() == 0
+        assert stopped.terminate() == 0
         assert not answers.done(), "the load ended too early to show anything"
         assert answers.result(20) == list(range(300))
     assert sorted(map(int, file.read_text().split())) == list(range(300))
@@ -295,7 +295,7 @@ def test_the_log_tells_workers_apart(url: str, service: str) -> None:
 
 
 def workers_of(server: Program) -> list[int]:
-    """Give the process ids of all workers so far, the latest last."""
+    """Return the process ids of all workers so far, the latest last."""
     return [int(pid) for pid in re.findall(r"worker \d+ is process (\d+)", server.output)]
 
 

@@ -30,7 +30,7 @@ from ..tools import wait_for
 def methods(broker: Broker) -> Iterator[Methods]:
     methods = Methods()
     with Server(broker.url, "gated", methods=methods.all, concurrency=IN_FLIGHT):
-        # A queue whose servers are all gone.
+        # Leaves a queue without servers.
         with Server(broker.url, "deserted", methods={}):
             pass
         yield methods
@@ -76,7 +76,7 @@ def test_errors_of_the_method_are_answers(port: int) -> None:
 def test_a_notification(port: int, methods: Methods) -> None:
     reply = post(port, {"jsonrpc": "2.0", "method": "tell", "params": ["alone"]})
     assert (reply.status, reply.body) == (204, b"")
-    wait_for(lambda: "alone" in methods.told)
+    wait_for(lambda: "alone" in methods.received)
 
 
 def test_a_batch(port: int, methods: Methods) -> None:
@@ -93,7 +93,7 @@ def test_a_batch(port: int, methods: Methods) -> None:
         (2, -32601),
         (None, -32600),
     ]
-    assert "in a batch" in methods.told
+    assert "in a batch" in methods.received
     assert post(port, [batch[1], batch[1]]).status == 204
 
 
@@ -148,7 +148,7 @@ def test_400(port: int) -> None:
 def test_413(port: int) -> None:
     check_error(post(port, b" " * 100_001), 413, -32600)
     check_error(post(port, [ECHO] * 1001), 413, -32600)
-    # Without a length, and without an end: it is told as soon as it is too much.
+    # Without a length, and without an end: the error comes as soon as the body is too large.
     with socket.create_connection((HOST, port), 10) as sock:
         sock.sendall(b"POST /gated HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
         sock.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
@@ -156,7 +156,7 @@ def test_413(port: int) -> None:
             for _ in range(20):
                 sock.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
         assert b" 413 " in sock.recv(1000)
-    # What is said to be too large is not even read.
+    # A body that is declared as too large is not read.
     with socket.create_connection((HOST, port), 10) as sock:
         sock.sendall(b"POST /gated HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
         sock.sendall(b"Content-Length: 99999999999\r\n\r\n")
@@ -193,7 +193,7 @@ def test_504(port: int) -> None:
     assert 1 <= time.monotonic() - began < 4
     check_error(reply, 504, NO_ANSWER, "a.b", may_have_run=True)
     assert reply.headers["preference-applied"] == "wait=1"
-    # How many servers there are, and the like, is nobody's business out there.
+    # How many servers there are, and the like, stays private.
     assert b"deserted" not in reply.body
     check_error(post(port, ECHO, "/deserted", prefer="wait=0"), 504, NOT_DELIVERED, "a.b", may_have_run=False)
 

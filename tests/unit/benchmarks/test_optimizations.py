@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from benchmarks import peer
 from benchmarks.cases import CASES
 from benchmarks.lab import Lab
+from benchmarks.lines import URL
 from benchmarks.optimizations import (
     BASE,
     HANDLERS,
@@ -22,6 +26,7 @@ from benchmarks.optimizations import (
 from benchmarks.page import document
 from benchmarks.samples import Results, Sample
 from benchmarks.suites import SUITES
+from jsonrpc_amqp.options import ConnectionOptions
 
 
 def sample(case: str, round: int, *, rate: float, sleep_us: int = 0) -> Sample:
@@ -49,6 +54,37 @@ def test_the_program_makes_its_own_transport_with_all_on(monkeypatch: pytest.Mon
     for name in ("BENCH_CALLER_DRIVES", "BENCH_INLINE_JOBS"):
         monkeypatch.delenv(name, raising=False)
     assert peer.transport("client") is None
+
+
+@pytest.mark.parametrize(
+    ("env", "flags"),
+    [
+        ({"BENCH_CALLER_DRIVES": "0"}, {"caller_drives": False, "inline_jobs": True}),
+        ({"BENCH_INLINE_JOBS": "0"}, {"caller_drives": True, "inline_jobs": False}),
+        ({"BENCH_CALLER_DRIVES": "0", "BENCH_INLINE_JOBS": "0"}, {"caller_drives": False, "inline_jobs": False}),
+    ],
+)
+def test_the_program_passes_the_flags_to_the_runtime(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], flags: dict[str, bool]
+) -> None:
+    made: list[Any] = []
+
+    def connect(url: str, options: ConnectionOptions, *, runtime: Any) -> Any:
+        made.append((url, options, runtime))
+        return "transport"
+
+    for name in ("BENCH_CALLER_DRIVES", "BENCH_INLINE_JOBS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jsonrpc_amqp.runtime.threads.ThreadsRuntime", dict, raising=False)
+    monkeypatch.setattr("jsonrpc_amqp.amqp.transport.connect_transport", connect)
+    assert peer.transport("client") == "transport"
+    [(url, options, runtime)] = made
+    assert (url, runtime) == (URL, flags)
+    # As those of a client that makes its own transport, but for the name.
+    assert replace(options, name="") == ConnectionOptions(name="")
+    assert options.name.startswith("jsonrpc-amqp client ")
 
 
 def test_gains_are_taken_within_a_round() -> None:

@@ -19,7 +19,7 @@ from ...tools import wait_for
 
 @pytest.fixture
 def bridging(service: str) -> Iterator[Bridged]:
-    """On memory://, since the bus is not what these tests are about."""
+    """On memory://, since these tests are about HTTP."""
     with Bridged(f"memory://{service}", service, max_size=100_000) as bridged:
         yield bridged
 
@@ -48,7 +48,7 @@ def test_the_connection_is_kept(bridging: Bridged) -> None:
 
 
 def dripping(text: bytes, *, from_byte: int) -> Callable[[socket.socket, Asked], object]:
-    """Write a byte at a time, so that something always comes, and the end never."""
+    """Write one byte at a time, so that there is always progress, and never an end."""
 
     def write(sock: socket.socket, _asked: Asked) -> None:
         sock.sendall(text[:from_byte])
@@ -88,7 +88,7 @@ FAULTS: dict[str, tuple[Callable[[socket.socket, Asked], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_no_answer_becomes_an_error_of_each_call(bridging: Bridged, fault: str) -> None:
+def test_what_is_no_response_becomes_an_error_of_each_call(bridging: Bridged, fault: str) -> None:
     bridging.answer, message = FAULTS[fault]
     answer = bridging.ask(CALL)
     assert answer["id"] == "a.b"
@@ -96,7 +96,7 @@ def test_what_is_no_answer_becomes_an_error_of_each_call(bridging: Bridged, faul
     assert message in answer["error"]["message"]
     assert answer["error"]["data"] == {"may_have_run": True}
     assert [(each["id"], each["error"]["code"]) for each in bridging.ask(BATCH)] == [(1, NO_ANSWER), ("b", NO_ANSWER)]
-    # Asked once each, whatever comes of it.
+    # Each body is posted once, whatever the result is.
     assert [each.body for each in bridging.http.asked] == [CALL, BATCH]
     assert bridging.server.stats()["failed"] == 2
 
@@ -126,19 +126,19 @@ def test_no_longer_than_the_caller_waits(bridging: Bridged) -> None:
     assert gone[0] < 4  # the bridge's own timeout is 5 s
 
 
-def test_an_error_with_a_status_of_failure_is_an_answer(bridging: Bridged) -> None:
-    told = b'{"jsonrpc": "2.0", "error": {"code": -32601, "message": "no"}, "id": "a.b"}'
-    bridging.answer = always(ok(told, "404 Not Found"))
-    assert bridging.client.send_raw(CALL) == told
+def test_an_error_with_an_http_error_status_is_a_response(bridging: Bridged) -> None:
+    response = b'{"jsonrpc": "2.0", "error": {"code": -32601, "message": "no"}, "id": "a.b"}'
+    bridging.answer = always(ok(response, "404 Not Found"))
+    assert bridging.client.send_raw(CALL) == response
 
 
-def test_what_is_no_json_is_answered_here(bridging: Bridged) -> None:
+def test_what_is_no_json_is_not_forwarded(bridging: Bridged) -> None:
     assert bridging.ask(b"{")["error"]["code"] == -32700
     assert bridging.ask(json.dumps([1] * 1001).encode())["error"]["code"] == -32600
     assert bridging.http.asked == []
 
 
-def test_nobody_is_there(service: str) -> None:
+def test_no_server_at_the_url(service: str) -> None:
     with (
         HttpBridge(f"http://127.0.0.1:{free_port()}") as refused,
         HttpBridge("http://nowhere.invalid/") as unknown,
