@@ -68,10 +68,11 @@ def test_the_program_passes_the_flags_to_the_runtime(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], flags: dict[str, bool]
 ) -> None:
     made: list[Any] = []
+    transport: Any = object()
 
     def connect(url: str, options: ConnectionOptions, *, runtime: Any) -> Any:
         made.append((url, options, runtime))
-        return "transport"
+        return transport
 
     for name in ("BENCH_CALLER_DRIVES", "BENCH_INLINE_JOBS"):
         monkeypatch.delenv(name, raising=False)
@@ -79,7 +80,7 @@ def test_the_program_passes_the_flags_to_the_runtime(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jsonrpc_amqp.runtime.threads.ThreadsRuntime", dict, raising=False)
     monkeypatch.setattr("jsonrpc_amqp.amqp.transport.connect_transport", connect)
-    assert peer.transport("client") == "transport"
+    assert peer.transport("client") is transport
     [(url, options, runtime)] = made
     assert (url, runtime) == (URL, flags)
     # As those of a client that makes its own transport, but for the name.
