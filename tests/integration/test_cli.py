@@ -192,8 +192,8 @@ def test_one_of_two_supervisors_is_stopped_under_load(url: str, service: str, tm
     ):
         answers = thread.submit(call_from_threads, url, service, "record", 300)
         wait_for(lambda: file.exists() and file.read_text().count("\n") >= 50)
-        # Some process managers signal all processes of a service. The signal that the supervisor then passes on must not
-        # count as the second one, which would end its workers at once.
+        # Some process managers signal all processes of a service. The signal that the supervisor passes on then must
+        # not count as the second one, which would end its workers at once.
         for pid in workers_of(stopped):
             os.kill(pid, signal.SIGTERM)
         time.sleep(0.01)
