@@ -261,7 +261,7 @@ def test_tinyrpc_server(url: str, service: str) -> None:
 @pytest.mark.peer("tinyrpc server", works="32 callers, each an `RPCClient`, that must all run at once")
 @pytest.mark.peer("tinyrpc client", works="its own `RPCServer` at the other end")
 def test_tinyrpc_with_concurrent_callers(url: str, service: str) -> None:
-    """With tinyrpc's own RabbitMQ transport these calls hang."""
+    """This hangs with tinyrpc's own RabbitMQ transport."""
     together = threading.Barrier(CALLERS)
 
     def meet(number: int) -> int:
