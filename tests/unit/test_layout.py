@@ -26,7 +26,7 @@ ONLY_IN = {
     "yarl": {"http/bridge"},
     "starlette": {"http/gateway"},
     "anyio": {"http/gateway"},
-    "uvicorn": {"cli/bridging"},
+    "uvicorn": {"cli/gateway"},
     "jsonrpclib": {"adapters/jsonrpclib"},
     "pjrpc": {"adapters/pjrpc"},
     "tinyrpc": {"adapters/tinyrpc"},

@@ -235,7 +235,7 @@ def test_waiting_call_without_its_end_goes_on() -> None:
 
 def test_waiting_call_gives_its_answer() -> None:
     call = waiting()
-    call.answer(b"[1]")
+    call.succeed(b"[1]")
     assert call.wait(0.0) is True
     assert call.result() == b"[1]"
 
@@ -243,7 +243,7 @@ def test_waiting_call_gives_its_answer() -> None:
 @pytest.mark.parametrize("seconds", [1e12, math.inf])
 def test_waiting_call_takes_any_number_of_seconds(seconds: float) -> None:
     call = waiting()
-    call.answer(b"")
+    call.succeed(b"")
     assert call.wait(seconds) is True
 
 
@@ -273,14 +273,14 @@ def test_end_wakes_the_thread_that_waits(lost: bool) -> None:
     if lost:
         call.fail(ConnectionLost("gone"))
     else:
-        call.answer(b"[1]")
+        call.succeed(b"[1]")
     thread.join(20)
     assert ends == [ConnectionLost if lost else b"[1]"]
 
 
 def test_future_gets_what_the_answer_says() -> None:
     call = future()
-    call.answer(b"19")
+    call.succeed(b"19")
     assert call.future.result(0) == "19"
 
 
@@ -290,7 +290,7 @@ def test_future_gets_what_reading_the_answer_raises(error: Exception) -> None:
         raise error
 
     call = future(parse)
-    call.answer(b"19")
+    call.succeed(b"19")
     assert call.future.exception(0) is error
 
 
@@ -300,7 +300,7 @@ def test_future_gets_the_error() -> None:
     assert call.future.exception(0) is error
 
 
-@pytest.mark.parametrize("end", [lambda call: call.answer(b"19"), lambda call: call.fail(ConnectionLost("gone"))])
+@pytest.mark.parametrize("end", [lambda call: call.succeed(b"19"), lambda call: call.fail(ConnectionLost("gone"))])
 def test_end_of_a_cancelled_future_is_dropped(end: Callable[[Call], None]) -> None:
     call = future()
     assert call.future.cancel()
@@ -317,13 +317,13 @@ def test_future_cancelled_while_its_answer_is_read_stays_so(fails: bool) -> None
             raise ValueError("no")
 
     call = future(parse)
-    call.answer(b"19")
+    call.succeed(b"19")
     assert call.future.cancelled()
 
 
 def test_first_end_of_a_future_counts() -> None:
     call = future()
-    call.answer(b"19")
+    call.succeed(b"19")
     call.fail(ConnectionLost("gone"))
-    call.answer(b"20")
+    call.succeed(b"20")
     assert call.future.result(0) == "19"
