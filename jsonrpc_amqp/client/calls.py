@@ -277,10 +277,10 @@ class Calls:
         )
 
     def _await(self, call: WaitingCall) -> bytes:
-        self._requests.check_may_wait()
+        self._requests.waiter.check_may_wait()
         try:
             self._requests.submit(call)
-            self._requests.drive_until_done(call)
+            self._requests.waiter.drive_until_done(call)
             if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
                 self._requests.expire(call)
                 if not call.wait(_STUCK):

@@ -17,21 +17,19 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
 
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
 from ..amqp.delivery_tracking import unroutable
 from ..dialects import ClientDialect
 from ..errors import (
     ClientClosed,
-    ConnectionLost,
-    JsonRpcAmqpError,
     TooManyPending,
     TransportError,
 )
 from ..wire.reply_checks import ReplyChecks
 from .addresses import Addresses, Routing
-from .call import Call, WaitingCall
+from .call import Call
+from .endings import Endings, lost
 from .lifecycle import Lifecycle
 from .pending import Pending
 from .replies import Replies, callbacks_last
@@ -39,6 +37,7 @@ from .reply_bindings import ReplyBindings
 from .retries import Retries
 from .sender import Sender
 from .timeouts import TimeoutReports
+from .waiting import Waiter
 
 log = logging.getLogger("jsonrpc_amqp.client")
 
@@ -72,6 +71,9 @@ class Requests:
         dialect: Translates requests and replies.
         server_users: Who may reply; None: any user.
         max_pending: Most calls that may wait for their end at a time.
+
+    Attributes:
+        waiter: For threads that wait for a call.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Requests:
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
         self._pending = Pending()
-        self._retries = Retries()
+        self._retries = Retries(self._pending, self._numbers)
         self._addresses = Addresses(routing, user)
         self._bindings = ReplyBindings(self._addresses, is_needed=routing.reply == "topic")
         self._sender = Sender(
@@ -114,6 +116,16 @@ class Requests:
         self.stats: Counter[str] = Counter()
         checks = ReplyChecks(routing.exchange if routing.reply == "topic" else "", server_users)
         self._replies = Replies(self._pending, self._addresses, checks, dialect, self.stats)
+        self._endings = Endings(
+            self._lock,
+            self._life,
+            self._retries,
+            self._reports,
+            self._replies,
+            wake=transport.wake,
+            stats=self.stats,
+        )
+        self.waiter = Waiter(self._lock, transport, self._pending)
         self._next_tick = 0.0
 
     # -- from any thread ------------------------------------------------------------------------------
@@ -156,7 +168,7 @@ class Requests:
             session = life.session
             error = self._sender.send_or_park(session, call)
         if error is not None:
-            self._fail(call, error)
+            self._endings.fail(call, error)
         if session is None:
             self._transport.start(self)
         elif not session.writes_soon or len(pending) < _MANY_PENDING:
@@ -165,13 +177,6 @@ class Requests:
             self._transport.wake()
         if call.has_callbacks:
             self._transport.runtime.reclaim()  # no thread waits for it
-
-    def drive_until_done(self, call: WaitingCall) -> None:
-        """Drive the connection on this thread, which waits for the call, while it is the only one."""
-        if len(self._pending) <= 1:
-            self._transport.runtime.drive_until(call.is_done, call.deadline)
-        if len(self._pending) > 0:
-            self._transport.runtime.reclaim()  # there are others by now, or this one takes long
 
     def check_confirms(self) -> None:
         """
@@ -183,29 +188,13 @@ class Requests:
         if self._routing.reply == "direct" and not self._confirm:
             raise ValueError('with reply="direct", persistent calls need Client(confirm=True)')
 
-    def check_may_wait(self) -> None:
-        """
-        Check that this thread may wait for a call.
-
-        Raises:
-            RuntimeError: It would wait for itself: it is the leader, or a signal handler that interrupted a call.
-        """
-        # A signal handler has the lock if the call that it interrupted has. Every RLock knows who has it
-        # (threading.Condition asks in the same way); typeshed omits private methods.
-        has_lock = self._lock._is_owned()  # type: ignore[attr-defined]
-        if has_lock or self._transport.would_deadlock():
-            raise RuntimeError(
-                "a callback of a future, or a signal handler amid another call, must not wait for a call: the answer "
-                "could not come meanwhile. Use submit() in it, or hand the work to a thread of yours"
-            )
-
     def expire(self, call: Call) -> None:
         """End a call whose deadline has passed, unless it is ending."""
         with self._lock:
             mine = self._pending.pop(call.number)
             self._sender.forget_ended()
         if mine is not None:
-            mine.fail(mine.with_attempts(self._timeout(mine)))
+            self._endings.fail_for_good(mine, self._endings.timeout(mine))
 
     def forget(self, call: Call) -> None:
         """Wait no more for the end of a call, if it has not come."""
@@ -237,7 +226,7 @@ class Requests:
             self._sender.clear()
         for call in calls:
             closed = ClientClosed("the client was closed before the answer came", may_have_run=call.sent)
-            call.fail(call.with_attempts(closed))
+            self._endings.fail_for_good(call, closed)
         self._transport.close(timeout)
 
     def counts(self) -> dict[str, int]:
@@ -270,7 +259,7 @@ class Requests:
             self._reports.reset()
             self._life.opened(session)
             failed = self._sender.send_parked(session)
-        self._fail_all(failed)
+        self._endings.fail_all(failed)
         session.flush()
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
@@ -281,19 +270,19 @@ class Requests:
             calls = self._pending.take(lambda _call: True) if is_final else []
             if is_final:
                 self._sender.clear()
-        self._fail_all((call, error.again()) for call in calls)
+        self._endings.fail_all((call, error.again()) for call in calls)
 
     def on_lost(self, session: Session, error: TransportError) -> None:
         with self._lock:
             if self._life.session is not session:
                 return
             self._life.session = None
-            lost = self._pending.take(lambda call: call.sent)
+            calls = self._pending.take(lambda call: call.sent)
             self.stats["connections_lost"] += 1
             closed = self._life.closed
         if not closed:
-            log.warning("%s; %d calls in flight end with ConnectionLost", error, len(lost))
-        self._fail_all((call, _lost(call, error)) for call in lost)
+            log.warning("%s; %d calls in flight end with ConnectionLost", error, len(calls))
+        self._endings.fail_all((call, lost(call, error)) for call in calls)
 
     def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
         replies = self._replies
@@ -317,7 +306,7 @@ class Requests:
             return
         with self._lock:
             failed = self._sender.send_parked(session)
-        self._fail_all(failed)
+        self._endings.fail_all(failed)
         session.flush()
 
     def on_tick(self, now: float) -> float | None:
@@ -337,8 +326,8 @@ class Requests:
                 session.redeclare()
             for service in {call.service for call in near if call.sent and not call.send_options.is_notification}:
                 self._reports.inspect(session, service)
-        self._fail_all(failed)
-        self._fail_all((call, self._timeout(call)) for call in expired)
+        self._endings.fail_all(failed)
+        self._endings.fail_all((call, self._endings.timeout(call)) for call in expired)
         return None if alarm == math.inf else alarm
 
     def _on_bound(self, session: Session, service: str, error: TransportError | None) -> None:
@@ -351,7 +340,7 @@ class Requests:
             else:
                 calls = self._pending.take(lambda call: call.service == service and not call.sent)
                 failed = [(call, error.again()) for call in calls]
-        self._fail_all(failed)
+        self._endings.fail_all(failed)
         session.flush()
 
     def _on_confirmed(self, call: Call, error: TransportError | None) -> None:
@@ -364,44 +353,10 @@ class Requests:
         if error is None:
             mine.succeed(b"")
         else:
-            self._fail(mine, error)
-
-    # -- the end of a call; without the lock held -----------------------------------------------------
+            self._endings.fail(mine, error)
 
     def _end(self, number: str | None, error: TransportError) -> None:
         with self._lock:
             call = self._pending.pop(number)
         if call is not None:
-            self._fail(call, error)
-
-    def _fail_all(self, failed: Iterable[tuple[Call, JsonRpcAmqpError]]) -> None:
-        # Those whose callbacks may take their time come last.
-        for call, error in sorted(failed, key=lambda each: each[0].has_callbacks):
-            self._fail(call, error)
-
-    def _fail(self, call: Call, error: JsonRpcAmqpError) -> None:
-        """End a call, which is no longer pending, with an error, unless another attempt follows."""
-        if not (call.may_retry(error) and self._retry(call, error)):
-            call.fail(call.with_attempts(error))
-
-    def _retry(self, call: Call, error: JsonRpcAmqpError) -> bool:
-        due = self._retries.time_of(call, time.monotonic())
-        with self._lock:
-            if self._life.closed or self._life.gave_up or due is None:
-                return False
-            call.note_failure(error)
-            call.number = str(next(self._numbers))
-            self._pending.add(call)
-            self._retries.add(due, call.number)
-            self.stats["retries"] += 1
-        self._transport.wake()
-        return True
-
-    def _timeout(self, call: Call) -> TransportError:
-        self.stats["timeouts"] += 1
-        return self._reports.error(call, self._life.session, self._life.failure, self._replies.hint)
-
-
-def _lost(call: Call, error: TransportError) -> TransportError:
-    what = "the broker may have taken it" if call.send_options.is_notification else "the method may have run"
-    return ConnectionLost(f"{error}; {what}")
+            self._endings.fail(call, error)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from ..errors import JsonRpcAmqpError
 from .call import Call
+from .pending import Pending
 
 # Seconds. Doubled with each attempt; a random part of it, half at least, is waited, so that not all clients come back
 # at once.
@@ -19,30 +21,40 @@ LEAST_SECONDS = 0.1
 
 class Retries:
     """
-    The calls that wait for their next attempt, by number. The lock of the requests guards it.
+    The calls that wait for their next attempt. The lock of the requests guards it.
 
     Args:
+        pending: A call that waits is pending, under a new number.
+        numbers: Numbers calls.
         uniform: Returns a random number between two.
     """
 
-    def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(
+        self,
+        pending: Pending,
+        numbers: Iterator[int],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._pending = pending
+        self._numbers = numbers
         self._uniform = uniform
-        self._due: list[tuple[float, str]] = []
+        self._due: list[tuple[float, str]] = []  # when, number: a heap
 
     @property
     def next_alarm(self) -> float:
         """When ``due`` has something to return, in monotonic seconds; infinite for never."""
         return self._due[0][0] if self._due else math.inf
 
-    def time_of(self, call: Call, now: float) -> float | None:
-        """Return when to send a call again that has just failed; None: its deadline leaves no time for that."""
+    def schedule(self, call: Call, error: JsonRpcAmqpError, now: float) -> bool:
+        """Have a call sent again that failed. False: its deadline leaves no time for that."""
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(call.failures, 10)) * self._uniform(0.5, 1)
-        due = now + delay
-        return None if due + LEAST_SECONDS > call.deadline else due
-
-    def add(self, due: float, number: str) -> None:
-        """Add an attempt."""
-        heapq.heappush(self._due, (due, number))
+        if now + delay + LEAST_SECONDS > call.deadline:
+            return False
+        call.note_failure(error)
+        call.number = str(next(self._numbers))
+        self._pending.add(call)
+        heapq.heappush(self._due, (now + delay, call.number))
+        return True
 
     def due(self, now: float) -> list[str]:
         """Remove and return the numbers of the calls to send now."""

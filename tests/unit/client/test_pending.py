@@ -75,21 +75,21 @@ def test_call_that_was_not_sent_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout", "probe"),
+    ("timeout", "inspect_at"),
     [
-        (30.0, 29.5),
-        (2.5, 2.0),
-        # A fifth of a short timeout.
-        (1.0, 0.8),
-        (0.5, 0.4),
+        (30.0, 28.0),
+        (4.0, 2.0),
+        # Not before a quarter of a short timeout has passed.
+        (2.0, 0.5),
+        (0.1, 0.025),
     ],
 )
-def test_queue_is_looked_at_shortly_before_the_deadline(timeout: float, probe: float) -> None:
+def test_queue_is_inspected_before_the_deadline(timeout: float, inspect_at: float) -> None:
     call = waiting(timeout=timeout)
     pending = holding(call)
-    assert pending.next_alarm == pytest.approx(probe)
-    assert pending.due(probe - 0.01) == ([], [])
-    assert pending.due(probe + 0.01) == ([call], [])
+    assert pending.next_alarm == pytest.approx(inspect_at)
+    assert pending.due(inspect_at - 0.01) == ([], [])
+    assert pending.due(inspect_at + 0.01) == ([call], [])
     assert call.number in pending
     assert pending.next_alarm == timeout
     assert pending.due(timeout - 0.01) == ([], [])
@@ -146,7 +146,7 @@ class Model(RuleBasedStateMachine):
     def events(self, call: Call) -> tuple[float, float]:
         """When the queue is looked at, and when the call ends."""
         assert call.timeout is not None
-        return call.deadline - min(0.5, call.timeout * 0.2), call.deadline
+        return call.deadline - min(2.0, call.timeout * 0.75), call.deadline
 
     def timed(self) -> list[Call]:
         return [call for call in self.calls.values() if call.timeout is not None]

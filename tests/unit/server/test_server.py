@@ -78,7 +78,7 @@ def test_the_transport_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None
         seen.append((url, options))
         return FakeTransport()
 
-    monkeypatch.setattr("jsonrpc_amqp.server.server._connect", connect)
+    monkeypatch.setattr("jsonrpc_amqp.server.server.connect_transport", connect)
     tls = {"ca_certs": "f"}
     Server("amqp://x", SERVICE, heartbeat=20, connect_timeout=2, max_size=5000, tls=tls)
     Server("amqp://x", SERVICE, connection_name="mine")
