@@ -162,7 +162,7 @@ class Requests:
         with self._lock:
             life.check_open()
             if len(pending) >= self._max_pending:
-                raise self._too_many(call)
+                raise _too_many(self._max_pending, call.service)
             call.number = str(next(self._numbers))
             wake = pending.add(call) < self._next_tick
             session = life.session
@@ -232,12 +232,6 @@ class Requests:
     def counts(self) -> dict[str, int]:
         """Return the counters, and how many calls are pending."""
         return {**_COUNTERS, **self._transport.stats, **self.stats, "pending": len(self._pending)}
-
-    def _too_many(self, call: Call) -> TooManyPending:
-        return TooManyPending(
-            f"{self._max_pending} calls and notifications wait for their end, as many as this client may have "
-            f"(max_pending); nothing was sent to {call.service!r}. Wait for some, or have fewer at a time"
-        )
 
     # -- called by the leader: see ``Listener`` -------------------------------------------------------
 
@@ -360,3 +354,10 @@ class Requests:
             call = self._pending.pop(number)
         if call is not None:
             self._endings.fail(call, error)
+
+
+def _too_many(most: int, service: str) -> TooManyPending:
+    return TooManyPending(
+        f"{most} calls and notifications wait for their end, as many as this client may have (max_pending); nothing was "
+        f"sent to {service!r}. Wait for some, or have fewer at a time"
+    )
