@@ -358,6 +358,6 @@ class Requests:
 
 def _too_many(most: int, service: str) -> TooManyPending:
     return TooManyPending(
-        f"{most} calls and notifications wait for their end, as many as this client may have (max_pending); nothing was "
-        f"sent to {service!r}. Wait for some, or have fewer at a time"
+        f"{most} calls and notifications wait for their end, as many as this client may have (max_pending); nothing "
+        f"was sent to {service!r}. Wait for some, or have fewer at a time"
     )
