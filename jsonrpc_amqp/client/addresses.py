@@ -31,7 +31,7 @@ class Routing:
 
     def queue_of(self, service: str) -> str:
         """Return the name of the queue that requests for a service wait in."""
-        return self.queue or request_queue(service)
+        return request_queue(service) if self.queue is None else self.queue
 
 
 def resolve_routing(exchange: str, *, route: str | None, reply: str | None, queue: str | None) -> Routing:
