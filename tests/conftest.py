@@ -1,4 +1,4 @@
-"""What every test may ask for: a broker, a name of its own."""
+"""Fixtures for all tests. Those of the broker fail in tests/unit, see its conftest.py."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .broker import Broker
 
 
 @pytest.fixture(autouse=True)
-def _log_anew() -> None:
-    """Let no test go without its lines because of those of the test before."""
+def _reset_line_filter() -> None:
+    """Let each test log lines that an earlier test has logged; the filter drops repetitions."""
     LINE_FILTER.reset()
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """The node that all tests share: use names of your own on it, and leave it running."""
+    """The node that all tests of a process share: use unique names on it, and leave it running."""
     with Broker() as node:
         yield node
 
 
 @pytest.fixture
 def url(broker: Broker) -> str:
-    """Where the shared node takes connections."""
+    """The URL of the shared node."""
     return broker.url
 
 
 @pytest.fixture
 def second_broker() -> Iterator[Callable[..., Broker]]:
-    """Start a node that the test may kill: ``second_broker(extra_config={...})``; as ``Broker``."""
+    """Start a node that the test may kill: ``second_broker(extra_config={...})``; arguments as for ``Broker``."""
     with ExitStack() as nodes:
 
         def start(**options: Any) -> Broker:
@@ -46,7 +46,7 @@ def second_broker() -> Iterator[Callable[..., Broker]]:
 
 @pytest.fixture
 def service() -> str:
-    """Give a service name that no other test uses."""
+    """A service name that no other test uses."""
     return f"t{secrets.token_hex(4)}"
 
 
