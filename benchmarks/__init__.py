@@ -1,1 +1,1 @@
-"""How fast it is: against the broker, against other libraries, against itself. See README.md here."""
+"""Measures speed: against the broker, against other libraries, against itself. See README.md here."""

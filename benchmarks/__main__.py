@@ -12,6 +12,8 @@ from tests.broker import Broker
 
 from .cases import CASES
 from .lab import Lab, listener, note
+from .optimizations import SUITE as OPTIMIZATIONS
+from .optimizations import optimization_table
 from .page import write
 from .runner import about, check, run, server_version
 from .samples import Results
@@ -19,19 +21,19 @@ from .suites import SUITES
 from .tables import goal_table, missed, suite_tables
 
 
-@click.group(help="How fast jsonrpc_amqp is, beside floors and other libraries.")
+@click.group(help="Measure jsonrpc_amqp, its floors and other libraries.")
 def main() -> None: ...
 
 
 @main.command("run")
 @click.argument("suites", nargs=-1, type=click.Choice(list(SUITES)))
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Rounds; medians are over them.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Figures are medians over rounds.")
 @click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.05), help="For one measurement.")
-@click.option("--only", default="", help="Cases, with commas between; see `cases`.")
+@click.option("--only", default="", help="Cases, separated by commas; see `cases`.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON with all samples.")
-@click.option("--url", default="", help="A broker to use; otherwise a private node is started.")
+@click.option("--url", default="", help="The broker; by default a private node is started.")
 def run_suites(suites: tuple[str, ...], rounds: int, seconds: float, only: str, out: Path, url: str) -> None:
-    """Measure: SUITES, or all of them. Prints the goals and a table for each suite."""
+    """Measure SUITES, or all of them. Print the goals, and a table for each suite."""
     with ExitStack() as stack:
         lab = _lab(stack, url, seconds, [each for each in only.split(",") if each])
         try:
@@ -55,7 +57,7 @@ def show(results: Path) -> None:
 @click.argument("results", type=click.Path(path_type=Path, exists=True))
 @click.argument("page", type=click.Path(path_type=Path))
 def page(results: Path, page: Path) -> None:
-    """Write PAGE (docs/performance.md), and plots and raw results in the folder of its name."""
+    """Write PAGE (docs/performance.md), and plots and raw results to the folder of the same name."""
     try:
         write(_read(results), page)
     except ImportError as exc:
@@ -65,7 +67,7 @@ def page(results: Path, page: Path) -> None:
 
 @main.command("cases")
 def cases() -> None:
-    """List who can be measured; * by default."""
+    """List the cases; * marks those that are measured by default."""
     for case in CASES.values():
         click.echo(f"{'*' if case.default else ' '} {case.name:28} {case.kind}")
 
@@ -73,7 +75,7 @@ def cases() -> None:
 def _lab(stack: ExitStack, url: str, seconds: float, only: list[str]) -> Lab:
     if url:
         if (pid := listener(url)) is None:
-            note("the broker's CPU time is not counted: its process is not to be seen here")
+            note("the broker's CPU time is not counted: its process is not visible here")
         return Lab(url, pid, seconds, only)
     broker = stack.enter_context(Broker())
     return Lab(broker.url, broker.pid, seconds, only)
@@ -88,6 +90,8 @@ def _read(path: Path) -> Results:
 
 def _show(results: Results) -> None:
     click.echo(f"{suite_tables(results)}\n\n### Goals\n\n{goal_table(results)}\n\n{missed(results)}")
+    if results.cases(OPTIMIZATIONS):
+        click.echo(f"\n### Optimisations\n\n{optimization_table(results)}")
 
 
 if __name__ == "__main__":

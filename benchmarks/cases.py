@@ -1,4 +1,4 @@
-"""Who is measured: floors, ours in its modes, other libraries; and what each needs to run here."""
+"""The programs that are measured: floors, ours in its modes, other libraries; and how to install what each needs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import Literal
 from .processes import ROOT
 
 HERE = Path(__file__).parent
-# Environments of the peers, programs built, logs.
+# For virtual environments of the peers, compiled programs and logs.
 WORK = Path(os.environ.get("BENCH_WORK", ROOT / ".bench"))
 
-# The versions that were seen to work.
+# Versions that are known to work.
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "clients": ("aio-pika==10.2.1", "kombu==5.7.0", "pika==1.4.4", "pjrpc==2.2.0", "tinyrpc==1.1.7"),
     "celery": ("celery==5.7.0",),
@@ -29,7 +29,7 @@ REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
 
 
 class Missing(Exception):
-    """What a case needs is not here; the message says how to get it."""
+    """Something that a case needs is not installed; the text says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Case:
     A pair of server and client to measure.
 
     Attributes:
-        name: What tables call it.
-        kind: What it is.
+        name: Its name in tables.
+        kind: A lower bound ("floor"), this package ("ours"), or another library ("peer").
         program: A module of this package, or "c" or "java".
         env: Its settings.
-        venv: The environment that it needs; None: that of the harness.
-        default: It is measured unless something else is asked for.
-        most_in_flight: It cannot do more.
+        venv: The virtual environment that it needs; None: the one of the harness.
+        default: Whether it is measured where no cases are named.
+        most_in_flight: The most calls in flight that it can handle.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Case:
 
     def command(self) -> list[str]:
         """
-        Give the command line, without role and name.
+        Return the command line, without role and name.
 
         Raises:
             Missing: Something is not installed.
@@ -70,7 +70,7 @@ class Case:
         return [python, "-m", f"benchmarks.{self.program}"]
 
     def queue(self, name: str) -> str | None:
-        """Give the durable queue that it leaves behind; None: it leaves none."""
+        """Return the durable queue that it leaves behind, if any."""
         if self.kind == "ours":
             return f"{name}_req"
         return name if "FL_NOTIFY" in self.env else None
@@ -93,6 +93,10 @@ CASES: Mapping[str, Case] = {
         _ours(""),
         _ours("_direct", reply="direct"),
         _ours("_queue", reply="direct", route="queue"),
+        # For the suite "optimizations" only; "ours" has both on.
+        _ours("_no_caller_driven", caller_drives="0"),
+        _ours("_no_inline", inline_jobs="0"),
+        _ours("_neither", caller_drives="0", inline_jobs="0"),
         Case("pika", "peer", "peers.pika", venv="clients"),
         Case("pika_direct", "peer", "peers.pika", {"PEER_REPLY": "direct"}, venv="clients", default=False),
         Case("tinyrpc", "peer", "peers.tinyrpc", venv="clients", most_in_flight=1),
@@ -119,7 +123,7 @@ CASES: Mapping[str, Case] = {
 @cache
 def environment(name: str) -> Path:
     """
-    Give the interpreter of a virtual environment with these peers, which is made when it is first needed.
+    Return the interpreter of a virtual environment with these peers; make it at the first call.
 
     Raises:
         Missing: pip could not install them.
@@ -138,7 +142,7 @@ def environment(name: str) -> Path:
 @cache
 def c_floor() -> Path:
     """
-    Build the floor in C, if that was not done since its source changed.
+    Return the floor in C; build it if its source has changed.
 
     Raises:
         Missing: There is no compiler, or no librabbitmq.
@@ -158,7 +162,7 @@ def c_floor() -> Path:
 @cache
 def java_peer() -> list[str]:
     """
-    Build the peer in Java, with RabbitMQ's client from Maven.
+    Return the command of the peer in Java; build it, with RabbitMQ's client from Maven, at the first call.
 
     Raises:
         Missing: There is no JDK, or no Maven.
@@ -179,7 +183,7 @@ def java_peer() -> list[str]:
 
 
 def java_version() -> str:
-    """Give the version of RabbitMQ's Java client that is measured."""
+    """Return the version of RabbitMQ's Java client that is measured."""
     pom = (HERE / "peers" / "java" / "pom.xml").read_text()
     return pom.partition("<artifactId>amqp-client</artifactId>")[2].partition("<version>")[2].partition("<")[0]
 
@@ -187,5 +191,5 @@ def java_version() -> str:
 def _run(command: list[str], hint: str = "") -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        last = next(reversed((done.stderr or done.stdout).strip().splitlines()), "it said nothing")
+        last = next(reversed((done.stderr or done.stdout).strip().splitlines()), "without output")
         raise Missing(f"{command[0]} failed ({last}){f': {hint}' if hint else ''}")

@@ -1,11 +1,11 @@
 """
-What a gateway costs: a plain call over RabbitMQ, the same call through a gateway, and through gateway and bridge.
+Measures a plain call over RabbitMQ, the same call through a gateway, and through gateway and bridge.
 
     python benchmarks/gateway.py [AMQP_URL]
 
-It starts all it needs but the broker, and gives for each the median of one at a time, the calls per second with 256 in
-flight, and the CPU time per call that gateway and bridge took. Every answer is checked. The load is a program in Python
-as well, and keeps a core busy with 256 in flight: the CPU times tell more than the rates.
+It starts everything but the broker. For each way it prints the median of one call at a time, the calls per second with
+256 in flight, and the CPU time per call of gateway and bridge. It checks every reply. The load generator is Python,
+too, and keeps a core busy with 256 in flight, so the CPU times are more exact than the rates.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ with Server(sys.argv[1], "bench.plain", methods={"add": lambda a, b: a + b}) as 
 """
 HTTP_SERVER = """
 from aiohttp import web
-async def answer(request):
+async def respond(request):
     call = await request.json()
     return web.json_response({"jsonrpc": "2.0", "result": sum(call["params"]), "id": call["id"]})
 app = web.Application()
-app.router.add_post("/", answer)
+app.router.add_post("/", respond)
 web.run_app(app, host="127.0.0.1", port=0, print=lambda text: print(text, flush=True))
 """
 
 
 @contextmanager
 def started(sign: str, *command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a program until the block ends; gives what follows a sign in what it says."""
+    """Run a program for a ``with`` block; yield it, and the rest of the first line of output that has ``sign``."""
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
@@ -66,7 +66,7 @@ def started(sign: str, *command: str) -> Iterator[tuple[subprocess.Popen[str], s
 
 
 def cpu(process: subprocess.Popen[str]) -> float:
-    """Give the CPU time of a process so far, in seconds."""
+    """Return the CPU time of a process so far, in seconds."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -76,7 +76,7 @@ def body(number: int) -> bytes:
 
 
 def median(call: Callable[[int], Any]) -> float:
-    """Give the median time of one call after the other, in microseconds."""
+    """Return the median duration of one call at a time, in microseconds."""
     times = []
     for number in range(ONE_BY_ONE):
         began = time.perf_counter()
@@ -103,8 +103,8 @@ def http_rate(port: int, path: str) -> float:
 
             async def caller() -> None:
                 for number in numbers:
-                    async with session.post(f"http://{HOST}:{port}{path}", data=body(number)) as answer:
-                        assert json.loads(await answer.read())["result"] == number + 1
+                    async with session.post(f"http://{HOST}:{port}{path}", data=body(number)) as response:
+                        assert json.loads(await response.read())["result"] == number + 1
 
             began = time.perf_counter()
             await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
@@ -124,7 +124,7 @@ def http_median(port: int, path: str) -> float:
 
 
 def measure(url: str) -> Iterator[tuple[str, dict[str, float]]]:
-    """Measure the ways in turn; gives for each its name and its figures."""
+    """Measure each way in turn, and yield its name and its figures."""
     command = ["-m", "jsonrpc_amqp"]
     with ExitStack() as stack:
         stack.enter_context(started("serving", "-c", SERVER, url))

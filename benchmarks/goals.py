@@ -1,4 +1,4 @@
-"""What is aimed at, and whether it was reached: a row for each goal."""
+"""The goals, and whether they were reached."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from jsonrpc_amqp.options import CONCURRENCY
+
 from .cases import CASES
 from .samples import Figure, Results, figure
 from .suites import BATCH, BODIES, BURN_MS, PENDING, SERVERS, SLEEP_MS
 
 Verdict = Literal["stretch", "reached", "missed", "not measured"]
 
-# Of the cores, from here on they count as full: client and broker need them, too.
+# The share of the cores from which on they count as full: client and broker need them, too.
 _FULL = 0.9
-# Handlers that a server runs at a time.
-_CONCURRENCY = 8
 
 WHY_MISSED: Mapping[str, str] = {
     "256 in flight, topic reply: calls/s": (
         "Both cores are full, so CPU time decides. Client and server take 109 µs a call together, the floor 22, which "
-        "does not look at what it carries; the broker takes 124, and 100 of the floor. Deadline, user, headers and "
-        "`mandatory` cost it 3 of these, as was found by leaving them out; the rest depends on how much comes at a "
-        "time. What client and server do within the process takes 22 µs in a loop of its own (`benchmarks.micro`): to "
-        "decode two deliveries 8.0, to dispatch 6.1, to encode two publishes 4.6. Reads, writes, threads, and what "
-        "three programs on two cores take from each other are the rest"
+        "does not parse bodies; the broker takes 124, and 100 for the floor. Deadline, user, headers and `mandatory` "
+        "cost it 3 of these, as was found by leaving them out; the rest depends on how many messages arrive at a time. "
+        "The work of client and server within the process takes 22 µs in a loop of its own (`benchmarks.micro`): to "
+        "decode two deliveries 8.0, to dispatch 6.1, to encode two publishes 4.6. The rest is reads, writes, threads, "
+        "and three programs that compete for two cores"
     ),
     "256 in flight, direct reply, request on the topic exchange: calls/s": (
         "As with topic replies; the broker saves 32 µs of its 124, client and server 17"
@@ -34,16 +34,16 @@ WHY_MISSED: Mapping[str, str] = {
     ),
     "256 in flight, topic: calls/s": (
         "Java's classes, compiled to machine code, take 110 µs a call together, as ours do, and send to the queue by "
-        "its name, which costs the broker 42 µs less than the topic exchange; `ours_queue`, which does so too, is "
-        "ahead of them"
+        "its name, which costs the broker 42 µs less than the topic exchange; `ours_queue`, which does the same, is "
+        "faster than they are"
     ),
     "one at a time: p50": (
-        "As bare py-amqp does, the thread that calls reads the answer itself, and with less CPU time (150 µs of the "
-        "client, 161 there). The server takes 21 µs more, which is JSON, the dispatch and the acknowledgement, and the "
-        "broker 27. tinyrpc polls without a pause for this, with 800 µs of CPU time a call on each side"
+        "As with bare py-amqp, the calling thread reads the reply itself, and with less CPU time (150 µs of the "
+        "client, 161 there). The server takes 21 µs more, for JSON, the dispatch and the acknowledgement, and the "
+        "broker 27. tinyrpc polls without a pause, with 800 µs of CPU time a call on each side"
     ),
 }
-"""For the page: why a goal was missed, by its measure. Written by hand after a full run."""
+"""For the page: why a goal was missed, by its measure. Updated by hand after a full run."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Part:
     One figure of a goal.
 
     Attributes:
-        label: Whom or what it is about; empty where there is but one.
-        figure: What was measured; None: it was not.
-        goal: The bound.
-        stretch: The better one; None: there is none.
+        label: Its subject; empty if the goal has one part only.
+        figure: What was measured, if it was.
+        goal: The bound to reach.
+        stretch: A better bound, if there is one.
         at_least: Whether more is better.
-        form: How the figure is written.
+        form: A format string for the figure.
     """
 
     label: str
@@ -76,11 +76,11 @@ class Part:
         return "reached" if self._meets(self.goal) else "missed"
 
     def bound(self, value: float | None) -> str:
-        """Write a bound."""
+        """Return a bound as text."""
         return "" if value is None else f"{'≥' if self.at_least else '≤'} {self.form.format(value)}"
 
     def measured(self) -> str:
-        """Write what was measured, with its spread over rounds."""
+        """Return the figure as text, with its spread over rounds."""
         if self.figure is None:
             return "not measured"
         middle, low, high = (self.form.format(each) for each in self.figure[:3])
@@ -101,19 +101,19 @@ class Goal:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of its parts; what was not measured does not count beside what was."""
+        """The worst verdict of its parts; parts that were not measured count only if none was."""
         order: tuple[Verdict, ...] = ("missed", "reached", "stretch")
         seen = {part.verdict for part in self.parts}
         return next((each for each in order if each in seen), "not measured")
 
     @property
     def unmeasured(self) -> list[str]:
-        """What is missing of it, where the rest was measured."""
+        """The parts that were not measured, if others were."""
         return [part.label for part in self.parts if part.figure is None] if self.verdict != "not measured" else []
 
 
 def goals(results: Results) -> list[Goal]:
-    """Give all goals with what was measured."""
+    """Return all goals with their figures."""
     return [
         *_throughput(results),
         _peers(results),
@@ -206,7 +206,7 @@ def _three_servers(results: Results) -> Goal:
 
 
 def _batch(results: Results) -> Goal:
-    # Both with as many messages on their way as does them good.
+    # Each with the number of messages in flight that suits it best.
     single = results.by_round("batch", "ours", "rate", batch=1, in_flight=256)
     batches = results.by_round("batch", "ours", "rate", batch=BATCH, in_flight=4 * BATCH)
     part = Part("", results.ratio(batches, single), 4, 6, form="{:.1f}x")
@@ -259,14 +259,14 @@ def _imports(results: Results) -> Goal:
 
 def _scaling(results: Results) -> Goal:
     parts = (
-        _of_ideal(results, f"{SLEEP_MS} ms sleep", "ours_sleep", SLEEP_MS, _CONCURRENCY),
+        _of_ideal(results, f"{SLEEP_MS} ms sleep", "ours_sleep", SLEEP_MS, CONCURRENCY),
         _of_ideal(results, f"{BURN_MS} ms CPU", "ours_burn", BURN_MS, 1),
     )
     return Goal(f"1 to {SERVERS[-1]} server processes: the least share of linear while cores are free", "ideal", parts)
 
 
 def _of_ideal(results: Results, label: str, case: str, milliseconds: int, at_a_time: int) -> Part:
-    """Give the worst share of what so many processes could do at best, over all numbers of them that fit the cores."""
+    """Return the least share of the ideal throughput, over all numbers of processes that leave cores free."""
     shares: dict[int, Figure] = {}
     for count in results.sizes("servers", "servers"):
         rate = results.get("servers", case, "rate", servers=count)

@@ -1,4 +1,4 @@
-"""A broker to measure on, and how one measurement is made."""
+"""A broker to measure on, and how to take one measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import amqp
@@ -18,27 +18,30 @@ from .cases import CASES, WORK, Case
 from .processes import Program, cpu_seconds, machine_cpu_seconds
 
 Order = Callable[[int], tuple[object, ...]]
-"""Gives the words that tell a client to make so many calls."""
+"""Returns the command, as words, for a client to make this many calls."""
 
-# So that no run takes for ever, nor is shorter than the warm-up.
+Numbers = dict[str, float]
+Taken = Iterator[tuple[dict[str, int], Numbers]]
+
+# An upper limit for the duration of a run, and the calls before it.
 _MOST_CALLS = 400_000
 _WARM_UP = 64
 
 
 def calls_in_flight(in_flight: int) -> Order:
-    """Have a client make calls, so many at a time."""
+    """Return the order to make calls, ``in_flight`` at a time."""
     return lambda calls: ("run", calls, in_flight)
 
 
 @dataclass
 class Lab:
     """
-    Where a round is measured.
+    The broker and the options of a run.
 
     Attributes:
         url: The broker.
-        broker_pid: Its process, for its CPU time; None: it is elsewhere.
-        seconds: How long one measurement shall take.
+        broker_pid: Its process, for its CPU time; None if it runs on another machine.
+        seconds: How long one measurement should take.
         only: Cases to measure; empty: those that are measured by default.
     """
 
@@ -49,17 +52,17 @@ class Lab:
     _names: int = 0
 
     def wants(self, *names: str) -> list[Case]:
-        """Give those of these cases that are to be measured."""
+        """Return those of these cases that the run should measure."""
         return [CASES[name] for name in names if name in self.only or (not self.only and CASES[name].default)]
 
     def new_name(self) -> str:
-        """Give a name for a service or queue that nobody has yet."""
+        """Return an unused name for a service or a queue."""
         self._names += 1
         return f"bench-{os.getpid()}-{self._names}"
 
     @contextmanager
     def running(self, case: Case, name: str, **env: object) -> Iterator[Start]:
-        """Start servers and clients of a case in here; they end with the block, and what they left is deleted."""
+        """Yield what starts servers and clients of a case; stop them after the block, and delete their queue."""
         logs = WORK / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -69,14 +72,14 @@ class Lab:
             yield Start(self, case, name, log, env, stack)
 
     def broker_cpu(self) -> float:
-        """Give the CPU seconds of the broker so far."""
+        """Return the CPU seconds of the broker so far."""
         return 0.0 if self.broker_pid is None else cpu_seconds(self.broker_pid)
 
     # -- the broker -------------------------------------------------------------------------------------
 
     @contextmanager
     def channel(self) -> Iterator[Any]:
-        """Give a channel of py-amqp."""
+        """Yield a channel of py-amqp."""
         url = urlsplit(self.url)
         connection = amqp.Connection(
             f"{url.hostname}:{url.port or 5672}",
@@ -88,13 +91,26 @@ class Lab:
             yield connection.channel()
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue, if it is there."""
+        """Delete a queue, if it exists."""
         with suppress(amqp.NotFound), self.channel() as channel:
             channel.queue_delete(name)
 
 
+class Experiment(NamedTuple):
+    """
+    One case of a suite.
+
+    Attributes:
+        case: Its name in the results.
+        take: Measures, and yields parameters and values.
+    """
+
+    case: str
+    take: Callable[[Lab], Taken]
+
+
 class Start:
-    """Starts programs of one case, on one name. Made by ``Lab.running``."""
+    """Starts programs of one case, for one service or queue. Made by ``Lab.running``."""
 
     def __init__(
         self, lab: Lab, case: Case, name: str, log: IO[bytes], env: Mapping[str, object], stack: ExitStack
@@ -111,11 +127,11 @@ class Start:
         self._stack = stack
 
     def servers(self, count: int = 1) -> list[Program]:
-        """Start servers; they consume when this returns."""
+        """Start servers, and wait until they consume."""
         return self._start("server", count)
 
     def clients(self, count: int = 1) -> list[Program]:
-        """Start clients; they are connected when this returns."""
+        """Start clients, and wait until they are connected."""
         return self._start("client", count)
 
     def client(self) -> Program:
@@ -133,13 +149,13 @@ class Start:
 
 
 def _with_vhost(url: str) -> str:
-    # What an URL without one means, libraries do not agree on.
+    # Libraries differ in what a URL without a virtual host means.
     parts = urlsplit(url)
     return url if parts.path.strip("/") else parts._replace(path="/%2F").geturl()
 
 
 class Meter:
-    """CPU time between its making and ``read``."""
+    """Measures CPU time from its construction to ``read``."""
 
     def __init__(self, lab: Lab, clients: Sequence[Program], servers: Sequence[Program]) -> None:
         self._lab = lab
@@ -151,9 +167,12 @@ class Meter:
 
     def read(self, calls: int) -> dict[str, float]:
         """
-        Give the CPU microseconds for each of so many calls.
+        Return the CPU microseconds per call.
 
-        Also ``cores``, how many these programs kept busy, and ``other_cores``, how many something else did.
+        Also ``cores``, the number that these programs kept busy, and ``other_cores``, the number that others did.
+
+        Args:
+            calls: How many were made since the construction.
         """
         used = {who: after - self._before[who] for who, after in self._now().items()}
         elapsed = time.perf_counter() - self._began
@@ -176,21 +195,21 @@ def measure(
     lab: Lab, clients: Sequence[Program], servers: Sequence[Program], order: Order, *, least: int = 1, warm: int = 0
 ) -> dict[str, float]:
     """
-    Find out how many calls take ``lab.seconds``, then make so many and count.
+    Find out how many calls take ``lab.seconds``, then measure this many.
 
     Args:
         lab: Where.
-        clients: All of them are told the same at the same time.
-        servers: Whose CPU time is counted.
-        order: What the clients are told.
-        least: Not fewer calls, for each client.
-        warm: Calls to begin with; 0: some.
+        clients: All of them get the order at the same time.
+        servers: Their CPU time is counted.
+        order: What the clients do.
+        least: The least number of calls, for each client.
+        warm: Calls to begin with; 0: a default.
 
     Returns:
         The figures of ``lines.summary`` with ``rate`` (calls/s of all clients) and the CPU time of each call.
 
     Raises:
-        Failed: A program did not do as told.
+        Failed: A program ended, reported an error, or did not respond.
     """
     calls = max(warm or _WARM_UP, 2 * least)
     figures = _all(clients, order(calls), 60 + 2 * lab.seconds)
@@ -198,7 +217,7 @@ def measure(
         wanted = _enough(calls, figures, lab.seconds, least)
         if wanted <= 3 * calls:
             break
-        # The first calls of all are slow: what they say is believed step by step.
+        # The first calls are slow, so approach the number in steps.
         calls = max(2 * least, wanted // 5)
         figures = _all(clients, order(calls), 60 + 2 * lab.seconds)
     calls = _enough(calls, figures, lab.seconds, least)
@@ -208,27 +227,27 @@ def measure(
 
 
 def _enough(calls: int, figures: Mapping[str, float], seconds: float, least: int) -> int:
-    # By what was asked for, which for batches is messages.
+    # ``calls`` is what was ordered, which for batches is messages.
     return int(min(_MOST_CALLS, max(2 * least, 20, seconds * calls / figures["elapsed"])))
 
 
 def _all(clients: Sequence[Program], words: tuple[object, ...], timeout: float) -> dict[str, float]:
     for client in clients:
-        client.tell(*words)
-    answers = [client.figures(timeout) for client in clients]
-    together = {"n": sum(each["n"] for each in answers), "bad": sum(each["bad"] for each in answers)}
+        client.send(*words)
+    figures = [client.figures(timeout) for client in clients]
+    together = {"n": sum(each["n"] for each in figures), "bad": sum(each["bad"] for each in figures)}
     # Of several clients the slowest counts.
-    rest = {name: max(each[name] for each in answers) for name in answers[0] if name not in together}
+    rest = {name: max(each[name] for each in figures) for name in figures[0] if name not in together}
     return {**together, **rest}
 
 
 def note(text: str) -> None:
-    """Tell who watches."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def listener(url: str) -> int | None:
-    """Give the process that listens where a URL points; None when it is not on this machine, or not ours to see."""
+    """Return the process that listens at a URL; None if it is on another machine, or of another user."""
     parts, sockets = urlsplit(url), set()
     if parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         return None

@@ -1,15 +1,15 @@
 """
-The line protocol between the harness and a program under load, as the program speaks it.
+The line protocol between the harness and a program under load: the side of the program.
 
     PROGRAM server NAME     prints "@@READY" once it consumes; runs until SIGTERM
-    PROGRAM client NAME     prints "@@READY" once it is connected; answers each line on its standard input, a verb and
-                            whole numbers, with one line "@@{json}"; ends at "quit"
+    PROGRAM client NAME     prints "@@READY" once it is connected; each line on its standard input is a command, a verb
+                            and whole numbers, whose result it prints as "@@{json}"; ends at "quit"
 
-"run CALLS IN_FLIGHT" is the verb that all know: ``add(i, 1)``, so often, so many at a time, each answer checked. The
-answer is what ``summary`` gives, or has the member "error". CPU time is read by the harness, from the kernel, so that
-every language is measured alike.
+All clients know the verb "run CALLS IN_FLIGHT": call ``add(i, 1)`` CALLS times, IN_FLIGHT at a time, and check each
+reply. The result is that of ``summary``, or has the member "error". The harness reads CPU time from the kernel, in the
+same way for every language.
 
-Only the standard library is used here: this runs in the environment of every peer.
+This module uses only the standard library: it runs in the environment of every peer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 URL = os.environ.get("BENCH_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2F")
-# As many as are in flight at most: a server that takes fewer would measure its prefetch.
+# As many as are in flight at most, so that a server's prefetch does not limit the throughput.
 PREFETCH = 256
 
 Numbers = dict[str, Any]
@@ -36,25 +36,25 @@ now = time.perf_counter_ns
 
 
 def say(text: str) -> None:
-    """Print one line of the protocol."""
+    """Print a line of the protocol."""
     sys.stdout.write(f"@@{text}\n")
     sys.stdout.flush()
 
 
 def role() -> tuple[str, str]:
-    """Give what this program is, and the name that it serves or calls."""
+    """Return what this program is, and the name that it serves or calls."""
     return sys.argv[1], sys.argv[2]
 
 
 def summary(times: Sequence[int], elapsed: int, bad: int, calls: int | None = None) -> Numbers:
     """
-    Give the figures of one run.
+    Return the figures of one run.
 
     Args:
-        times: Of each call, in nanoseconds.
-        elapsed: From the first to the last, in nanoseconds.
-        bad: Calls with a wrong answer, or none.
-        calls: How many there were; None: as many as times.
+        times: The duration of each call, in nanoseconds.
+        elapsed: From the start of the first to the end of the last, in nanoseconds.
+        bad: The number of calls with a wrong reply, or none.
+        calls: The number of calls; None: that of ``times``.
     """
     times = sorted(times)
     last = len(times) - 1
@@ -64,19 +64,19 @@ def summary(times: Sequence[int], elapsed: int, bad: int, calls: int | None = No
 
 
 def one_at_a_time(call: Callable[[int, int], Any], calls: int) -> Numbers:
-    """Make each call after the answer to the one before."""
+    """Make calls, each after the reply to the one before."""
     times, bad = [], 0
     began = now()
     for i in range(calls):
         start = now()
-        answer = call(i, 1)
+        result = call(i, 1)
         times.append(now() - start)
-        bad += answer != i + 1
+        bad += result != i + 1
     return summary(times, now() - began, bad)
 
 
 def in_threads(callers: Sequence[Callable[[int, int], Any]], calls: int) -> Numbers:
-    """Let each caller have a thread, where one call at a time is made."""
+    """Make calls in a thread for each caller, one at a time in each."""
     times: list[int] = []
     bad = [0]
     rest = iter(range(calls))
@@ -84,7 +84,7 @@ def in_threads(callers: Sequence[Callable[[int, int], Any]], calls: int) -> Numb
 
     def work(call: Callable[[int, int], Any]) -> None:
         mine, wrong = [], 0
-        for i in rest:  # next() of a range is one step under the interpreter's lock
+        for i in rest:  # next() of a range iterator is atomic under the GIL
             start = now()
             try:
                 wrong += call(i, 1) != i + 1
@@ -106,16 +106,16 @@ def in_threads(callers: Sequence[Callable[[int, int], Any]], calls: int) -> Numb
 
 
 def windowed(
-    send: Callable[[int], str], wait: Callable[[], None], answers: dict[str, Any], calls: int, in_flight: int
+    send: Callable[[int], str], wait: Callable[[], None], results: dict[str, Any], calls: int, in_flight: int
 ) -> Numbers:
     """
-    Keep a window full, on one thread.
+    Keep a number of calls in flight, on one thread.
 
     Args:
-        send: Sends ``add(i, 1)`` and gives the key of its answer.
-        wait: Returns when something has come.
-        answers: Where answers turn up, by key.
-        calls: How many to make.
+        send: Sends ``add(i, 1)``, and returns the key of its reply.
+        wait: Returns when something has arrived.
+        results: ``wait`` puts results here, by key.
+        calls: The number of calls.
         in_flight: How many at a time.
     """
     times: list[int] = []
@@ -128,15 +128,15 @@ def windowed(
             under_way[send(sent)] = sent, start
             sent += 1
         wait()
-        for key in list(answers):
+        for key in list(results):
             i, start = under_way.pop(key)
-            bad += answers.pop(key) != i + 1
+            bad += results.pop(key) != i + 1
             times.append(now() - start)
     return summary(times, now() - began, bad)
 
 
 def in_order(send: Callable[[int], Any], result: Callable[[Any], Any], calls: int, in_flight: int) -> Numbers:
-    """Keep a window full with futures of some kind, waiting for the oldest: ``send(i)`` gives one for ``add(i, 1)``."""
+    """Keep a number of futures in flight, waiting for the oldest; ``send(i)`` returns the future of ``add(i, 1)``."""
     times: list[int] = []
     bad = sent = 0
     under_way: deque[tuple[int, int, Any]] = deque()
@@ -153,33 +153,33 @@ def in_order(send: Callable[[int], Any], result: Callable[[Any], Any], calls: in
 
 
 async def in_tasks(call: Callable[[int, int], Awaitable[Any]], calls: int, in_flight: int) -> Numbers:
-    """Let so many tasks make one call at a time each."""
+    """Make calls in ``in_flight`` tasks, one at a time in each."""
     times, bad = [], [0]
     rest = iter(range(calls))
 
     async def work() -> None:
         for i in rest:
             start = now()
-            answer = await call(i, 1)
+            result = await call(i, 1)
             times.append(now() - start)
-            bad[0] += answer != i + 1
+            bad[0] += result != i + 1
 
     began = now()
     await asyncio.gather(*(work() for _ in range(in_flight)))
     return summary(times, now() - began, bad[0])
 
 
-def answer_lines(verbs: Mapping[str, Verb]) -> None:
-    """Say that this client is ready, and do what the harness wants until it quits."""
+def run_commands(verbs: Mapping[str, Verb]) -> None:
+    """Report that this client is ready, and run the harness's commands until "quit"."""
     say("READY")
     for line in sys.stdin:
         if line.split()[:1] in ([], ["quit"]):
             break
-        say(json.dumps(_answer(verbs, line)))
+        say(json.dumps(_run(verbs, line)))
 
 
-async def answer_lines_with_tasks(call: Callable[[int, int], Awaitable[Any]]) -> None:
-    """Do the same for a client of asyncio."""
+async def run_commands_with_tasks(call: Callable[[int, int], Awaitable[Any]]) -> None:
+    """As ``run_commands``, for an asyncio client that knows the verb "run" alone."""
     loop = asyncio.get_running_loop()
     say("READY")
     while (line := await loop.run_in_executor(None, sys.stdin.readline)).split()[:1] not in ([], ["quit"]):
@@ -189,10 +189,10 @@ async def answer_lines_with_tasks(call: Callable[[int, int], Awaitable[Any]]) ->
         except Exception as exc:
             figures = {"error": f"{type(exc).__name__}: {exc}"}
         say(json.dumps(figures))
-    os._exit(0)  # what its library leaves running is of no interest any more
+    os._exit(0)  # do not wait for what the library leaves running
 
 
-def _answer(verbs: Mapping[str, Verb], line: str) -> Numbers:
+def _run(verbs: Mapping[str, Verb], line: str) -> Numbers:
     verb, *numbers = line.split()
     try:
         return verbs[verb](*map(int, numbers))

@@ -1,13 +1,14 @@
 """
-What the steps of a call cost within the process, in time and in instructions, beside what they cost before.
+Measures the steps of a call within the process, in time and in instructions, against a baseline.
 
     python -m benchmarks.micro              measure, and show the baseline beside it
-    python -m benchmarks.micro --check      fail where something is worse than the baseline by more than is tolerated
-    python -m benchmarks.micro --write      make this the baseline of this version of Python
+    python -m benchmarks.micro --check      fail if a step is worse than the baseline by more than the tolerance
+    python -m benchmarks.micro --write      write a new baseline for this version of Python
 
-Each figure is a multiple of a yardstick that is measured along with it: a fixed piece of Python, so that machines can
-be compared. Time is the best of many short slices taken in turn, which a busy machine disturbs little. Instructions are
-counted by valgrind, where it is installed; they are the same every time, so a smaller change is seen.
+Each figure is a multiple of a yardstick, a fixed piece of Python that is measured along with the steps, so that figures
+of different machines can be compared. Time is the best of many short slices taken in turn, on which other load has
+little effect. Instructions are counted by valgrind, where it is installed; their number hardly varies, so they show
+smaller changes.
 """
 
 from __future__ import annotations
@@ -36,16 +37,16 @@ from .processes import ROOT
 BASELINE = Path(__file__).with_name("baseline.json")
 YARDSTICK = "yardstick"
 
-# Of the baseline. Time: what remains of noise when the best of many is taken, and what compilers differ in.
-# Instructions: what builds of one version of Python differ in.
+# Relative to the baseline. Time covers the noise left in the best of many slices, and differences between compilers;
+# instructions cover differences between builds of one version of Python.
 TIME_TOLERANCE = 0.30
 INSTRUCTION_TOLERANCE = 0.05
 
-_SLICE = 0.004  # seconds: shorter than what the kernel gives a process at a time
+_SLICE = 0.004  # seconds; shorter than the time slice of the kernel's scheduler
 _SLICES = 100
 _OTHERS = 10_000
-_WARM_UP = 200  # until the interpreter has specialised what it runs
-_COUNTED = 1100  # enough for what is done once in a thousand calls
+_WARM_UP = 200  # runs after which the interpreter has specialised the code
+_COUNTED = 1100  # runs; enough to include what happens once in a thousand calls
 
 Step = Callable[[], object]
 
@@ -54,18 +55,19 @@ Step = Callable[[], object]
 
 
 def steps() -> dict[str, Step]:
-    """Give all steps. What they use of the package is named here and nowhere else."""
+    """Return all steps. Only this function imports the package."""
     from jsonrpc_amqp.amqp.base import Delivery
     from jsonrpc_amqp.amqp.decoder import Decoder
     from jsonrpc_amqp.amqp.encoder import Encoder
-    from jsonrpc_amqp.client.pending import Pending, WaitingCall
+    from jsonrpc_amqp.client.call import WaitingCall
+    from jsonrpc_amqp.client.pending import Pending
     from jsonrpc_amqp.jsonrpc import messages
     from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
     from jsonrpc_amqp.wire.names import client_word
     from jsonrpc_amqp.wire.publish import Address, call_message, reply_message
     from jsonrpc_amqp.wire.reply_route import reply_route
 
-    def awaited(first: int, count: int) -> list[WaitingCall]:
+    def waiting_calls(first: int, count: int) -> list[WaitingCall]:
         calls = []
         for number in range(first, first + count):
             call = WaitingCall("example", b"", qid="1", deadline=now + 30 + number / 1000, timeout=30.0)
@@ -74,11 +76,11 @@ def steps() -> dict[str, Step]:
         return calls
 
     def add_and_pop(pending: Pending) -> Step:
-        # One after the other: it counts on numbers not to come back soon.
-        fresh = cycle(awaited(_OTHERS, 4096))
+        # Take many calls in turn: Pending relies on numbers not being reused soon.
+        calls = cycle(waiting_calls(_OTHERS, 4096))
 
         def step() -> object:
-            call = next(fresh)
+            call = next(calls)
             pending.add(call)
             return pending.pop(call.number)
 
@@ -90,14 +92,14 @@ def steps() -> dict[str, Step]:
     dispatcher = Dispatcher({"add": lambda a, b: a + b})
     address = Address("jsonrpc", "example", client_word("guest", "0123456789ab"), user="guest")
     request = messages.request("add", [3, 4], 17)
-    answer = dispatcher(request)
-    assert answer is not None
+    response = dispatcher(request)
+    assert response is not None
 
     def describe_call() -> Any:
         return call_message(address, request, number="17", qid="17", deadline=now + 30, now=now)
 
-    called = describe_call()
-    request_frames = _delivered(encoder.publish(1, called), called.exchange, called.routing_key)
+    described = describe_call()
+    request_frames = _delivered(encoder.publish(1, described), described.exchange, described.routing_key)
     [delivery] = decoder.feed(request_frames)
     assert isinstance(delivery, Delivery)
     route = reply_route(delivery, service="example", exchange="jsonrpc")
@@ -109,28 +111,31 @@ def steps() -> dict[str, Step]:
     def encode_call() -> object:
         return encoder.publish(1, describe_call())
 
-    def encode_answer() -> object:
-        return encoder.publish(1, reply_message(delivery, answer, route=route, now=now, deadline=now + 30))
+    def describe_reply() -> Any:
+        return reply_message(delivery, response, route=route, now=now, deadline=now + 30)
 
-    answered = reply_message(delivery, answer, route=route, now=now, deadline=now + 30)
-    answer_frames = _delivered(encoder.publish(1, answered), answered.exchange, answered.routing_key)
-    assert messages.result_of(answer, 17) == 7
+    def encode_reply() -> object:
+        return encoder.publish(1, describe_reply())
+
+    reply = describe_reply()
+    reply_frames = _delivered(encoder.publish(1, reply), reply.exchange, reply.routing_key)
+    assert messages.result_of(response, 17) == 7
 
     crowd = Pending()
-    for call in awaited(0, _OTHERS):
+    for call in waiting_calls(0, _OTHERS):
         crowd.add(call)
     return {
         YARDSTICK: _yardstick,
         "write a request": lambda: messages.request("add", [3, 4], 17),
-        "encode its publish": encode_call,
-        "decode its delivery": lambda: decoder.feed(request_frames),
-        "dispatch it": lambda: dispatcher(request),
-        "find the way back": find_route,
-        "encode the answer": encode_answer,
-        "decode its delivery to the client": lambda: decoder.feed(answer_frames),
-        "read the answer": lambda: messages.result_of(answer, 17),
-        "encode any publish": lambda: b"".join(encoder.pieces(1, called)),
-        "await it: add, pop": add_and_pop(Pending()),
+        "describe and encode the request": encode_call,
+        "decode the request": lambda: decoder.feed(request_frames),
+        "dispatch the request": lambda: dispatcher(request),
+        "find the reply route": find_route,
+        "describe and encode the reply": encode_reply,
+        "decode the reply": lambda: decoder.feed(reply_frames),
+        "read the reply": lambda: messages.result_of(response, 17),
+        "encode any publish": lambda: b"".join(encoder.pieces(1, described)),
+        "await the reply: add, pop": add_and_pop(Pending()),
         f"the same among {_OTHERS:,}": add_and_pop(crowd),
     }
 
@@ -139,7 +144,8 @@ _encode, _decode = msgspec.json.encode, msgspec.json.decode
 
 
 def _yardstick() -> object:
-    # Of what a call is made of: small objects, calls, dictionaries, text, JSON. Never to be changed.
+    # The operations that a call consists of: small objects, calls, dictionaries, text, JSON. Changing it would make all
+    # baselines meaningless.
     made: dict[str, object] = {}
     for i in range(20):
         made[f"key{i}"] = (i, str(i), [i])
@@ -150,7 +156,7 @@ _method = Struct(">BHIHH").pack
 
 
 def _delivered(publish: bytes, exchange: str, key: str) -> bytes:
-    """Give the frames of a publish as a consumer gets them: with ``basic.deliver`` in front."""
+    """Return the frames of a publish as a consumer gets them, with ``basic.deliver`` instead of ``basic.publish``."""
     size = int.from_bytes(publish[3:7], "big")
     arguments = b"".join(
         (_short("tag"), (1).to_bytes(8, "big"), b"\0", _short(exchange), _short(key)),
@@ -166,7 +172,8 @@ def _short(text: str) -> bytes:
 
 
 def seconds(of: Mapping[str, Step]) -> dict[str, float]:
-    """Give the seconds that each step takes, at best."""
+    """Return the least seconds of each step."""
+    spare = _spare_memory()
     counts = {name: _count_for(step) for name, step in of.items()}
     best = dict.fromkeys(of, float("inf"))
     gc.disable()
@@ -174,7 +181,14 @@ def seconds(of: Mapping[str, Step]) -> dict[str, float]:
         for name, step in of.items():
             best[name] = min(best[name], _run(step, counts[name]) / counts[name])
     gc.enable()
+    del spare
     return best
+
+
+def _spare_memory() -> list[bytes]:
+    # Keep arenas of Python's allocator partly used. Otherwise a step may happen to be the one that needs another arena,
+    # and maps and unmaps it at each run, which was seen to triple its time.
+    return [bytes(64) for _ in range(50_000)][::1000]
 
 
 def _count_for(step: Step) -> int:
@@ -193,7 +207,7 @@ def _run(step: Step, count: int) -> float:
 
 def instructions() -> dict[str, float]:
     """
-    Give the instructions that each step takes.
+    Return the number of instructions of each step.
 
     Raises:
         OSError: They cannot be counted here; the error says why.
@@ -215,12 +229,12 @@ def instructions() -> dict[str, float]:
         if done.returncode:
             raise OSError(f"valgrind failed: {done.stderr.strip().splitlines()[-1:]}")
         names = json.loads(done.stdout)
-        # Each dump counts from the one before: first what led to a step, then the step.
+        # Each dump counts from the one before, so every second one is a step; the others are what precedes it.
         counts = [_counted(Path(folder, f"out.{2 * i + 2}")) for i in range(len(names))]
     return {name: count / _COUNTED for name, count in zip(names, counts, strict=True)}
 
 
-# A function of the C library that nothing else calls.
+# A function of the C library that nothing else here calls.
 _MARK = os.getppid
 
 
@@ -256,12 +270,12 @@ class Kind(NamedTuple):
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Give multiples of the yardstick."""
+        """The figures as multiples of the yardstick."""
         return {name: value / self.figures[YARDSTICK] for name, value in self.figures.items()}
 
 
 def worse(kind: Kind, baseline: Mapping[str, float]) -> Iterable[str]:
-    """Give a line for each step that is worse than the baseline by more than is tolerated, or has none."""
+    """Yield a line for each step that is worse than the baseline by more than the tolerance, or has no baseline."""
     for name, ratio in kind.ratios.items():
         if name not in baseline:
             yield f"{name}: {kind.name} has no baseline"
@@ -280,10 +294,10 @@ def show(kind: Kind, baseline: Mapping[str, float]) -> None:
 
 
 def main() -> int:
-    """Give the exit status: 1 where something is worse, 2 where there is nothing to compare with."""
+    """Run the command, and return its exit status: 1 if a step is worse, 2 if there is no baseline."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.micro", description="In-process costs.")
-    parser.add_argument("--check", action="store_true", help="fail where something is worse than the baseline")
-    parser.add_argument("--write", action="store_true", help="make this the baseline")
+    parser.add_argument("--check", action="store_true", help="fail if a step is worse than the baseline")
+    parser.add_argument("--write", action="store_true", help="write a new baseline")
     parser.add_argument("--traced", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.traced:
@@ -315,7 +329,7 @@ def _verdict(kinds: list[Kind], baseline: Mapping[str, Any], version: str) -> in
     if baseline["python"] != sys.version:
         print(f"\nThe baseline was made with another build, whose figures may differ: {baseline['python']}")
     found = [line for kind in kinds for line in worse(kind, baseline.get(kind.name, {}))]
-    print("", *(found or ["Nothing is worse than the baseline by more than is tolerated."]), sep="\n")
+    print("", *(found or ["No step is worse than the baseline by more than the tolerance."]), sep="\n")
     return 1 if found else 0
 
 

@@ -1,10 +1,11 @@
-"""Writes docs/performance.md from a run and the prose in performance.md.in."""
+"""Writes docs/performance.md from the results of a run and the prose in performance.md.in."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from string import Template
 
+from .optimizations import optimization_table
 from .samples import Results
 from .tables import goal_table, missed, suite_tables
 
@@ -15,13 +16,13 @@ TITLES = {
     "clients": "Client processes",
     "services": "Services that one client calls",
     "bodies": "Size of bodies",
-    "backlog": "Calls that wait in the queue",
+    "backlog": "Calls waiting in the queue",
     "pending": "Other pending calls of the client",
 }
-"""Of the plots, by the names of their files."""
+"""Titles of the plots, by the names of their files."""
 
 TEMPLATE = Path(__file__).with_name("performance.md.in")
-# What the goals ask for; with less a page says that its figures are rough.
+# The goals are for this many; after a shorter run the page says that its figures are rough.
 _ROUNDS, _SECONDS = 3, 3.0
 
 
@@ -31,9 +32,9 @@ def write(results: Results, page: Path) -> None:
 
     Args:
         results: The run.
-        page: The file; plots and JSON go to the folder beside it that has its name.
+        page: The file; plots and JSON go to the folder of the same name beside it.
     """
-    from . import plots  # which needs matplotlib
+    from . import plots  # imported here since it needs matplotlib
 
     folder = page.with_suffix("")
     made = plots.write(results, folder)
@@ -43,12 +44,12 @@ def write(results: Results, page: Path) -> None:
 
 def document(results: Results, made: list[str], folder: str) -> str:
     """
-    Give the text of the page.
+    Return the text of the page.
 
     Args:
         results: The run.
-        made: The names of the plots that there are.
-        folder: Where they are, relative to the page.
+        made: The names of the plots.
+        folder: Their folder, relative to the page.
     """
     about = results.about
     pictures = [f"### {TITLES[name]}\n\n![{TITLES[name]}]({folder}/{name}.svg)" for name in made]
@@ -58,6 +59,7 @@ def document(results: Results, made: list[str], folder: str) -> str:
         goals=goal_table(results),
         missed=missed(results),
         plots="\n\n".join(pictures),
+        optimizations=optimization_table(results),
         tables=suite_tables(results),
         raw=f"{folder}/results.json",
         commit=f"{about['commit']}{' with changes' if about['changed'] else ''}",

@@ -1,21 +1,27 @@
 """
-Our server or client under load, steered over the line protocol of ``lines.py``.
+Our server or client under load, controlled over the line protocol of ``lines.py``.
 
     python benchmarks/peer.py server NAME
     python benchmarks/peer.py client NAME
 
 A client knows, besides "run CALLS IN_FLIGHT":
 
-    echo CALLS IN_FLIGHT BYTES      a string of so many bytes there and back
-    batch MESSAGES IN_FLIGHT SIZE   batches of SIZE calls, so many messages at a time
-    notify CALLS IN_FLIGHT          notifications, each confirmed by the broker
-    flood CALLS                     make so many calls, and do not wait
-    wait CALLS                      wait until so many of these are answered
-    park CALLS                      make calls to the service NAME-parked, which have no end; what they take in memory
+    echo CALLS IN_FLIGHT BYTES      send strings of BYTES bytes, which come back
+    batch MESSAGES IN_FLIGHT SIZE   send batches of SIZE calls, IN_FLIGHT messages at a time
+    notify CALLS IN_FLIGHT          send notifications, each confirmed by the broker
+    flood CALLS                     submit calls, and do not wait for their results
+    wait CALLS                      wait for the results of the first CALLS of these
+    park CALLS                      submit calls to the service NAME-parked, which has no server; return their memory
 
-The environment sets, for both, BENCH_AMQP_URL and BENCH_SERVICES (NAME, NAME-1 ...: a server for each, called in turn);
-for a server BENCH_CONCURRENCY, BENCH_PREFETCH, BENCH_SLEEP_MS and BENCH_BURN_MS (what ``add`` waits, or computes); for
-a client BENCH_REPLY (topic, direct, queue) and BENCH_ROUTE (topic, queue).
+The environment sets:
+
+    BENCH_AMQP_URL                  the broker
+    BENCH_SERVICES                  the number of services, NAME, NAME-1 ...: a server for each, called in turn
+    BENCH_CONCURRENCY, BENCH_PREFETCH       of the server
+    BENCH_SLEEP_MS, BENCH_BURN_MS           what ``add`` sleeps, or computes
+    BENCH_INLINE_JOBS=0                     the server does not run handlers on the leader
+    BENCH_REPLY (topic, direct, queue), BENCH_ROUTE (topic, queue)      of the client
+    BENCH_CALLER_DRIVES=0                   a synchronous caller of the client does not drive its connection
 """
 
 from __future__ import annotations
@@ -34,13 +40,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# As a program it has only its own folder.
+# Run as a program, Python puts only this folder on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.lines import URL, Numbers, answer_lines, in_threads, now, one_at_a_time, role, say, summary
+from benchmarks.lines import URL, Numbers, in_threads, now, one_at_a_time, role, run_commands, say, summary
 from jsonrpc_amqp import Client, Server
+from jsonrpc_amqp.amqp.base import Transport
+from jsonrpc_amqp.options import CONCURRENCY, ConnectionOptions
 
-_FOREVER = 3600.0
+# Seconds; longer than any measurement.
+_NO_TIMEOUT = 3600.0
 
 
 def _number(name: str, default: float) -> float:
@@ -48,28 +57,48 @@ def _number(name: str, default: float) -> float:
 
 
 def services(name: str) -> list[str]:
-    """Give the names of the services: NAME, NAME-1, ..."""
+    """Return the names of the services: NAME, NAME-1, ..."""
     return [name, *(f"{name}-{i}" for i in range(1, int(_number("BENCH_SERVICES", 1))))]
+
+
+def transport(role: str) -> Transport | None:
+    """
+    Return a transport whose runtime lacks the optimisations that the environment turns off.
+
+    None where it turns off none: the client or server then makes its own, as in a program of a user. Its options are
+    the same.
+    """
+    caller_drives = os.environ.get("BENCH_CALLER_DRIVES") != "0"
+    inline_jobs = os.environ.get("BENCH_INLINE_JOBS") != "0"
+    if caller_drives and inline_jobs:
+        return None
+    from jsonrpc_amqp.amqp.transport import connect_transport
+    from jsonrpc_amqp.runtime.threads import ThreadsRuntime
+
+    options = ConnectionOptions(name=f"jsonrpc-amqp {role} {os.getpid()}")
+    runtime = ThreadsRuntime(caller_drives=caller_drives, inline_jobs=inline_jobs)
+    return connect_transport(URL, options, runtime=runtime)
 
 
 # -- the server -----------------------------------------------------------------------------------------------
 
 
 def burn(seconds: float) -> None:
-    """Take so much CPU time of this thread."""
+    """Use this much CPU time on this thread."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
 
 
 def server(name: str) -> Server:
-    """Make a server of ``add`` and ``echo``."""
+    """Return a server of ``add`` and ``echo``."""
     prefetch = os.environ.get("BENCH_PREFETCH")
     made = Server(
         URL,
         name,
-        concurrency=int(_number("BENCH_CONCURRENCY", 8)),
+        concurrency=int(_number("BENCH_CONCURRENCY", CONCURRENCY)),
         prefetch=int(prefetch) if prefetch else None,
+        transport=transport("server"),
     )
     sleeping, burning = _number("BENCH_SLEEP_MS", 0) / 1000, _number("BENCH_BURN_MS", 0) / 1000
 
@@ -94,63 +123,63 @@ def server(name: str) -> Server:
 
 def serve(name: str) -> None:
     """Serve until SIGTERM."""
-    wanted = {signal.SIGTERM, signal.SIGINT}
-    # Before there are other threads, which would get it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    signals = {signal.SIGTERM, signal.SIGINT}
+    # Block them before other threads start, which inherit the mask; otherwise one of those would receive them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with ExitStack() as running:
         for each in services(name):
             running.enter_context(server(each))
         say("READY")
-        signal.sigwait(wanted)
+        signal.sigwait(signals)
 
 
 # -- the client -----------------------------------------------------------------------------------------------
 
 
 def keep_in_flight(
-    send: Callable[[int], Future[Any]], due: Callable[[int], Any], calls: int, in_flight: int
+    send: Callable[[int], Future[Any]], expected: Callable[[int], Any], calls: int, in_flight: int
 ) -> Numbers:
     """
-    Keep so many futures under way: the end of each sends the next, as in a loop of a coroutine.
+    Keep a number of futures in flight: the callback of each sends the next one.
 
     Args:
-        send: Sends the i-th and gives its future.
-        due: Its result.
-        calls: How many to send.
+        send: Sends the i-th call, and returns its future.
+        expected: Returns its result.
+        calls: The number of calls.
         in_flight: How many at a time.
     """
     times: list[int] = []
     bad = [0]
     todo = iter(range(calls))
-    over = threading.Event()
+    all_done = threading.Event()
 
     def send_next() -> None:
         for i in todo:
             start = now()
-            send(i).add_done_callback(partial(back, i, start))
+            send(i).add_done_callback(partial(on_done, i, start))
             return
 
-    def back(i: int, start: int, future: Future[Any]) -> None:
+    def on_done(i: int, start: int, future: Future[Any]) -> None:
         times.append(now() - start)
         try:
-            bad[0] += future.result() != due(i)
+            bad[0] += future.result() != expected(i)
         except Exception as exc:
             bad[0] += 1
             print(f"call {i}: {exc!r}", file=sys.stderr)
         send_next()
         if len(times) == calls:
-            over.set()
+            all_done.set()
 
     began = now()
     for _ in range(in_flight):
         send_next()
-    over.wait()
+    all_done.wait()
     return summary(times, now() - began, bad[0])
 
 
 class Load:
     """
-    What a client can be told to do.
+    The commands of a client; each returns figures.
 
     Args:
         client: The client.
@@ -185,24 +214,24 @@ class Load:
         return {**figures, "n": messages * size}
 
     def notify(self, calls: int, in_flight: int) -> Numbers:
-        # None is what the future of one holds that the broker has confirmed.
+        # The future of a notification that the broker has confirmed holds None.
         return keep_in_flight(lambda i: self._client.submit_notify("add", [i, 1]), _none, calls, in_flight)
 
     def flood(self, calls: int) -> Numbers:
         began = now()
-        self._flood = [self._client.submit("add", [i, 1], timeout=_FOREVER) for i in range(calls)]
+        self._flood = [self._client.submit("add", [i, 1], timeout=_NO_TIMEOUT) for i in range(calls)]
         return {"n": calls, "elapsed": (now() - began) / 1e9}
 
     def wait(self, calls: int) -> Numbers:
-        # In order, nearly: answers overtake each other by no more than a prefetch.
+        # Waiting in order is exact enough: a reply overtakes others by no more than a prefetch.
         bad = sum(future.result() != i + 1 for i, future in enumerate(self._flood[:calls]))
         return {"bad": bad, "done": sum(future.done() for future in self._flood)}
 
     def park(self, calls: int) -> Numbers:
         before = resident_bytes()
         service = f"{self._name}-parked"
-        self._parked += [self._client.submit("add", [i, 1], service=service, timeout=_FOREVER) for i in range(calls)]
-        # Until what was to be written is written, so that it does not count.
+        self._parked += [self._client.submit("add", [i, 1], service=service, timeout=_NO_TIMEOUT) for i in range(calls)]
+        # Wait until the requests are written, so that output buffers do not count.
         self._client.call("add", [1, 1])
         return {"n": calls, "bytes": resident_bytes() - before, "pending": self._client.stats()["pending"]}
 
@@ -226,19 +255,19 @@ def _none(_i: int) -> None:
 
 
 def resident_bytes() -> int:
-    """Give how much memory this process holds."""
+    """Return the resident memory of this process."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def call(name: str) -> None:
-    """Do what the harness wants until it quits."""
+    """Run the harness's commands until it quits."""
     reply, route = os.environ.get("BENCH_REPLY"), os.environ.get("BENCH_ROUTE")
     options: dict[str, Any] = {"reply": reply or None, "route": route or None, "max_pending": 1_000_000}
-    with Client(URL, name, **options) as client:
+    with Client(URL, name, transport=transport("client"), **options) as client:
         load = Load(client, name)
         verbs = ("run", "echo", "batch", "notify", "flood", "wait", "park")
-        answer_lines({verb: getattr(load, verb) for verb in verbs})
+        run_commands({verb: getattr(load, verb) for verb in verbs})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results as plots: small SVGs on white, text as text."""
+"""Draws results as plots: small SVGs on white, with text as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 
 from .samples import Results
 
-# From dark to light, and told apart without colour by their markers too.
+# The markers distinguish lines without colour, too.
 _LINES = {
     "floor_c_topic": ("#444444", "s", "C floor, topic"),
     "floor_c_direct": ("#999999", "s", "C floor, direct"),
@@ -28,7 +28,7 @@ _STYLE = {
     "font.size": 9,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
-    # The same figures give the same file.
+    # Makes the file the same for the same figures.
     "svg.hashsalt": "jsonrpc_amqp",
     "figure.facecolor": "white",
     "axes.spines.top": False,
@@ -43,7 +43,7 @@ _THOUSANDS = FuncFormatter(lambda value, _position: f"{value:,.0f}" if value >= 
 
 
 def write(results: Results, folder: Path) -> list[Path]:
-    """Write all plots for which there are results, and give their files."""
+    """Write all plots for which there are results, and return their files."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     with matplotlib.rc_context(_STYLE):
@@ -58,7 +58,7 @@ def write(results: Results, folder: Path) -> list[Path]:
 
 
 def _latency(results: Results) -> Any:
-    """Give the percentiles of each case, one call at a time."""
+    """Plot the percentiles of each case, one call at a time."""
     cases = _by("main", "p50_us", results, in_flight=1)
     if not cases:
         return None
@@ -82,7 +82,7 @@ def _latency(results: Results) -> Any:
 
 
 def _cpu(results: Results) -> Any:
-    """Give the CPU time of a call, stacked."""
+    """Plot the CPU time of a call, stacked by program."""
     cases = _by("main", "client_cpu_us", results, in_flight=256)
     if not cases:
         return None
@@ -113,7 +113,7 @@ def _growth(
     factor: float = 1,
     scale: str = "linear",
 ) -> Callable[[Results], Any]:
-    """Give what plots the throughput and our CPU time against one parameter."""
+    """Return a function that plots throughput and our CPU time against one parameter."""
 
     def plot(results: Results) -> Any:
         sizes = results.sizes(suite, param)
@@ -121,7 +121,7 @@ def _growth(
         if not sizes or not cases:
             return None
         figure, (rate, cpu) = pyplot.subplots(1, 2, figsize=(7.2, 2.6))
-        # Where none is on a logarithmic axis: a step before the rest.
+        # A logarithmic axis has no 0; put it one step before the other sizes.
         places = {size: size or min(filter(None, sizes)) / 10 for size in sizes}
         for case in cases:
             colour, marker, name = _LINES[case]
@@ -163,7 +163,7 @@ def _size(param: str, size: int) -> str:
 
 
 def _by(suite: str, value: str, results: Results, **params: int) -> Sequence[str]:
-    """Give the cases of a suite, those with less of a value first."""
+    """Return the cases of a suite, in ascending order of a value."""
     found = {case: results.get(suite, case, value, **params) for case in results.cases(suite)}
     known = {case: each.median for case, each in found.items() if each}
     return sorted(known, key=known.__getitem__)
@@ -176,7 +176,7 @@ PLOTS: dict[str, Callable[[Results], Any]] = {
     "clients": _growth("clients", "clients", "client processes, 8 in flight each"),
     "services": _growth("services", "services", "services, 64 in flight"),
     "bodies": _growth("bodies", "bytes", "body", "bytes_rate", "MB/s each way", 1e-6, "log"),
-    "backlog": _growth("backlog", "depth", "calls that wait in the queue"),
+    "backlog": _growth("backlog", "depth", "calls waiting in the queue"),
     "pending": _growth("pending", "pending", "other pending calls of the client"),
 }
-"""File name: what draws it."""
+"""File name: function that draws it."""

@@ -1,4 +1,4 @@
-"""The programs under load, seen from the harness: start, steer over the line protocol, read CPU time, end."""
+"""Programs under load, from the side of the harness: start, control over the line protocol, read CPU time, stop."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _STOP_TIMEOUT = 5.0
 
 
 class Failed(Exception):
-    """A program did not do as told; the message has what it said last."""
+    """A program ended, reported an error, or did not respond; the text has its last line of output."""
 
 
 def cpu_seconds(pid: int) -> float:
     """
-    Give the CPU time that a process has taken so far; 0 when it is gone.
+    Return the CPU time that a process has used so far; 0 if it is gone.
 
-    Linux only: of threads that live, to the nanosecond; of those that ended, in the kernel's ticks of 10 ms.
+    Linux only: exact to the nanosecond for threads that are alive, to the kernel's ticks of 10 ms for those that ended.
     """
     living = 0
     for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
@@ -41,12 +41,12 @@ def cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     all_threads = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    # Two clocks that differ by some ticks: the coarse one counts only where it must.
+    # The two clocks differ by some ticks: use the coarse one only where threads have ended.
     return all_threads if all_threads > living / 1e9 * 1.05 + 0.05 else living / 1e9
 
 
 def machine_cpu_seconds() -> float:
-    """Give the CPU time that all of the machine has taken so far, the kernel for itself included."""
+    """Return the CPU time that the whole machine has used so far, the kernel's own work included."""
     user, nice, system, _idle, _wait, irq, softirq, steal = map(int, _STAT.read_text().split(maxsplit=9)[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
@@ -56,9 +56,9 @@ class Program:
     One server or client.
 
     Args:
-        command: What to run.
-        env: What to add to the environment.
-        log: A file that takes what it writes on standard error.
+        command: The command line.
+        env: Is added to the environment.
+        log: A file for its standard error.
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: IO[bytes]) -> None:
@@ -71,7 +71,7 @@ class Program:
             stderr=log,
             cwd=ROOT,
             env={**os.environ, **env},
-            start_new_session=True,  # its children end with it
+            start_new_session=True,  # a process group of its own, so that its children can be stopped with it
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -87,7 +87,7 @@ class Program:
 
     @property
     def cpu(self) -> float:
-        """CPU seconds so far."""
+        """CPU seconds that it has used so far."""
         return cpu_seconds(self.pid)
 
     def wait_until_ready(self) -> None:
@@ -95,25 +95,25 @@ class Program:
         Wait for "READY".
 
         Raises:
-            Failed: It ended, or says something else, or nothing.
+            Failed: It ended, or printed something else, or nothing in time.
         """
         if (line := self._line(_START_TIMEOUT)) != "READY":
             raise Failed(f"said {line!r}, not READY")
 
-    def tell(self, *words: object) -> None:
-        """Tell a client what to do."""
+    def send(self, *words: object) -> None:
+        """Send a command to a client."""
         try:
             self._input.write(f"{' '.join(map(str, words))}\n".encode())
             self._input.flush()
         except BrokenPipeError as exc:
-            raise Failed(f"ended: {self._last_words()}") from exc
+            raise Failed(f"ended: {self._last_line()}") from exc
 
     def figures(self, timeout: float) -> dict[str, Any]:
         """
-        Give what a client answers.
+        Return the result of a client's command.
 
         Raises:
-            Failed: It has an error to report, ended, or did not answer.
+            Failed: It reported an error, ended, or did not respond.
         """
         figures: dict[str, Any] = json.loads(self._line(timeout))
         if "error" in figures:
@@ -121,12 +121,12 @@ class Program:
         return figures
 
     def ask(self, *words: object, timeout: float = 120.0) -> dict[str, Any]:
-        """Tell a client what to do and give what it answers; raises as ``figures`` does."""
-        self.tell(*words)
+        """Send a command to a client, and return its result; raises as ``figures`` does."""
+        self.send(*words)
         return self.figures(timeout)
 
     def stop(self) -> None:
-        """End it, and what it started: with SIGTERM, and where that does not help, with SIGKILL."""
+        """Stop it and its children: with SIGTERM, then with SIGKILL."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is None:
                 os.killpg(self.pid, number)
@@ -142,23 +142,23 @@ class Program:
                     stream.close()
 
     def _line(self, timeout: float) -> str:
-        give_up = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
         while True:
             while b"\n" in self._unread:
                 line, _, self._unread = self._unread.partition(b"\n")
                 if line.startswith(b"@@"):
                     return line[2:].decode()
-            left = give_up - time.monotonic()
+            left = deadline - time.monotonic()
             if left <= 0 or not self._selector.select(left):
-                raise Failed(f"no answer in {timeout:.0f} s: {self._last_words()}")
+                raise Failed(f"no output in {timeout:.0f} s: {self._last_line()}")
             data = os.read(self._output, 65536)
             if not data:
                 self._process.wait(_STOP_TIMEOUT)
-                raise Failed(f"ended with status {self._process.returncode}: {self._last_words()}")
+                raise Failed(f"ended with status {self._process.returncode}: {self._last_line()}")
             self._unread += data
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         with self._log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "without output")

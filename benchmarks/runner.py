@@ -1,4 +1,4 @@
-"""Rounds: each suite in turn, every other round backwards; what the figures were measured on."""
+"""Runs rounds: each suite in turn, every other round backwards. Also describes the machine and the versions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .cases import CASES, REQUIREMENTS, Missing, java_version
-from .lab import Lab, note
+from .lab import Experiment, Lab, note
 from .processes import ROOT
 from .samples import Results, Sample
-from .suites import SUITES, Experiment
+from .suites import SUITES
 
 _OURS = ("jsonrpc-amqp", "kombu", "amqp", "msgspec", "jsonrpcserver", "jsonrpcclient")
 
@@ -25,11 +25,11 @@ def run(lab: Lab, suites: Sequence[str], *, rounds: int, results: Results, out: 
     Measure.
 
     Args:
-        lab: Where, how long, and whom.
+        lab: The broker and the options.
         suites: Names of suites.
-        rounds: How often. All suites are gone through in each, so that no case has the quiet half of an hour.
+        rounds: Each round runs all suites, so that a change in other load affects all cases alike.
         results: Takes the samples.
-        out: Is written anew after each case, so that a run that is stopped is not lost; None: nowhere.
+        out: A file that is rewritten after each case, so that an interrupted run is not lost.
     """
     missing: set[str] = set()
     for number in range(rounds):
@@ -62,7 +62,7 @@ def _take(lab: Lab, suite: str, experiment: Experiment, number: int) -> Iterator
     except Missing as exc:
         note(f"round {number} {suite} {case}: {exc}")
         yield Sample(suite, case, number, error=f"{_MISSING}{exc}")
-    except Exception as exc:  # the others are measured all the same, and the table says what is missing and why
+    except Exception as exc:  # measure the other cases all the same; the page says what is missing and why
         after = f"after {' '.join(f'{name}={value}' for name, value in params.items())}: " if params else ""
         note(f"round {number} {suite} {case}: {exc!r} after {time.monotonic() - began:.0f} s")
         yield Sample(suite, case, number, error=f"{after}{exc}")
@@ -70,11 +70,11 @@ def _take(lab: Lab, suite: str, experiment: Experiment, number: int) -> Iterator
 
 def about(lab: Lab, *, rounds: int, broker: str) -> dict[str, Any]:
     """
-    Tell what is measured, and on what.
+    Return the commit, the options, the machine and the versions, for ``Results``.
 
     Args:
-        lab: The lab.
-        rounds: How many.
+        lab: The broker and the options.
+        rounds: The number of rounds.
         broker: The version of RabbitMQ.
     """
     return {
@@ -92,7 +92,7 @@ def about(lab: Lab, *, rounds: int, broker: str) -> dict[str, Any]:
 
 
 def server_version(lab: Lab) -> str:
-    """Ask the broker for its version."""
+    """Return the version of the broker."""
     with lab.channel() as channel:
         properties = channel.connection.server_properties
         return f"{properties.get('version', 'of some version')}"
@@ -100,7 +100,7 @@ def server_version(lab: Lab) -> str:
 
 def check(lab: Lab) -> None:
     """
-    Refuse names of cases that do not exist.
+    Check that the cases exist.
 
     Raises:
         ValueError: There is no such case.

@@ -1,4 +1,4 @@
-"""What was measured: one sample for each case, size and round; medians, ratios, spread; as JSON."""
+"""Samples, one for each case, size and round; their medians, ratios and spread; their file in JSON."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Sample:
     One measurement.
 
     Attributes:
-        suite: Its suite.
-        case: Who was measured.
-        round: In which round.
+        suite: The suite.
+        case: The case.
+        round: The number of the round.
         params: What was varied: ``in_flight``, ``servers``, ``bytes`` ...
-        values: What was counted: ``rate`` (calls/s), ``p50_us``, ``client_cpu_us`` (for each call) ...
-        error: Why there are no values; None: there are.
+        values: What was measured: ``rate`` (calls/s), ``p50_us``, ``client_cpu_us`` (per call) ...
+        error: Why there are no values.
     """
 
     suite: str
@@ -41,12 +41,12 @@ class Figure(NamedTuple):
     rounds: int = 1
 
     def scaled(self, factor: float) -> Figure:
-        """Give the figure in another unit."""
+        """Return the figure in another unit."""
         return Figure(self.median * factor, self.low * factor, self.high * factor, self.rounds)
 
 
 def figure(values: Iterable[float]) -> Figure | None:
-    """Give the figure of one value for each round; None where there is none."""
+    """Return the figure of values, one for each round; None without values."""
     known = sorted(values)
     return Figure(median(known), known[0], known[-1], len(known)) if known else None
 
@@ -65,7 +65,7 @@ class Results:
         self.samples = list(samples)
 
     def by_round(self, suite: str, case: str, value: str, **params: int) -> dict[int, float]:
-        """Give one value of a case for each round. Runs with wrong answers count as none."""
+        """Return one value of a case by round; leave out runs with wrong replies."""
         return {
             sample.round: sample.values[value]
             for sample in self.samples
@@ -76,34 +76,34 @@ class Results:
         }
 
     def get(self, suite: str, case: str, value: str, **params: int) -> Figure | None:
-        """Give one value of a case over all rounds."""
+        """Return one value of a case over all rounds."""
         return figure(self.by_round(suite, case, value, **params).values())
 
     def ratio(self, ours: dict[int, float], theirs: dict[int, float]) -> Figure | None:
         """
-        Compare two cases round by round; the median of the ratios is less disturbed than the ratio of the medians.
+        Return the ratio of two cases, taken within each round, which other load affects less than a ratio of medians.
 
         Args:
-            ours: By round, as ``by_round`` gives it.
-            theirs: Likewise; what it is compared with.
+            ours: Values by round, as ``by_round`` returns them.
+            theirs: Likewise; the divisors.
         """
         return figure(ours[each] / theirs[each] for each in ours.keys() & theirs.keys() if theirs[each])
 
     @property
     def other_cores(self) -> Figure | None:
-        """How many cores something else kept busy meanwhile."""
+        """How many cores other programs kept busy during the measurements."""
         return figure(each.values["other_cores"] for each in self.samples if "other_cores" in each.values)
 
     def cases(self, suite: str) -> list[str]:
-        """Give the cases of a suite, in the order of the first round."""
+        """Return the cases of a suite, in the order of the first round."""
         return list(dict.fromkeys(sample.case for sample in self.samples if sample.suite == suite))
 
     def sizes(self, suite: str, param: str) -> list[int]:
-        """Give the values that a parameter took."""
+        """Return all values of a parameter."""
         return sorted({each.params[param] for each in self.samples if each.suite == suite and param in each.params})
 
     def failures(self) -> list[str]:
-        """Give a line for each case that could not be measured, or answered wrongly."""
+        """Return a line for each case that could not be measured, or had wrong replies."""
         lines: dict[str, None] = {}
         for sample in self.samples:
             of = ", ".join(f"{name} {value}" for name, value in sample.params.items())
@@ -111,11 +111,11 @@ class Results:
             if sample.error is not None:
                 lines[f"{where}: {sample.error}"] = None
             elif sample.values.get("bad"):
-                lines[f"{where}: {sample.values['bad']:.0f} wrong or missing answers"] = None
+                lines[f"{where}: {sample.values['bad']:.0f} wrong or missing replies"] = None
         return list(lines)
 
     def write(self, path: Path) -> None:
-        """Write all of it, a line for each sample."""
+        """Write everything as JSON, a line for each sample."""
         lines = ",\n".join(json.dumps(_short(asdict(sample))) for sample in self.samples)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'{{"about": {json.dumps(self.about, indent=1)},\n"samples": [\n{lines}\n]}}\n')
@@ -123,7 +123,7 @@ class Results:
     @classmethod
     def read(cls, path: Path) -> Results:
         """
-        Read what ``write`` wrote.
+        Read a file that ``write`` has written.
 
         Raises:
             ValueError: It is no such file.
@@ -136,6 +136,6 @@ class Results:
 
 
 def _short(sample: dict[str, Any]) -> dict[str, Any]:
-    # Six digits: more than any of it is good for.
+    # Six digits are more than any measurement here is exact to.
     values = {name: float(f"{value:.6g}") for name, value in sample["values"].items() if value is not None}
     return {**{name: value for name, value in sample.items() if value is not None}, "values": values}

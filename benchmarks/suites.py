@@ -1,4 +1,4 @@
-"""What is measured, suite by suite. Each gives its experiments for a round; each experiment gives samples."""
+"""The suites. Each returns its experiments for a round; each experiment yields parameters and values."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import NamedTuple
 
 from . import gateway
 from .cases import CASES, Case
-from .lab import Lab, Meter, Order, calls_in_flight, measure
+from .lab import Experiment, Lab, Meter, Numbers, Order, Taken, calls_in_flight, measure
+from .optimizations import optimizations
 from .processes import ROOT, Failed
 
 FLOORS = ("floor_c_topic", "floor_c_direct", "floor_pyamqp_topic_tuned", "floor_pyamqp_topic", "floor_pyamqp_direct")
@@ -25,7 +25,7 @@ IN_FLIGHT = (1, 4, 16, 64, 256, 1024)
 CLIENTS = (1, 4, 16, 64)
 SERVICES = (1, 4, 16, 32)
 SERVERS = (1, 2, 4, 8)
-# Bytes of the body, and how many in flight: 1 MiB is enough for the broker at eight.
+# Bytes of the body: calls in flight. Eight bodies of 1 MiB keep the broker busy.
 BODIES = {1 << 10: 64, 64 << 10: 32, 1 << 20: 8}
 BACKLOG = (3_000, 10_000, 30_000, 100_000)
 PENDING = (0, 1_000, 10_000, 100_000)
@@ -35,28 +35,11 @@ _IMPORTS = 15
 SLEEP_MS = 10
 BURN_MS = 5
 
-Numbers = dict[str, float]
-Taken = Iterator[tuple[dict[str, int], Numbers]]
-
-
-class Experiment(NamedTuple):
-    """
-    One case of a suite.
-
-    Attributes:
-        case: Its name in the results.
-        take: Measures; gives parameters and values, one after the other.
-    """
-
-    case: str
-    take: Callable[[Lab], Taken]
-
-
 Suite = Callable[[Lab], list[Experiment]]
 
 
 def main(lab: Lab) -> list[Experiment]:
-    """Everybody, with 1, 32 and 256 calls in flight."""
+    """All cases, with 1, 32 and 256 calls in flight."""
     return [_by_in_flight(case, MAIN) for case in lab.wants(*FLOORS, *OURS, *PEERS)]
 
 
@@ -78,7 +61,7 @@ def _by_in_flight(case: Case, sizes: Sequence[int]) -> Experiment:
 
 
 def servers(lab: Lab) -> list[Experiment]:
-    """Three servers on one queue; then 1 to 8 with a handler that waits, and with one that computes."""
+    """Three servers on one queue; then 1 to 8 with a handler that sleeps, and with one that computes."""
 
     def three(case: Case) -> Experiment:
         def take(lab: Lab) -> Taken:
@@ -103,7 +86,7 @@ def servers(lab: Lab) -> list[Experiment]:
     scaled = lab.wants("ours")
     return [
         *(three(case) for case in lab.wants("floor_c_topic", "ours", "ours_direct", "ours_queue")),
-        # Enough for each server to have eight at work and as many at hand.
+        # Enough for each server to run eight handlers and to have more requests at hand.
         *(scaling(case, "sleep", "BENCH_SLEEP_MS", SLEEP_MS, 24) for case in scaled),
         *(scaling(case, "burn", "BENCH_BURN_MS", BURN_MS, 16) for case in scaled),
     ]
@@ -134,7 +117,7 @@ def _batches(messages: int) -> Order:
 
 
 def notify(lab: Lab) -> list[Experiment]:
-    """Notifications, each confirmed, 256 on their way; nobody consumes meanwhile."""
+    """Notifications, each confirmed, 256 in flight, with no consumer."""
     in_flight = 256
 
     def take(case: Case) -> Callable[[Lab], Taken]:
@@ -142,7 +125,7 @@ def notify(lab: Lab) -> list[Experiment]:
             name = lab.new_name()
             with lab.running(case, name) as start:
                 if case.kind == "ours":
-                    # It declares the queue, and leaves it.
+                    # A server declares the queue, which stays after it has stopped.
                     for server in start.servers():
                         server.stop()
                 clients = start.clients()
@@ -218,7 +201,7 @@ def services(lab: Lab) -> list[Experiment]:
 
 
 def backlog(lab: Lab) -> list[Experiment]:
-    """What a call costs when so many wait in the queue: all are sent before there is a server."""
+    """What a call costs with a backlog in the queue: all calls are sent before a server starts."""
 
     def one(lab: Lab, case: Case, depth: int) -> Numbers:
         name = lab.new_name()
@@ -228,13 +211,13 @@ def backlog(lab: Lab) -> list[Experiment]:
             client = start.client()
             client.ask("flood", depth)
             running = start.servers()
-            # The counting begins when a tenth is answered, or somewhat more: the client says how many are.
-            answered = client.ask("wait", depth // 10)["done"]
+            # Begin to count once at least a tenth has its reply; the client reports the exact number.
+            done = client.ask("wait", depth // 10)["done"]
             meter, began = Meter(lab, [client], running), time.perf_counter()
             bad = client.ask("wait", depth, timeout=600)["bad"]
-            elapsed, calls = time.perf_counter() - began, depth - answered
+            elapsed, calls = time.perf_counter() - began, depth - done
             if calls < depth / 2:
-                raise Failed(f"{answered} of {depth} were answered before the counting began")
+                raise Failed(f"{done} of {depth} had their reply before the counting began")
             return {**meter.read(calls), "rate": calls / elapsed, "bad": bad, "n": calls}
 
     def take(case: Case) -> Callable[[Lab], Taken]:
@@ -248,13 +231,13 @@ def backlog(lab: Lab) -> list[Experiment]:
 
 
 def pending(lab: Lab) -> list[Experiment]:
-    """What a call costs, and how much memory, while so many others of the client await their answers."""
+    """What a call costs, in time and memory, while other calls of the client are pending."""
 
     def take(case: Case) -> Callable[[Lab], Taken]:
         def taken(lab: Lab) -> Taken:
             name, in_flight = lab.new_name(), 64
-            with lab.running(case, name) as start, lab.running(case, f"{name}-parked") as nobody:
-                for server in nobody.servers():
+            with lab.running(case, name) as start, lab.running(case, f"{name}-parked") as unserved:
+                for server in unserved.servers():
                     server.stop()
                 running, client = start.servers(), start.client()
                 client.ask("run", 1000, in_flight)
@@ -272,7 +255,7 @@ def pending(lab: Lab) -> list[Experiment]:
 
 
 def _few(lab: Lab, sizes: Sequence[int]) -> Sequence[int]:
-    """Leave the largest out where a run is to be quick: filling a queue takes as long whatever else is short."""
+    """Return the sizes, in a quick run without the largest: filling a queue takes as long as in a full run."""
     return sizes if lab.seconds >= 1 else sizes[:-1]
 
 
@@ -281,7 +264,7 @@ def memory(lab: Lab) -> list[Experiment]:
 
     def take(lab: Lab) -> Taken:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.probes", "idle", lab.url], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-m", "benchmarks.fresh", "idle", lab.url], cwd=ROOT, capture_output=True, text=True
         )
         if done.returncode:
             raise OSError(done.stderr.strip().splitlines()[-1])
@@ -292,17 +275,17 @@ def memory(lab: Lab) -> list[Experiment]:
 
 _STATEMENTS = {
     "nothing": "pass",
-    # kombu imports its parts when they are looked up, and its transport when it connects.
+    # kombu imports its modules when they are looked up, and its transport when it connects.
     "kombu": "from kombu import Connection; import kombu.transport.pyamqp",
     "package": "import jsonrpc_amqp",
-    # With what connecting imports.
+    # Includes what connecting imports.
     "connecting": "import jsonrpc_amqp; jsonrpc_amqp.Client('amqp://', 's'); "
     "from kombu import Connection; import kombu.transport.pyamqp",
 }
 
 
 def imports(lab: Lab) -> list[Experiment]:
-    """The time that imports take, by fresh interpreters in turn."""
+    """The time that imports take, each in a fresh interpreter."""
 
     def seconds(statement: str) -> tuple[float, float]:
         code = f"import time; w, c = time.perf_counter(), time.process_time(); {statement}; "
@@ -319,7 +302,7 @@ def imports(lab: Lab) -> list[Experiment]:
         for i in range(1 + (_IMPORTS if lab.seconds >= 1 else 3)):
             for name, statement in _STATEMENTS.items():
                 time_of = seconds(statement)
-                if i:  # the first one compiles
+                if i:  # the first one compiles bytecode
                     times[name].append(time_of)
         yield (
             {},
@@ -358,5 +341,6 @@ SUITES: Mapping[str, Suite] = {
         memory,
         imports,
         http,
+        optimizations,
     )
 }

@@ -1,11 +1,12 @@
-"""Results as Markdown: the goals, and a table for each suite."""
+"""Writes results as Markdown: the goals, and a table for each suite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .goals import WHY_MISSED, goals
+from .markdown import table as markdown_table
 from .samples import Figure, Results
 
 _VERDICTS = {"stretch": "**reached**, stretch too", "reached": "**reached**", "missed": "**missed**"}
@@ -16,11 +17,11 @@ class Column(NamedTuple):
     A column of a suite's table.
 
     Attributes:
-        head: Its title.
-        value: The value that it shows.
-        form: How it is written.
-        over: Show it as a multiple of this case's; empty: as it is.
-        spread: Show the least and the most of all rounds.
+        head: Its heading.
+        value: The name of the value that it shows.
+        form: A format string.
+        over: Show multiples of this case's value; empty: show the value.
+        spread: Also show the least and the most of all rounds.
     """
 
     head: str
@@ -38,13 +39,13 @@ _OF_FLOOR = Column("of C topic", "rate", "{:.2f}x", over="floor_c_topic", spread
 
 class Table(NamedTuple):
     """
-    How a suite is shown.
+    How to show a suite.
 
     Attributes:
         suite: Its name.
-        title: What it is about.
-        params: The parameters that name its rows, and how the columns call them.
-        columns: The rest.
+        title: The heading of its table.
+        params: The parameters that identify a row, and the headings of their columns.
+        columns: The other columns.
     """
 
     suite: str
@@ -74,7 +75,7 @@ TABLES = (
     Table("backlog", "Calls waiting in the queue", {"depth": "waiting"}, (_RATE, *_CPU)),
     Table(
         "pending",
-        "Other calls of the client that await their answers",
+        "Other pending calls of the client",
         {"pending": "pending"},
         (_RATE, *_TIMES, *_CPU, Column("bytes for each", "call_bytes")),
     ),
@@ -111,12 +112,12 @@ TABLES = (
         ),
     ),
 )
-# In what unit a value is shown.
+# To convert values to the units of their columns.
 _FACTORS = {"bytes_rate": 1e-6, "first_bytes": 1 / 1024, "more_bytes": 1 / 1024}
 
 
 def goal_table(results: Results) -> str:
-    """Give the goals: goal, stretch, measured, reached or not."""
+    """Return the goals: goal, stretch, measured, reached or not."""
     rows = [("measure", "against", "goal", "stretch", "measured", "")]
     for goal in goals(results):
         several = len(goal.parts) > 1
@@ -138,11 +139,11 @@ def goal_table(results: Results) -> str:
                 verdict,
             )
         )
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def missed(results: Results) -> str:
-    """Name the goals that were missed, with the reason where one is known."""
+    """Return the goals that were missed, with the reason where it is known."""
     names = [goal.measure for goal in goals(results) if goal.verdict == "missed"]
     if not names:
         return "None of the goals that were measured was missed."
@@ -150,7 +151,7 @@ def missed(results: Results) -> str:
 
 
 def suite_tables(results: Results) -> str:
-    """Give a table for each suite that was run."""
+    """Return a table for each suite that was run."""
     parts = [_main(results), *(_suite(results, table) for table in TABLES)]
     failures = results.failures()
     if failures:
@@ -167,7 +168,7 @@ def _main(results: Results) -> str:
         cases.sort(key=lambda case: -_median(rates[case]))
         rows = [("", *(column.head for column in columns))]
         rows += [(case, *_cells(results, "main", case, columns, {"in_flight": in_flight})) for case in cases]
-        parts.append(f"### {in_flight} in flight\n\n{_markdown(rows)}")
+        parts.append(f"### {in_flight} in flight\n\n{markdown_table(rows)}")
     return "\n\n".join(parts)
 
 
@@ -181,7 +182,7 @@ def _suite(results: Results, table: Table) -> str:
             seen.setdefault((sample.case, key), sample.params)
     for (case, key), params in sorted(seen.items(), key=lambda each: (_order(results, table, each[0][0]), each[0][1])):
         rows.append((case, *(f"{each:,}" for each in key), *_cells(results, table.suite, case, columns, params)))
-    return f"### {table.title}\n\n{_markdown(rows)}" if seen else ""
+    return f"### {table.title}\n\n{markdown_table(rows)}" if seen else ""
 
 
 def _order(results: Results, table: Table, case: str) -> int:
@@ -211,8 +212,3 @@ def _cell(results: Results, suite: str, case: str, column: Column, params: dict[
 
 def _median(of: Figure | None) -> float:
     return 0.0 if of is None else of.median
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(rows[0])
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])

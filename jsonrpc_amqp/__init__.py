@@ -2,8 +2,9 @@
 
 import importlib
 import typing
+import warnings
 
-from .client.client import Batch, Calls, Client, Options
+from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,
@@ -106,7 +107,15 @@ _LATER = {
 }
 
 
+# Modules that have moved; each old name goes with the next minor version.
+_MOVED = {"bodies": "jsonrpc.inspection"}
+
+
 def __getattr__(name: str) -> typing.Any:
+    if name in _MOVED:
+        moved = f"{__name__}.{_MOVED[name]}"
+        warnings.warn(f"{__name__}.{name} is {moved} now", DeprecationWarning, stacklevel=2)
+        return importlib.import_module(moved)
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -3,8 +3,8 @@
  * FL_REPLY=topic:  topic exchange; request QUEUE.request.CLIENT.ID, one reply queue bound with QUEUE.response.CLIENT.#
  * FL_REPLY=direct: default exchange, amq.rabbitmq.reply-to, correlation_id
  *
- * Transient, no acknowledgements, not mandatory. "run CALLS IN_FLIGHT" sends a number and awaits it; "echo CALLS
- * IN_FLIGHT BYTES" pads it to so many bytes. The server sends back what it gets. */
+ * Transient, no acknowledgements, not mandatory. "run CALLS IN_FLIGHT" sends a number and awaits the reply; "echo CALLS
+ * IN_FLIGHT BYTES" pads it to BYTES bytes. The server sends back what it receives. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,22 +149,22 @@ static void send_one(long id, size_t size) {
     }
 }
 
-/* Gives the id of the answer that came. */
+/* Wait for a reply, and return its id. */
 static long receive_one(size_t size, long *bad) {
-    amqp_envelope_t answer;
+    amqp_envelope_t reply;
     char text[512];
-    next_message(&answer);
-    amqp_bytes_t key = topic ? answer.routing_key : answer.message.properties.correlation_id;
+    next_message(&reply);
+    amqp_bytes_t key = topic ? reply.routing_key : reply.message.properties.correlation_id;
     size_t length = key.len < sizeof text - 1 ? key.len : sizeof text - 1;
     memcpy(text, key.bytes, length);
     text[length] = 0;
     char *dot = strrchr(text, '.');
     long id = atol(dot ? dot + 1 : text);
-    length = answer.message.body.len < 31 ? answer.message.body.len : 31;
-    memcpy(text, answer.message.body.bytes, length);
+    length = reply.message.body.len < 31 ? reply.message.body.len : 31;
+    memcpy(text, reply.message.body.bytes, length);
     text[length] = 0;
-    if (atol(text) != id + 1 || answer.message.body.len < size) (*bad)++;
-    amqp_destroy_envelope(&answer);
+    if (atol(text) != id + 1 || reply.message.body.len < size) (*bad)++;
+    amqp_destroy_envelope(&reply);
     return id;
 }
 

@@ -1,9 +1,9 @@
 """
-The floor in Python: py-amqp's channels, no kombu, no JSON, over the line protocol.
+The floor in Python: py-amqp's channels over the line protocol, without kombu and JSON.
 
 FL_REPLY=topic goes over a topic exchange with one reply queue, FL_REPLY=direct over the default exchange and direct
-reply-to, as ``pingpong.c`` does. Transient, no acknowledgements, not mandatory. FL_TUNED=1 is ``tune``. A client also
-knows "notify CALLS IN_FLIGHT": persistent, mandatory publishes to a durable queue, each confirmed by the broker.
+reply-to, as ``pingpong.c`` does. Transient, no acknowledgements, not mandatory. FL_TUNED=1 applies ``tune``. A client
+also knows "notify CALLS IN_FLIGHT": persistent, mandatory publishes to a durable queue, each confirmed by the broker.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from urllib.parse import unquote, urlsplit
 
 import amqp
 
-from benchmarks.lines import URL, Numbers, answer_lines, now, one_at_a_time, role, say, summary, windowed
+from benchmarks.lines import URL, Numbers, now, one_at_a_time, role, run_commands, say, summary, windowed
 
 EXCHANGE = "bench.floor"
 TOPIC = os.environ.get("FL_REPLY", "topic") == "topic"
-# What one of our notifications has in its body.
+# The body of one of our notifications.
 NOTIFICATION = '{"jsonrpc":"2.0","method":"add","params":[1234,1]}'
 
 
 def tune(connection: Any) -> None:
     """
-    Make a connection as quick as py-amqp gets without its code being rewritten.
+    Make a connection as fast as it can be without changes to py-amqp.
 
-    Publishing no longer polls the socket for ``connection.blocked``, and frames are cut out of one read of up to
-    64 KiB, where the library makes three reads for each.
+    Publishing no longer polls the socket for ``connection.blocked``, and one read of up to 64 KiB returns many frames,
+    where the library makes three reads for each.
     """
     connection.client_properties.get("capabilities", {}).pop("connection.blocked", None)
     transport = connection.transport
@@ -47,7 +47,7 @@ def tune(connection: Any) -> None:
                 if have >= size + 8:
                     position += size + 8
                     if data[position - 1] != 0xCE:
-                        raise OSError("a frame without its end")
+                        raise OSError("a frame without its end octet")
                     return kind, channel, data[position - size - 1 : position - 1]
             more = receive(65536)
             if not more:
@@ -58,7 +58,7 @@ def tune(connection: Any) -> None:
 
 
 def connect() -> Any:
-    """Give a connection to the broker."""
+    """Return a connection to the broker."""
     url = urlsplit(URL)
     connection = amqp.Connection(
         f"{url.hostname}:{url.port or 5672}",
@@ -82,30 +82,30 @@ def declare(channel: Any, queue: str) -> None:
 
 
 def serve(queue: str) -> None:
-    """Send back what comes."""
+    """Send each body back."""
     connection = connect()
     channel = connection.channel()
     declare(channel, queue)
     publish, message = channel.basic_publish, amqp.Message
     prefix = len(f"{queue}.request.")
 
-    def answer_by_topic(request: Any) -> None:
+    def reply_by_topic(request: Any) -> None:
         key = request.delivery_info["routing_key"]
         publish(message(request.body), EXCHANGE, f"{queue}.response.{key[prefix:]}")
 
-    def answer_directly(request: Any) -> None:
+    def reply_directly(request: Any) -> None:
         properties = request.properties
         publish(message(request.body, correlation_id=properties["correlation_id"]), "", properties["reply_to"])
 
-    answer = answer_by_topic if TOPIC else answer_directly
-    # Not answered in the callback: py-amqp's publish reads events first, and would call it again without end.
+    reply = reply_by_topic if TOPIC else reply_directly
+    # Do not publish in the callback: py-amqp's publish reads events first, and would call it again recursively.
     waiting: deque[Any] = deque()
     channel.basic_consume(queue, no_ack=True, callback=waiting.append)
     say("READY")
     while True:
         connection.drain_events()
         while waiting:
-            answer(waiting.popleft())
+            reply(waiting.popleft())
 
 
 class Caller:
@@ -115,7 +115,7 @@ class Caller:
         self._queue = queue
         self._connection = connect()
         self._channel = self._connection.channel()
-        self._answers: dict[str, int] = {}
+        self._results: dict[str, int] = {}
         self._sent = 0
         declare(self._channel, queue)
         self._send = self._by_topic() if TOPIC else self._directly()
@@ -123,7 +123,7 @@ class Caller:
     def run(self, calls: int, in_flight: int) -> Numbers:
         if in_flight == 1:
             return one_at_a_time(self._call, calls)
-        return windowed(self._send_add, self._connection.drain_events, self._answers, calls, in_flight)
+        return windowed(self._send_add, self._connection.drain_events, self._results, calls, in_flight)
 
     def _send_add(self, i: int) -> str:
         self._sent += 1
@@ -133,35 +133,35 @@ class Caller:
 
     def _call(self, i: int, _one: int) -> int:
         key = self._send_add(i)
-        while key not in self._answers:
+        while key not in self._results:
             self._connection.drain_events()
-        return self._answers.pop(key)
+        return self._results.pop(key)
 
     def _by_topic(self) -> Callable[[str, str], None]:
-        channel, queue, answers, publish = self._channel, self._queue, self._answers, self._channel.basic_publish
+        channel, queue, results, publish = self._channel, self._queue, self._results, self._channel.basic_publish
         client = f"c{os.getpid()}"
         replies = channel.queue_declare("", exclusive=True, auto_delete=True).queue
         channel.queue_bind(replies, EXCHANGE, f"{queue}.response.{client}.#")
 
-        def came(answer: Any) -> None:
-            answers[answer.delivery_info["routing_key"].rpartition(".")[2]] = int(answer.body)
+        def on_reply(reply: Any) -> None:
+            results[reply.delivery_info["routing_key"].rpartition(".")[2]] = int(reply.body)
 
-        channel.basic_consume(replies, no_ack=True, callback=came)
+        channel.basic_consume(replies, no_ack=True, callback=on_reply)
         return lambda key, body: publish(amqp.Message(body), EXCHANGE, f"{queue}.request.{client}.{key}")
 
     def _directly(self) -> Callable[[str, str], None]:
-        queue, answers, publish, message = self._queue, self._answers, self._channel.basic_publish, amqp.Message
+        queue, results, publish, message = self._queue, self._results, self._channel.basic_publish, amqp.Message
 
-        def came(answer: Any) -> None:
-            answers[answer.properties["correlation_id"]] = int(answer.body)
+        def on_reply(reply: Any) -> None:
+            results[reply.properties["correlation_id"]] = int(reply.body)
 
         reply_to = "amq.rabbitmq.reply-to"
-        self._channel.basic_consume(reply_to, no_ack=True, callback=came)
+        self._channel.basic_consume(reply_to, no_ack=True, callback=on_reply)
         return lambda key, body: publish(message(body, reply_to=reply_to, correlation_id=key), "", queue)
 
 
 class Notifier:
-    """Publishes to a durable queue and awaits each confirm."""
+    """Publishes to a durable queue, and awaits the confirm of each message."""
 
     def __init__(self, queue: str) -> None:
         self._published = 0
@@ -175,8 +175,8 @@ class Notifier:
         channel.queue_declare(self._name, durable=True, auto_delete=False)
         channel.queue_bind(self._name, EXCHANGE, f"{self._name}.request.#")
         channel.confirm_select()
-        channel.events["basic_ack"].add(self._done)
-        channel.events["basic_nack"].add(self._refused)
+        channel.events["basic_ack"].add(self._acked)
+        channel.events["basic_nack"].add(self._nacked)
         channel.events["basic_return"].add(self._returned)
 
     def notify(self, calls: int, in_flight: int) -> Numbers:
@@ -194,30 +194,30 @@ class Notifier:
         self._channel.queue_purge(self._name)
         return figures
 
-    def _done(self, tag: int, multiple: bool) -> None:
+    def _acked(self, tag: int, multiple: bool) -> None:
         end = now()
         if not multiple:
             self._times.append(end - self._under_way.pop(tag))
             return
-        # Tags are given in order, so the oldest come first.
+        # Delivery tags ascend, so the oldest come first.
         while self._under_way and (oldest := next(iter(self._under_way))) <= tag:
             self._times.append(end - self._under_way.pop(oldest))
 
-    def _refused(self, tag: int, multiple: bool) -> None:
+    def _nacked(self, tag: int, multiple: bool) -> None:
         before = len(self._times)
-        self._done(tag, multiple)
+        self._acked(tag, multiple)
         self._bad += len(self._times) - before
 
     def _returned(self, *_args: Any) -> None:
-        self._bad += 1  # and confirmed all the same
+        self._bad += 1  # the broker confirms a returned message, too
 
 
 def call(queue: str) -> None:
-    """Do what the harness wants until it quits."""
+    """Run the harness's commands until it quits."""
     if os.environ.get("FL_NOTIFY") == "1":
-        answer_lines({"notify": Notifier(queue).notify})
+        run_commands({"notify": Notifier(queue).notify})
     else:
-        answer_lines({"run": Caller(queue).run})
+        run_commands({"run": Caller(queue).run})
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Other libraries over the line protocol, as their users would write it; each runs in its own environment."""
+"""Other libraries over the line protocol, used as their documentation shows; each runs in an environment of its own."""

@@ -8,7 +8,7 @@ import os
 import aio_pika
 from aio_pika.patterns import JsonRPC
 
-from benchmarks.lines import PREFETCH, URL, answer_lines_with_tasks, role, say
+from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, say
 
 
 async def main():
@@ -18,7 +18,7 @@ async def main():
     await channel.set_qos(prefetch_count=PREFETCH)
     rpc = await JsonRPC.create(channel)
     if what == "client":
-        await answer_lines_with_tasks(lambda a, b: rpc.call(queue, {"a": a, "b": b}))
+        await run_commands_with_tasks(lambda a, b: rpc.call(queue, {"a": a, "b": b}))
 
     async def add(*, a, b):
         return a + b

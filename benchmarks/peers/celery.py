@@ -7,7 +7,7 @@ import os
 from celery import Celery
 from celery.signals import worker_ready
 
-from benchmarks.lines import PREFETCH, URL, answer_lines, in_order, one_at_a_time, role, say
+from benchmarks.lines import PREFETCH, URL, in_order, one_at_a_time, role, run_commands, say
 
 what, queue = role()
 app = Celery("bench", broker=URL, backend="rpc://")
@@ -40,4 +40,4 @@ if what == "server":
     quiet = ["-l", "CRITICAL", "--without-gossip", "--without-mingle", "--without-heartbeat"]
     app.worker_main(["worker", "-P", "solo", "-c", "1", *quiet, "-Q", queue, "-n", f"w{os.getpid()}@x"])
 else:
-    answer_lines({"run": run})
+    run_commands({"run": run})

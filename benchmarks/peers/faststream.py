@@ -7,7 +7,7 @@ import json
 
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 
-from benchmarks.lines import PREFETCH, URL, answer_lines_with_tasks, role, say
+from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, say
 
 
 async def main():
@@ -17,10 +17,10 @@ async def main():
         await broker.start()
 
         async def call(a, b):
-            answer = await broker.request({"a": a, "b": b}, queue, timeout=30)
-            return json.loads(answer.body)
+            reply = await broker.request({"a": a, "b": b}, queue, timeout=30)
+            return json.loads(reply.body)
 
-        await answer_lines_with_tasks(call)
+        await run_commands_with_tasks(call)
 
     @broker.subscriber(RabbitQueue(queue, auto_delete=True))
     async def add(a: int, b: int) -> int:

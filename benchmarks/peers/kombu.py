@@ -1,4 +1,4 @@
-"""kombu, as one writes RPC with it: ConsumerProducerMixin, Producer.publish, its JSON serializer, one reply queue."""
+"""kombu as usual for RPC: ConsumerProducerMixin, Producer.publish, its JSON serializer, one reply queue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from kombu import Connection, Consumer, Producer, Queue
 from kombu.mixins import ConsumerProducerMixin
 
-from benchmarks.lines import PREFETCH, URL, answer_lines, one_at_a_time, role, say, windowed
+from benchmarks.lines import PREFETCH, URL, one_at_a_time, role, run_commands, say, windowed
 
 
 class Worker(ConsumerProducerMixin):
@@ -15,12 +15,12 @@ class Worker(ConsumerProducerMixin):
         self.connection, self.queue = connection, queue
 
     def get_consumers(self, Consumer, channel):
-        return [Consumer([self.queue], on_message=self.came, prefetch_count=PREFETCH, accept=["json"])]
+        return [Consumer([self.queue], on_message=self.on_request, prefetch_count=PREFETCH, accept=["json"])]
 
     def on_consume_ready(self, *_args, **_options):
         say("READY")
 
-    def came(self, message):
+    def on_request(self, message):
         request, properties = message.payload, message.properties
         self.producer.publish(
             request["a"] + request["b"],
@@ -40,15 +40,15 @@ class Caller:
         channel = connection.channel()
         queue(channel).declare()
         self._replies = Queue(f"reply.{uuid.uuid4().hex}", exclusive=True, auto_delete=True, durable=False)
-        self._answers = {}
-        Consumer(channel, [self._replies], on_message=self._came, no_ack=True, accept=["json"]).consume()
+        self._results = {}
+        Consumer(channel, [self._replies], on_message=self._on_reply, no_ack=True, accept=["json"]).consume()
         self._producer = Producer(channel)
         self._sent = 0
 
     def run(self, calls, in_flight):
         if in_flight == 1:
             return one_at_a_time(self._call, calls)
-        return windowed(self._send, self._wait, self._answers, calls, in_flight)
+        return windowed(self._send, self._wait, self._results, calls, in_flight)
 
     def _send(self, a):
         self._sent += 1
@@ -66,15 +66,15 @@ class Caller:
 
     def _call(self, a, _one):
         key = self._send(a)
-        while key not in self._answers:
+        while key not in self._results:
             self._wait()
-        return self._answers.pop(key)
+        return self._results.pop(key)
 
     def _wait(self):
         self._connection.drain_events(timeout=30)
 
-    def _came(self, message):
-        self._answers[message.properties["correlation_id"]] = message.payload
+    def _on_reply(self, message):
+        self._results[message.properties["correlation_id"]] = message.payload
 
 
 def main():
@@ -84,7 +84,7 @@ def main():
     if what == "server":
         Worker(connection, queue).run()
     else:
-        answer_lines({"run": Caller(connection, queue).run})
+        run_commands({"run": Caller(connection, queue).run})
 
 
 main()

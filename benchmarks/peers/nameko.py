@@ -9,7 +9,7 @@ if sys.argv[1] == "server":
 
     eventlet.monkey_patch()
 
-from benchmarks.lines import PREFETCH, URL, answer_lines, in_order, one_at_a_time, role, say
+from benchmarks.lines import PREFETCH, URL, in_order, one_at_a_time, role, run_commands, say
 
 what, queue = role()
 service = queue.replace(".", "_").replace("-", "_")
@@ -41,4 +41,4 @@ else:
                 return one_at_a_time(add, calls)
             return in_order(lambda i: add.call_async(i, 1), lambda reply: reply.result(), calls, in_flight)
 
-        answer_lines({"run": run})
+        run_commands({"run": run})

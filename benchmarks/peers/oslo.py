@@ -9,7 +9,7 @@ import threading
 import oslo_messaging
 from oslo_config import cfg
 
-from benchmarks.lines import URL, answer_lines, in_threads, one_at_a_time, role, say
+from benchmarks.lines import URL, in_threads, one_at_a_time, role, run_commands, say
 
 logging.disable(logging.CRITICAL)
 what, queue = role()
@@ -43,4 +43,4 @@ else:
     def run(calls, in_flight):
         return one_at_a_time(add, calls) if in_flight == 1 else in_threads([add] * in_flight, calls)
 
-    answer_lines({"run": run})
+    run_commands({"run": run})

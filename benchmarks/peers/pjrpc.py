@@ -7,7 +7,7 @@ import uuid
 
 from yarl import URL as Url
 
-from benchmarks.lines import PREFETCH, URL, answer_lines_with_tasks, role, say
+from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, say
 
 
 async def serve(queue):
@@ -39,7 +39,7 @@ async def call(queue):
     async def add(a, b):
         return await client("add", a=a, b=b)
 
-    await answer_lines_with_tasks(add)
+    await run_commands_with_tasks(add)
 
 
 what, queue = role()

@@ -1,7 +1,7 @@
 """
 tinyrpc: JSON-RPC 2.0 over pika, with its own client and server.
 
-One call at a time: its server has room for one message; concurrent requests overwrite each other, and callers hang.
+One call at a time: its server has room for one message only, and concurrent requests overwrite each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tinyrpc.protocols.jsonrpc import JSONRPCProtocol
 from tinyrpc.server import RPCServer
 from tinyrpc.transports.rabbitmq import RabbitMQClientTransport, RabbitMQServerTransport
 
-from benchmarks.lines import URL, answer_lines, one_at_a_time, role, say
+from benchmarks.lines import URL, one_at_a_time, role, run_commands, say
 
 
 def main():
@@ -32,7 +32,7 @@ def main():
             raise NotImplementedError("its server hangs with more than one call at a time")
         return one_at_a_time(proxy.add, calls)
 
-    answer_lines({"run": run})
+    run_commands({"run": run})
 
 
 main()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..client.client import Calls, Options
+from ..client.calls import Calls, Options
 from ..errors import MissingExtra
 from ..jsonrpc import inspection
 
@@ -24,13 +24,13 @@ __all__ = ["AmqpTransport", "dispatcher"]
 
 class AmqpTransport:
     """
-    What a ``ServerProxy`` takes as its ``transport``. Its URL only has to begin with ``http://``.
+    A ``transport`` for ``ServerProxy``. The proxy's URL is not used, but has to begin with ``http://``.
 
-    Headers of a proxy (``headers=``, ``_additional_headers``) become AMQP headers. As the library has it, a proxy with
-    headers that change belongs to one thread; the client serves them all.
+    Headers of a proxy (``headers=``, ``_additional_headers``) become AMQP headers. As in the library itself, only one
+    thread may use a proxy whose headers change; any number of proxies may share the client.
 
     Args:
-        calls: A ``Client`` with a service, or what its ``with_options`` gives. It is not closed with the proxy.
+        calls: A ``Client`` with a service, or the result of its ``with_options``. The proxy does not close it.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -39,34 +39,34 @@ class AmqpTransport:
 
     def request(self, host: str, handler: str, request_body: str, verbose: object = False) -> str:
         """
-        Send a request or a batch; gives the answer, empty for notifications.
+        Send a request or a batch, and return the reply, which is empty for notifications.
 
         Raises:
-            TransportError: There is no answer.
+            TransportError: There is no reply.
         """
         headers = {name: str(value) for pushed in self._headers for name, value in pushed.items()}
         options: Options = {"headers": headers} if headers else {}
-        answer = self._calls.send_raw(request_body.encode(), **options)
-        return "" if answer is None else answer.decode()
+        reply = self._calls.send_raw(request_body.encode(), **options)
+        return "" if reply is None else reply.decode()
 
     def push_headers(self, headers: Mapping[str, Any]) -> None:
-        """Send these along until ``pop_headers``."""
+        """Add these to each request until ``pop_headers``."""
         self._headers.append(headers)
 
     def pop_headers(self, headers: Mapping[str, Any]) -> None:
-        """Take back what was pushed last."""
+        """Remove the headers that were pushed last."""
         pushed = self._headers.pop()
         assert pushed == headers, "headers are popped in the order in which they were pushed"
 
     def close(self) -> None:
-        """Leave the client as it is: it is not the proxy's."""
+        """Do nothing: the client does not belong to the proxy."""
 
 
 def dispatcher(methods: SimpleJSONRPCDispatcher, **caps: int) -> Callable[[bytes], bytes | None]:
     """
-    Make a ``Server``'s dispatcher of a ``SimpleJSONRPCDispatcher``. Several handlers call its functions at once.
+    Return a dispatcher for a ``Server``. Several threads call the functions of ``methods`` at once.
 
-    The library takes a call with an id of null or "" for a notification: such a call is run, and answered with -32603.
+    The library takes a call with an id of null or "" for a notification: such a call runs, and its reply is -32603.
 
     Args:
         caps: ``max_batch``, ``max_depth``.

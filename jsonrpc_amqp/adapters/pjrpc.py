@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast, overload
 
-from ..client.client import Calls, Options
+from ..client.calls import Calls, Options
 from ..context import Request as ServedRequest
 from ..context import current_request
 from ..errors import MissingExtra
@@ -32,7 +32,7 @@ class PjrpcClient(AbstractClient):
     A pjrpc client on our transport, for any number of threads.
 
     Args:
-        calls: A ``Client`` with a service, or what its ``with_options`` gives. It is not closed with this one.
+        calls: A ``Client`` with a service, or the result of its ``with_options``. This client does not close it.
         options: As for pjrpc's own clients: ``id_gen_impl``, ``error_cls``, ``json_encoder``, ``middlewares``, ...
     """
 
@@ -52,7 +52,7 @@ class PjrpcClient(AbstractClient):
             options: ``timeout``, ``headers``, ...: see ``jsonrpc_amqp.Options``.
 
         Raises:
-            TransportError: There is no answer.
+            TransportError: There is no reply.
         """
         return self._send(request, options)
 
@@ -61,7 +61,7 @@ class PjrpcClient(AbstractClient):
 
 
 class PjrpcAsyncClient(AbstractAsyncClient):
-    """The same for ``async`` code; nothing in it blocks the event loop."""
+    """The same for ``async`` code; it does not block the event loop."""
 
     def __init__(self, calls: Calls, **options: Any) -> None:
         super().__init__(**options)
@@ -82,20 +82,20 @@ class PjrpcAsyncClient(AbstractAsyncClient):
 
 def dispatcher(methods: Dispatcher[ServedRequest], **caps: int) -> Callable[[bytes], bytes | None]:
     """
-    Make a ``Server``'s dispatcher of pjrpc's; its methods may ask for our ``Request`` as their context.
+    Return a dispatcher for a ``Server``; methods get our ``Request`` as pjrpc's context.
 
-    pjrpc takes a call with an id of null for a notification: such a call is run, and answered with -32603.
+    pjrpc takes a call with an id of null for a notification: such a call runs, and its reply is -32603.
 
     Args:
         caps: ``max_batch``, ``max_depth``.
     """
 
     def dispatch(text: str) -> str | None:
-        answer = methods.dispatch(text, current_request())
-        return None if answer is None else answer[0]
+        reply = methods.dispatch(text, current_request())
+        return None if reply is None else reply[0]
 
     return inspection.dispatcher(dispatch, **caps)
 
 
-def _text(answer: bytes | None) -> str | None:
-    return None if answer is None else answer.decode()
+def _text(reply: bytes | None) -> str | None:
+    return None if reply is None else reply.decode()

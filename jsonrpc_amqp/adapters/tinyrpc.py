@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as NotInTime  # another than Python's own until 3.11
+from concurrent.futures import TimeoutError as FutureTimeout  # the built-in one since Python 3.11
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from ..client.client import Calls
+from ..client.calls import Calls
 from ..context import current_request
 from ..errors import INTERNAL_ERROR, MissingExtra, RemoteError
 from ..jsonrpc import inspection
-from ..server.server import GRACE, Server
+from ..options import GRACE, START_TIMEOUT
+from ..server.server import Server
 
 try:
     from tinyrpc.transports import ClientTransport, ServerTransport
@@ -33,10 +34,10 @@ log = logging.getLogger("jsonrpc_amqp.server")
 
 class AmqpClientTransport(ClientTransport):  # type: ignore[misc]  # it has no type hints
     """
-    What an ``RPCClient`` sends over; any number of threads may.
+    A transport for ``RPCClient``; any number of threads may use it.
 
     Args:
-        calls: A ``Client`` with a service, or what its ``with_options`` gives.
+        calls: A ``Client`` with a service, or the result of its ``with_options``.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -44,48 +45,48 @@ class AmqpClientTransport(ClientTransport):  # type: ignore[misc]  # it has no t
 
     def send_message(self, message: bytes, expect_reply: bool = True) -> bytes:
         """
-        Send a request; gives the answer, empty for a notification, which returns once the broker has it.
+        Send a request, and return the reply. For a notification, wait until the broker has it, and return nothing.
 
         Raises:
-            TransportError: There is no answer.
+            TransportError: There is no reply.
         """
         return self._calls.send_raw(message) or b""
 
 
 class _Context:
     """
-    What an ``RPCServer`` answers by. Once the last of it is gone, nobody can any more, and whoever waits is told.
+    Identifies a request to an ``RPCServer``. Ends the request when the last reference to it is gone.
 
-    The library does not say when it is done with a request without an answer: a notification, or a call with an id of
-    null, which it takes for one.
+    The library does not report when it is done with a request without a reply: a notification, or a call with an id of
+    null, which it takes for one. It then only drops the context.
     """
 
     def __init__(self, reply: Future[bytes]) -> None:
         self.reply = reply
 
     def __del__(self) -> None:
-        _end(self.reply, b"")
+        _set_reply(self.reply, b"")
 
 
-def _end(reply: Future[bytes], answer: bytes) -> None:
-    # One that has ended: it was answered before, or nobody waits any more, which was logged.
+def _set_reply(future: Future[bytes], reply: bytes) -> None:
+    # Already done: it has its reply, or it timed out, which was logged.
     with suppress(InvalidStateError):
-        reply.set_result(answer)
+        future.set_result(reply)
 
 
 class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no type hints
     """
-    What an ``RPCServer`` receives from, on a ``Server`` of ours.
+    A transport for ``RPCServer``, on our ``Server``.
 
-    An ``RPCServer`` runs one request at a time, unless its ``_spawn`` is overridden; ``concurrency`` is how many it is
-    handed. A call is acknowledged after its answer is written, a notification when the ``RPCServer`` is done with it.
+    An ``RPCServer`` runs one request at a time, unless its ``_spawn`` is overridden; it is handed up to ``concurrency``
+    of them. A call is acknowledged after its reply is written, a notification when the ``RPCServer`` is done with it.
 
     Args:
-        url, service, options: As for ``Server``. It is started with the first ``receive_message``, or by ``start``.
+        url, service, options: As for ``Server``. The first ``receive_message`` starts it, unless ``start`` has.
     """
 
     def __init__(self, url: str = "amqp://", service: str = "", **options: Any) -> None:
-        self._server = Server(url, service, dispatcher=self._answer, **options)
+        self._server = Server(url, service, dispatcher=self._dispatch, **options)
         self._requests: SimpleQueue[tuple[Future[bytes], bytes] | None] = SimpleQueue()
         self._started = False
 
@@ -97,31 +98,31 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
 
         Raises:
             EOFError: The transport was stopped.
-            AccessRefused, TopologyMismatch: The broker said no.
+            AccessRefused, TopologyMismatch: The broker refused the user, or has the queue with other properties.
         """
         if not self._started:
             self.start(timeout=None)
         while (request := self._requests.get()) is not None:
             reply, body = request
-            # One that was given up meanwhile is not run.
+            # Skip a request that timed out in the queue.
             if reply.set_running_or_notify_cancel():
                 return _Context(reply), body
         self._requests.put(None)
         raise EOFError("the transport was stopped")
 
     def send_reply(self, context: Any, reply: bytes) -> None:
-        """Answer a request."""
-        _end(context.reply, reply)
+        """Reply to a request."""
+        _set_reply(context.reply, reply)
 
-    # -- what its owner calls -----------------------------------------------------------------------------
+    # -- what the application calls -----------------------------------------------------------------------------
 
-    def start(self, timeout: float | None = 30.0) -> None:
-        """Begin to consume; raises as ``Server.start`` does."""
+    def start(self, timeout: float | None = START_TIMEOUT) -> None:
+        """Begin to consume, as ``Server.start`` does, with its arguments and errors."""
         self._server.start(timeout)
         self._started = True
 
     def stop(self, grace: float = GRACE) -> bool:
-        """Stop as ``Server.stop`` does; then ``receive_message`` raises ``EOFError``, which ends the ``RPCServer``."""
+        """Stop as ``Server.stop`` does; ``receive_message`` then raises ``EOFError``, which ends the ``RPCServer``."""
         try:
             return self._server.stop(grace)
         finally:
@@ -135,26 +136,26 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # An RPCServer that was interrupted in the block answers nobody any more: what it had goes back to the queue.
+        # After an exception the RPCServer no longer runs, so waiting for its replies is useless: requeue its requests.
         self.stop(GRACE if kind is None else 0)
 
-    # -- the handlers of our server -----------------------------------------------------------------------
+    # -- on the handler threads of our server -----------------------------------------------------------------------
 
-    def _answer(self, body: bytes) -> bytes | None:
+    def _dispatch(self, body: bytes) -> bytes | None:
         try:
             asked = inspection.read(body)
-        except RemoteError as refusal:
-            return inspection.error(inspection.UNREADABLE, refusal)
+        except RemoteError as error:
+            return inspection.error(inspection.UNREADABLE, error)
         reply: Future[bytes] = Future()
         self._requests.put((reply, body))
         try:
-            answer = reply.result(current_request().remaining)
-        except NotInTime:
+            result = reply.result(current_request().remaining)
+        except FutureTimeout:
             reply.cancel()
-            log.warning("the RPCServer had no answer by the deadline of the caller")
-            answer = b""
+            log.warning("the RPCServer had no reply by the deadline of the caller")
+            result = b""
         if asked.is_notification:
             return None
-        return answer or inspection.error(
+        return result or inspection.error(
             asked, RemoteError(INTERNAL_ERROR, "Internal error", "the RPCServer gave no answer")
         )

@@ -1,8 +1,8 @@
 """
-The command ``jsonrpc-amqp``: serve, call, notify, dead, permissions, bridge, gateway, conformance, demo.
+The command ``jsonrpc-amqp``: a module for each command, and what they share in ``common`` and ``targets``.
 
-Results go to standard output, everything else to standard error. What came over the wire is written such that it
-cannot steer a terminal.
+Results go to standard output, everything else to standard error. Text from the wire is escaped, so that it cannot
+control a terminal.
 """
 
 from __future__ import annotations
@@ -10,13 +10,8 @@ from __future__ import annotations
 import click
 
 from .. import __version__
-from .bridging import bridge, gateway
-from .calling import call, notify, show
-from .checking import check_conformance
+from . import bridge, call, conformance, dead, demo, gateway, notify, permissions, serve
 from .common import INTERRUPTED, REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR
-from .dead_letters import dead
-from .permitting import show_permissions
-from .serving import serve
 
 __all__ = ["INTERRUPTED", "REMOTE_ERROR", "TRANSPORT_ERROR", "USAGE_ERROR", "main"]
 
@@ -27,5 +22,5 @@ def main() -> None:
     """JSON-RPC 2.0 over RabbitMQ: serve methods, and call them."""
 
 
-for command in (call, notify, show, check_conformance, show_permissions, serve, dead, bridge, gateway):
-    main.add_command(command)
+for module in (call, notify, demo, conformance, permissions, serve, dead, bridge, gateway):
+    main.add_command(module.command)

@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, failures, options, and text that cannot steer a terminal."""
+"""What the commands share: exit codes, failures, options, and text that cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from typing import Any, TypeVar
 
 import click
 
-from .. import Client, JsonRpcAmqpError, RemoteError, Server, TransportError
+from .. import Client, JsonRpcAmqpError, MissingExtra, RemoteError, TransportError
 
 REMOTE_ERROR = 1
 USAGE_ERROR = 2
 TRANSPORT_ERROR = 3
-# As of a program that SIGINT ended: 1 would say that the server answered with an error.
+# What a shell reports of a program that SIGINT ended. 1 would mean an error from the server.
 INTERRUPTED = 130
 
-# The longest that a message can be told to live: 2**32 - 1 ms.
+# Seconds. AMQP's ``expiration`` is at most 2**32 - 1 ms.
 MAX_TIMEOUT = 4294967.0
 
-# All but printable ASCII and the line breaks of the layout; in JSON it is inside of strings, where it can be escaped.
-_DOUBTFUL = re.compile("[^\n -~]")
+# Everything but printable ASCII and the line breaks of indented JSON. In JSON it is always inside of strings, where it
+# can be escaped.
+_NOT_PLAIN = re.compile("[^\n -~]")
 
-ANSWERED = f"  {REMOTE_ERROR}    the server answered with an error, which is on standard error as JSON\n"
+REMOTE_ERROR_LINE = f"  {REMOTE_ERROR}    the server replied with an error, which is on standard error as JSON\n"
 EXIT_CODES = f"""\b
 Exit codes:
   0    done
-{ANSWERED}  {USAGE_ERROR}    wrong usage; nothing was sent
-  {TRANSPORT_ERROR}    there is no answer; one line on standard error says why
+{REMOTE_ERROR_LINE}  {USAGE_ERROR}    wrong usage; nothing was sent
+  {TRANSPORT_ERROR}    there is no reply; one line on standard error says why
   {INTERRUPTED}  interrupted"""
 
-CLIENT = signature(Client).parameters
-SERVER = signature(Server).parameters
+DEFAULT_EXCHANGE: str = signature(Client).parameters["exchange"].default
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,27 +50,33 @@ class Failure(click.ClickException):
 
 
 class WrongUsage(Failure):
-    """The user can mend it."""
+    """Usage error."""
 
     exit_code = USAGE_ERROR
 
 
-class NoAnswer(Failure):
-    """There is no broker, no service, or no answer in time."""
+class NoReply(Failure):
+    """There is no broker, no service, or no reply in time."""
 
     exit_code = TRANSPORT_ERROR
 
 
 def one_line(text: str) -> str:
+    """Return text with everything unprintable escaped, line breaks included."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def as_json(value: Any, *, indent: int | None = None) -> bytes:
-    """Give JSON in which everything is escaped that may steer a terminal, turn its text, or not be seen at all."""
+    """
+    Return JSON in UTF-8, with everything escaped that may control a terminal, reverse its text, or be invisible.
+
+    Args:
+        indent: As for ``json.dumps``.
+    """
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     if not text.isprintable():
-        text = _DOUBTFUL.sub(_escape_unprintable, text)
-    # Bytes: JSON is UTF-8, whatever the terminal's encoding.
+        text = _NOT_PLAIN.sub(_escape_unprintable, text)
+    # Bytes, since JSON is UTF-8 whatever the terminal's encoding is.
     return text.encode()
 
 
@@ -78,20 +84,21 @@ def _escape_unprintable(match: re.Match[str]) -> str:
     return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
-def _seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+def _check_seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
     if not 0 < value <= MAX_TIMEOUT:
         raise click.BadParameter(f"{value:g} is not in the range 0 < seconds <= {MAX_TIMEOUT:.0f}")
     return value
 
 
 def seconds_option(name: str, *, default: float, help: str) -> Callable[[F], F]:
+    """Return an option that takes a number of seconds above 0."""
     return click.option(
-        name, type=float, callback=_seconds, default=default, show_default=True, metavar="SECONDS", help=help
+        name, type=float, callback=_check_seconds, default=default, show_default=True, metavar="SECONDS", help=help
     )
 
 
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Stack decorators; help shows them in this order."""
+    """Return a decorator that applies these; help shows the options in this order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -102,34 +109,34 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def _choose_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
-    """Give what stands nearest: the command line before the environment, there AMQP_URL before AMQP_URL_FILE."""
+    """Return the URL by precedence: command line, AMQP_URL, AMQP_URL_FILE, default."""
     path = context.meta.get(_URL_FILE)
     by_option = context.get_parameter_source("url_file") is _COMMAND_LINE
     if by_option and context.get_parameter_source("url") is _COMMAND_LINE:
         raise WrongUsage("give one of --url and --url-file")
-    told = context.get_parameter_source("url") is not click.core.ParameterSource.DEFAULT
-    # A file that is not needed need not be there.
-    return url if path is None or (told and not by_option) else _read_url(path)
+    url_is_set = context.get_parameter_source("url") is not click.core.ParameterSource.DEFAULT
+    # A file that is not needed may be missing.
+    return url if path is None or (url_is_set and not by_option) else _read_url(path)
 
 
 def _read_url(path: str) -> str:
     """
-    Give the URL that a file has.
+    Return the URL in a file; ``-`` is standard input.
 
     Raises:
-        WrongUsage: It cannot be read, or is empty.
+        WrongUsage: It cannot be read, or has not one line of text.
     """
     try:
         text = (sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise WrongUsage(f"the file with the URL cannot be read: {error}") from None
     if not text or not text.isprintable():
-        # What is in there is not shown: it may be a secret, in the wrong file.
+        # Do not show its content: it may be some other secret.
         raise WrongUsage(f"the file {path} is to have one line, the URL of the broker")
     return text
 
 
-def _note_url_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+def _store_url_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
     context.meta[_URL_FILE] = path
 
 
@@ -152,10 +159,10 @@ url_option = stacked(
         envvar="AMQP_URL_FILE",
         show_envvar=True,
         metavar="FILE",
-        # Before --url, which asks for it.
+        # Eager, since the callback of --url needs its value.
         is_eager=True,
         expose_value=False,
-        callback=_note_url_file,
+        callback=_store_url_file,
         help='A file that has the URL of the broker on its one line; "-" is standard input.',
     ),
 )
@@ -163,45 +170,51 @@ declare_option = click.option(
     "--declare/--no-declare",
     default=None,
     show_default="declare",
-    help="Declare what is missing, or only check that it is there: for users without the right to configure.",
+    help="Declare what is missing, or only check that it exists: for users without the right to configure.",
 )
 user_option = click.option(
     "--user",
     metavar="NAME",
-    help="The AMQP user, where the URL does not tell (certificates), such as 'CN=alice,O=ACME'.",
+    help="The AMQP user, where the URL does not name it (certificates), such as 'CN=alice,O=ACME'.",
 )
 server_user_option = click.option(
     "--server-user",
     metavar="NAME",
     multiple=True,
     callback=lambda _context, _parameter, names: names or None,
-    help="Believe an answer only if it comes from this AMQP user; may be repeated.",
+    help="Accept a reply only if it comes from this AMQP user; may be repeated.",
 )
 log_level_option = click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     default="info",
     show_default=True,
-    help="The least that is logged, on standard error.",
+    help="The lowest level that is logged, on standard error.",
 )
 exchange_option = click.option(
     "--exchange",
     metavar="NAME",
-    default=SERVER["exchange"].default,
+    default=DEFAULT_EXCHANGE,
     show_default=True,
     help="The topic exchange.",
 )
 
 
-def start_logging(level: str, who: str = "") -> None:
-    """Log to standard error; ``who`` is this process, where there are several."""
-    logging.basicConfig(level=level.upper(), format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s")
+def start_logging(level: str, process: str = "") -> None:
+    """
+    Log to standard error.
+
+    Args:
+        level: Of any case.
+        process: Identifies this process in each line, where there are several.
+    """
+    logging.basicConfig(level=level.upper(), format=f"%(asctime)s %(levelname)s{process} %(name)s: %(message)s")
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """Tell what went wrong, and end with the exit code for it."""
-    # What a client logs on its way to an error is in the error.
+def reported_errors() -> Iterator[None]:
+    """Print errors of the block to standard error, and end with their exit codes."""
+    # A client also logs what leads to an error; the error itself has it all.
     logging.basicConfig(handlers=[logging.NullHandler()])
     try:
         yield
@@ -209,11 +222,20 @@ def errors() -> Iterator[None]:
         click.echo(as_json(_error_object(error)), err=True)
         sys.exit(REMOTE_ERROR)
     except TransportError as error:
-        raise NoAnswer(error) from None
+        raise NoReply(error) from None
     except (JsonRpcAmqpError, ValueError) as error:
         raise WrongUsage(error) from None
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Report errors in what the user gave as usage errors, in one line."""
+    try:
+        yield
+    except (MissingExtra, ValueError) as error:
+        raise WrongUsage(error) from None
 
 
 def _error_object(error: RemoteError) -> dict[str, Any]:
@@ -222,4 +244,5 @@ def _error_object(error: RemoteError) -> dict[str, Any]:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that have a value; the others keep the defaults of what they are passed to."""
     return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What TARGET of ``serve`` stands for."""
+"""Finds the server that TARGET of ``serve`` describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import click
 from .. import Server, global_methods
 from .common import WrongUsage, given
 
-_OF_A_SERVER = (
+_SERVER_OPTIONS = (
     "concurrency",
     "prefetch",
     "exchange",
@@ -39,7 +39,7 @@ log = logging.getLogger("jsonrpc_amqp.cli")
 
 def make_server(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> Server:
     """
-    Give the server that TARGET and the options describe.
+    Return the server that TARGET and the options describe.
 
     Raises:
         WrongUsage: There is none, or they contradict each other.
@@ -64,7 +64,7 @@ def make_server(context: click.Context, target: str, url: str, options: Mapping[
 
 
 def _check_agreement(context: click.Context, target: str, server: Server) -> None:
-    for name in ("url", "url_file", *_OF_A_SERVER):
+    for name in ("url", "url_file", *_SERVER_OPTIONS):
         if is_given(context, name):
             option = name.replace("_", "-")
             raise WrongUsage(f"{target} is a Server, which has its own {name.removesuffix('_file')}: drop --{option}")
@@ -84,7 +84,7 @@ def _find(target: str) -> Server | Mapping[str, Any]:
         except AttributeError:
             raise WrongUsage(f"{module_name} has no attribute {attribute!r}") from None
     if isinstance(found, ModuleType):
-        found = _served_by(found)
+        found = _served_object(found)
     if isinstance(found, (Server, Mapping)):
         return found
     raise WrongUsage(
@@ -100,17 +100,17 @@ def _import(name: str) -> ModuleType:
     except Exception as error:
         log.debug("cannot import %s", name, exc_info=error)
         hint = f"; a module is named without .py: {name[:-3]}" if name.endswith(".py") else ""
-        raise WrongUsage(f"cannot import {name}: {_told(error)}{hint}") from None
+        raise WrongUsage(f"cannot import {name}: {_describe(error)}{hint}") from None
 
 
-def _told(error: Exception) -> str:
-    """Say what an import raised, and where, unless that was the import machinery."""
+def _describe(error: Exception) -> str:
+    """Describe what an import raised, and where, unless the import machinery raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = "" if "importlib" in where.filename else f" ({where.filename}, line {where.lineno})"
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _served_by(module: ModuleType) -> Server | Mapping[str, Any]:
+def _served_object(module: ModuleType) -> Server | Mapping[str, Any]:
     servers = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Server)}
     if len(servers) > 1:
         names = " or ".join(f"{module.__name__}:{name}" for name, _server in servers.values())
@@ -125,4 +125,5 @@ def _served_by(module: ModuleType) -> Server | Mapping[str, Any]:
 
 
 def is_given(context: click.Context, name: str) -> bool:
+    """Return whether an option was on the command line; the environment does not count."""
     return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

@@ -5,6 +5,8 @@ May import: ``errors``, ``context``, ``options``, ``jsonrpc``, ``wire``, ``diale
 ``runtime``. Never ``server``.
 """
 
-from .client import Batch, Calls, Client, Options
+from .batch import Batch
+from .calls import Calls, Options
+from .client import Client
 
 __all__ = ["Batch", "Calls", "Client", "Options"]

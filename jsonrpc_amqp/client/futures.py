@@ -1,9 +1,9 @@
 """
 A future for each call in flight, at a quarter of what ``concurrent.futures.Future`` costs.
 
-That makes a condition (four objects) for each future, for those who wait. Most answers come before anybody waits, or
-are told to a callback, so here the condition is made by the first who asks for it; until then a lock that all futures
-share guards what is changed.
+That one makes a condition (four objects) for each future, for threads that wait. Most replies arrive before a thread
+waits, or go to a callback. So here the condition is made by the first thread that needs it; until then a lock that all
+futures share guards the state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import Any
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
-# Held for moments. Reentrant: a signal handler may come to use futures amid one of them.
+# Held for moments. Reentrant: a signal handler that interrupts one of them may use futures.
 _moment = threading.RLock()
 
 
@@ -44,7 +44,7 @@ class CallFuture(Future[Any]):
     @property
     # It is an attribute there, and no code but its own sets it.
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        # Whoever waits, cancels, or looks at several futures asks for this; from then on all go by it.
+        # Waiting, cancelling and looking at several futures need it. Once it is made, all changes use it.
         with _moment:
             if self._made is None:
                 self._made = threading.Condition()
@@ -62,7 +62,7 @@ class CallFuture(Future[Any]):
         try:
             return super().result(timeout)
         finally:
-            self = None  # type: ignore[assignment]  # as in there: no way from the traceback back to the future
+            self = None  # type: ignore[assignment]  # as there: the traceback must not keep the future alive
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         return self._exception if self._state == FINISHED else super().exception(timeout)
@@ -83,7 +83,7 @@ class CallFuture(Future[Any]):
         super().add_done_callback(fn)
 
     def _finish(self, result: Any, exception: BaseException | None) -> bool:
-        """End it, if nobody has asked for the condition."""
+        """End it, unless the condition was made."""
         with _moment:
             if self._made is not None:
                 return False

@@ -1,6 +1,7 @@
 """
-From the bus to HTTP, and from HTTP to the bus; the extra ``http``.
+HTTP at either end; the extra ``http``. The command line imports these modules, and no other part of the package does.
 
-    bridge      a service whose requests a JSON-RPC server over HTTP answers
+    bridge      serves a service by asking a JSON-RPC server over HTTP
     gateway     JSON-RPC over HTTP POST into services, as an ASGI application
+    limits      the gateway's defaults
 """

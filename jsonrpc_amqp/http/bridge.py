@@ -1,5 +1,5 @@
 """
-Serves a service by what a JSON-RPC server over HTTP answers (the only import of aiohttp).
+Serves a service by asking a JSON-RPC server over HTTP (the only import of aiohttp).
 
     with HttpBridge("http://127.0.0.1:8000/") as bridge:
         Server("amqp://", "example", dispatcher=bridge, concurrency=32).serve_forever()
@@ -19,9 +19,9 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from .. import context
-from ..client.client import DEFAULT_TIMEOUT, MAX_SIZE
 from ..errors import NO_ANSWER, NOT_DELIVERED, MissingExtra, RemoteError
 from ..jsonrpc import inspection
+from ..options import MAX_SIZE, TIMEOUT
 from ..wire.display import printable
 
 try:
@@ -32,14 +32,14 @@ except ImportError as exc:
 
 log = logging.getLogger("jsonrpc_amqp.bridge")
 
-# uvicorn and Node close a connection that is idle for 5 s. One that is closed in the moment in which it is used again
-# ends that request, and nobody knows whether it ran: better to be the first.
+# uvicorn and Node close a connection after 5 s of idleness. If that happens just as a request is sent, nothing says
+# whether the request ran, so close idle connections earlier than they do.
 _IDLE_SECONDS = 4.0
-# What is asked for is what is forwarded: no compression, which could hide any size.
+# Bodies are forwarded as they are, so ask for no compression: it would also hide the size of a response.
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-_CHUNK = 1 << 16
-# aiohttp takes 0 for no bound.
-_SHORTEST = 0.001
+_CHUNK_BYTES = 1 << 16
+# Seconds; aiohttp takes 0 for no timeout.
+_MIN_TIMEOUT = 0.001
 _CLOSE_SECONDS = 5.0
 # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -47,18 +47,18 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 class HttpBridge:
     """
-    A dispatcher that asks a JSON-RPC server over HTTP: each body is sent unchanged, once, and its answer given back.
+    A dispatcher that posts each request body, unchanged and once, to an HTTP server, and returns the response body.
 
-    Where there is no answer the calls get an error of ours, each with its id: ``NOT_DELIVERED``, or ``NO_ANSWER`` where
-    the method may have run. A notification that ends so becomes a dead letter. An error that comes with an HTTP status
-    of failure, and is JSON-RPC, is an answer. Redirections are not followed. Any number of threads may use one.
+    Without a JSON-RPC response, each call of the body gets an error with its id: ``NOT_DELIVERED``, or ``NO_ANSWER``
+    where the method may have run; a notification becomes a dead letter. A JSON-RPC body with an HTTP error status is a
+    response like any other. Redirections are not followed. Any number of threads may use one bridge.
 
     Args:
         url: ``http://`` or ``https://``; the certificate is verified. User and password in it become basic
             authentication.
-        timeout: Seconds for one request, all of it; less where its caller has less left.
+        timeout: Seconds for one HTTP request as a whole; less where its caller has less left.
         headers: HTTP headers for each request.
-        max_size: Most bytes of an answer.
+        max_size: Most bytes of a response body.
 
     Raises:
         ValueError: The URL, a header or the timeout is malformed.
@@ -68,7 +68,7 @@ class HttpBridge:
         self,
         url: str,
         *,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = TIMEOUT,
         headers: Mapping[str, str] | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
@@ -77,9 +77,9 @@ class HttpBridge:
             raise ValueError("a bridge leads to a URL such as http://127.0.0.1:8000/")
         if not timeout > 0:
             raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
-        self._where = printable(str(self._url.origin()))
+        self._origin = printable(str(self._url.origin()))
         self._timeout = timeout
-        # Their names are the same in any case of letters.
+        # Header names are case-insensitive.
         own = {name.title(): value for name, value in _checked(headers or {}).items()}
         self._headers = {**_HEADERS, **own}
         if self._url.user is not None and "Authorization" in own:
@@ -93,36 +93,40 @@ class HttpBridge:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<HttpBridge to {self._where}>"
+        return f"<HttpBridge to {self._origin}>"
 
     def __call__(self, body: bytes) -> bytes | None:
-        """Answer one body."""
+        """
+        Return the response to one request body; None for a notification.
+
+        What goes wrong is a JSON-RPC error in the response; nothing is raised.
+        """
         try:
             asked = inspection.read(body)
-        except RemoteError as refusal:
-            return inspection.error(inspection.UNREADABLE, refusal)
+        except RemoteError as error:
+            return inspection.error(inspection.UNREADABLE, error)
         request = context.current_or_none()
         left = None if request is None else request.remaining
         timeout = self._timeout if left is None else min(left, self._timeout)
         try:
-            answer = self._run(self._exchange(body, max(timeout, _SHORTEST), asked))
-        except RemoteError as failure:
-            return self._failed(asked, failure)
+            response = self._wait_for(self._exchange(body, max(timeout, _MIN_TIMEOUT), asked))
+        except RemoteError as error:
+            return self._report_failure(asked, error)
         self._count("answered")
-        return answer
+        return response
 
     @property
     def failures(self) -> int:
-        """Bodies that had no answer; a ``Server`` counts them as ``failed``."""
+        """The number of bodies without a response; a ``Server`` counts them as ``failed``."""
         return self._counts["failed"]
 
     def stats(self) -> dict[str, int]:
-        """Give the counters since the start: bodies that were ``answered``, ``failed``, and ``lost_notifications``."""
+        """Return counters since the start: bodies that were ``answered``, ``failed``, and ``lost_notifications``."""
         with self._lock:
             return {"answered": 0, "failed": 0, "lost_notifications": 0, **self._counts}
 
     def close(self) -> None:
-        """End what is in flight, and close the connections."""
+        """Cancel requests in flight, which end in errors, and close the connections."""
         with self._lock:
             self._closed = True
             loop, thread, self._loop = self._loop, self._thread, None
@@ -141,25 +145,25 @@ class HttpBridge:
 
     # -- on the thread of a handler ----------------------------------------------------------------------
 
-    def _run(self, exchange: Coroutine[Any, Any, bytes | None]) -> bytes | None:
+    def _wait_for(self, exchange: Coroutine[Any, Any, bytes | None]) -> bytes | None:
         with self._lock:
             if self._closed:
                 exchange.close()
-                raise RemoteError(NOT_DELIVERED, f"the bridge to {self._where} is closed")
+                raise RemoteError(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._drive, args=(self._loop,), name="bridge", daemon=True)
+                self._thread = threading.Thread(target=self._run_loop, args=(self._loop,), name="bridge", daemon=True)
                 self._thread.start()
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         return future.result()
 
-    def _failed(self, asked: inspection.Requested, failure: RemoteError) -> bytes | None:
+    def _report_failure(self, asked: inspection.Requested, error: RemoteError) -> bytes | None:
         self._count("failed")
         if not asked.is_notification:
-            log.warning("%s; %d calls are told so", failure.message, len(asked.ids))
-            return inspection.error(asked, failure)
+            log.warning("%s; %d calls get this error", error.message, len(asked.ids))
+            return inspection.error(asked, error)
         self._count("lost_notifications")
-        log.error("%s; a notification is lost, unless the queue has dead letters", failure.message)
+        log.error("%s; a notification is lost, unless the queue has dead letters", error.message)
         request = context.current_or_none()
         if request is not None:
             request.envelope.dead_letter()
@@ -171,15 +175,15 @@ class HttpBridge:
 
     # -- on the thread of the event loop ------------------------------------------------------------------
 
-    def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
         finally:
-            loop.run_until_complete(self._end())
+            loop.run_until_complete(self._close_session())
             loop.close()
 
-    async def _end(self) -> None:
+    async def _close_session(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -190,45 +194,45 @@ class HttpBridge:
     async def _exchange(self, body: bytes, timeout: float, asked: inspection.Requested) -> bytes | None:
         progress = SimpleNamespace(connected=False)
         try:
-            status, answer = await self._post(body, timeout, progress)
+            status, response = await self._post(body, timeout, progress)
         except asyncio.TimeoutError:
             raise self._failure(progress.connected, f"did not answer within {timeout:.3g} s") from None
         except (aiohttp.ClientError, OSError) as exc:
-            log.info("%s: %s", self._where, printable(repr(exc)))
-            raise self._failure(progress.connected, _what_happened(exc)) from exc
+            log.info("%s: %s", self._origin, printable(repr(exc)))
+            raise self._failure(progress.connected, _describe(exc)) from exc
         if asked.is_notification:
             if status >= 300:
                 raise self._failure(True, f"answered with HTTP status {status}")
             return None
-        if inspection.is_response(answer):
-            return answer
+        if inspection.is_response(response):
+            return response
         what = f"answered with HTTP status {status}" if status != 200 else "gave an answer that is no JSON-RPC"
         raise self._failure(True, what)
 
     async def _post(self, body: bytes, timeout: float, progress: SimpleNamespace) -> tuple[int, bytes]:
-        async with self._opened().post(
+        async with self._open_session().post(
             self._url,
             data=body,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout, ceil_threshold=math.inf),
             trace_request_ctx=progress,
         ) as response:
-            answer = bytearray()
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                answer += chunk
-                if len(answer) > self._max_size:
+            received = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                received += chunk
+                if len(received) > self._max_size:
                     response.close()
                     raise self._failure(True, f"gave an answer over the cap of {self._max_size} bytes")
-            return response.status, bytes(answer)
+            return response.status, bytes(received)
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             tracing = aiohttp.TraceConfig()
             tracing.on_connection_create_end.append(_note_connection)
             tracing.on_connection_reuseconn.append(_note_connection)
             self._session = aiohttp.ClientSession(
                 headers=self._headers,
-                # As many connections as handlers; those are bounded.
+                # No limit of its own: there is one connection for each running handler, and those are bounded.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -242,16 +246,15 @@ class HttpBridge:
 
 
 async def _note_connection(_session: aiohttp.ClientSession, trace: SimpleNamespace, _event: object) -> None:
-    # From here on the server may have read the request, whatever happens.
+    # From here on the server may have read the request, even if the exchange fails.
     trace.trace_request_ctx.connected = True
 
 
-def _what_happened(exc: Exception) -> str:
-    """Say it without the addresses and the like that an exception tells: callers hear of it."""
+def _describe(exc: Exception) -> str:
+    """Return what happened without addresses, which the exception's own text may have: this text is sent to callers."""
     if isinstance(exc, (aiohttp.ClientSSLError, aiohttp.ClientConnectorDNSError)):
         return "cannot be reached: " + ("its TLS failed" if isinstance(exc, aiohttp.ClientSSLError) else "unknown host")
     if isinstance(exc, aiohttp.ClientConnectorError):
-        # Its own text has the address in it.
         return f"cannot be reached: {os.strerror(exc.errno) if exc.errno else 'no connection'}"
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "closed the connection before it had answered"
@@ -261,6 +264,7 @@ def _what_happened(exc: Exception) -> str:
 
 
 def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers; raise ``ValueError`` if one cannot be sent."""
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"{printable(name)} is no name of an HTTP header")

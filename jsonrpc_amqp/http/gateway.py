@@ -2,9 +2,9 @@
 JSON-RPC over HTTP POST into services on the bus, as an ASGI application (the only import of Starlette).
 
     app = Gateway(client, allow=["calc"])                  # POST /calc, GET /healthz
-    Starlette(routes=[Mount("/rpc", app)])                 # in somebody's own: POST /rpc/calc
+    Starlette(routes=[Mount("/rpc", app)])                 # in another application: POST /rpc/calc
 
-Whoever reaches it calls as the client's AMQP user: authentication belongs in front of it, or around it.
+Everyone who can reach it calls as the client's AMQP user: put authentication in front of it, or around it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from ..client.client import DEFAULT_TIMEOUT, Client
+from ..client.client import Client
 from ..errors import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -36,9 +36,10 @@ from ..errors import (
     Unroutable,
 )
 from ..jsonrpc import inspection
-from ..options import MAX_BATCH
+from ..options import MAX_BATCH, TIMEOUT
 from ..wire.display import printable
 from ..wire.names import check_service
+from .limits import MAX_IN_FLIGHT, MAX_SIZE, MAX_WAIT
 
 try:
     import anyio
@@ -53,20 +54,13 @@ except ImportError as exc:
 
 log = logging.getLogger("jsonrpc_amqp.gateway")
 
-# What nginx takes where it is not told otherwise.
-MAX_SIZE = 1 << 20
-# The longest that a request may ask for. Load balancers and people give up earlier.
-MAX_WAIT = 300.0
-MAX_IN_FLIGHT = 1000
-
 _CONTENT_TYPES = ("application/json", "application/json-rpc")
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-# https://www.rfc-editor.org/rfc/rfc7240#section-4.3; of several preferences, the first of a name counts.
+# https://www.rfc-editor.org/rfc/rfc7240#section-4.3; where a preference is given several times, the first one counts.
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*([0-9]{1,9})\s*(?:[,;]|$)", re.IGNORECASE)
 
-
-# How errors of ours are told over HTTP; the first class that fits. 503: nothing was sent, and it may be otherwise in a
-# moment. 502: something else went wrong on the bus.
+# Our errors as HTTP statuses and texts; the first class that fits counts. 503: nothing was sent, and a retry may
+# succeed. 502: something else went wrong on the bus.
 _STATUSES: tuple[tuple[type[TransportError], int, str], ...] = (
     (Unroutable, 404, "no such service"),
     (MessageTooLarge, 413, "the request is too large"),
@@ -80,8 +74,8 @@ _STATUSES: tuple[tuple[type[TransportError], int, str], ...] = (
 )
 
 
-class _Refused(Exception):
-    """A request that ends in an HTTP status of failure, and in an error for each of its calls."""
+class _HttpError(Exception):
+    """Ends a request with an HTTP error status, and with a JSON-RPC error for each of its calls."""
 
     def __init__(self, status: int, error: RemoteError, asked: inspection.Requested = inspection.UNREADABLE) -> None:
         super().__init__(status)
@@ -92,29 +86,32 @@ class _Refused(Exception):
 
 class Gateway:
     """
-    An ASGI application: a JSON-RPC body that is posted to ``/SERVICE`` goes to that service, and its answer comes back.
+    An ASGI application: a JSON-RPC body posted to ``/SERVICE`` goes to that service, and its reply comes back.
 
-    Bodies pass unchanged in both directions. 200 has an answer, which may be an error of the method; 204 a notification
-    that the broker has confirmed, on disk. Every other status comes with a JSON-RPC error:
+    Bodies pass unchanged in both directions. 200 has a response, which may be an error of the method; 204 is for a
+    notification that the broker has confirmed, on disk. Every other status comes with a JSON-RPC error:
 
     400 no JSON; 404 no such service, or not allowed here; 405 not a POST; 408 the body came too slowly; 413 a body or
     a batch over its cap; 415 not JSON by its content type; 502 lost on the bus (it may have run); 503 not connected, or
-    too many requests; 504 no answer in time.
+    too many requests; 504 no reply in time.
 
-    It reads nothing of a request for a service that is not allowed, and repeats nothing of any but the ids. There are
-    no CORS headers, and its content type is not for forms, so no page of another origin gets a browser to call it.
+    It does not read the body of a request for a service that is not allowed, and its errors repeat nothing of a request
+    but the ids. It sends no CORS headers and requires a content type that HTML forms cannot send, so a page of another
+    origin cannot make a browser call it.
 
     Args:
-        client: Calls the services; it is not closed here, and connects at the first use.
+        client: Calls the services. It connects at the first use; the gateway does not close it.
         allow: The services; nothing else is served.
-        timeout: Seconds for a request that does not say (``Prefer: wait=N``), from its headers to the answer.
+        timeout: Seconds for a request without ``Prefer: wait=N``, from its headers to the reply.
         max_wait: The most seconds that a request may ask for.
         max_size: Most bytes of a request.
         max_batch: Most members of a batch.
-        max_in_flight: Most requests at a time; those beyond are told 503 at once.
+        max_in_flight: Most requests at a time; those beyond get 503 at once.
 
     Raises:
         InvalidName: A service's name breaks a rule.
+        TypeError: ``allow`` is a string.
+        ValueError: ``timeout`` or ``max_wait`` is not above 0.
     """
 
     def __init__(
@@ -122,7 +119,7 @@ class Gateway:
         client: Client,
         *,
         allow: Iterable[str],
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = TIMEOUT,
         max_wait: float = MAX_WAIT,
         max_size: int = MAX_SIZE,
         max_batch: int = MAX_BATCH,
@@ -143,23 +140,23 @@ class Gateway:
         self._counts: Counter[str] = Counter()
         self._app = Starlette(
             routes=[Route("/healthz", self._health), Route("/{service}", self._post, methods=["POST"])],
-            exception_handlers={HTTPException: self._not_served, Exception: self._broken},
+            exception_handlers={HTTPException: self._respond_not_served, Exception: self._respond_broken},
         )
-        # Its redirection to a path without the slash would repeat the Host header of the request.
+        # Starlette's redirection to a path without the slash would repeat the request's Host header.
         self._app.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, as ASGI has it."""
+        """Serve one request, as an ASGI application."""
         await self._app(scope, receive, send)
 
     def stats(self) -> dict[str, int]:
-        """Give the answers since the start by their HTTP status, and how many requests are ``in_flight``."""
+        """Return the number of responses since the start by HTTP status, and of requests ``in_flight``."""
         return {**self._counts, "in_flight": self._in_flight}
 
     # -- endpoints ----------------------------------------------------------------------------------------
 
     async def _health(self, request: Request) -> Response:
-        """Tell a load balancer whether there is a connection to the broker; makes one if there was none yet."""
+        """Report to a load balancer whether there is a connection to the broker; begin to connect if there is none."""
         try:
             self._client.start(timeout=0)
         except TransportError:
@@ -169,21 +166,21 @@ class Gateway:
     async def _post(self, request: Request) -> Response:
         headers: dict[str, str] = {}
         try:
-            answer = await self._admit(request, headers)
-        except _Refused as refused:
-            if refused.status == 503:
+            reply = await self._admit(request, headers)
+        except _HttpError as exc:
+            if exc.status == 503:
                 headers["Retry-After"] = "1"
-            return self._respond(refused.status, inspection.error(refused.asked, refused.error), headers)
-        return self._respond(204 if answer is None else 200, answer, headers)
+            return self._respond(exc.status, inspection.error(exc.asked, exc.error), headers)
+        return self._respond(204 if reply is None else 200, reply, headers)
 
-    async def _not_served(self, request: Request, exc: Exception) -> Response:
+    async def _respond_not_served(self, request: Request, exc: Exception) -> Response:
         if isinstance(exc, HTTPException) and exc.status_code == 405:
             error = RemoteError(INVALID_REQUEST, "JSON-RPC is posted")
             return self._respond(405, inspection.error(inspection.UNREADABLE, error), {"Allow": "POST"})
         error = RemoteError(INVALID_REQUEST, "nothing is served here; a service is at /SERVICE")
         return self._respond(404, inspection.error(inspection.UNREADABLE, error), {})
 
-    async def _broken(self, request: Request, exc: Exception) -> Response:
+    async def _respond_broken(self, request: Request, exc: Exception) -> Response:
         error = RemoteError(INTERNAL_ERROR, "Internal error")
         return self._respond(500, inspection.error(inspection.UNREADABLE, error), {})
 
@@ -191,16 +188,16 @@ class Gateway:
         self._counts[str(status)] += 1
         return Response(body, status, {**_HEADERS, **headers}, media_type=None if body is None else "application/json")
 
-    # -- a request on its way; each step raises _Refused ---------------------------------------------------
+    # -- the steps of a request; each may raise _HttpError ---------------------------------------------------
 
     async def _admit(self, request: Request, headers: dict[str, str]) -> bytes | None:
         service = request.path_params["service"]
         if service not in self._allow:
-            raise _Refused(404, _not_delivered("no such service"))
+            raise _HttpError(404, _not_delivered("no such service"))
         if not _is_json(request):
-            raise _Refused(415, RemoteError(INVALID_REQUEST, "the content type has to be application/json"))
+            raise _HttpError(415, RemoteError(INVALID_REQUEST, "the content type has to be application/json"))
         if self._in_flight >= self._max_in_flight:
-            raise _Refused(503, _not_delivered("too many requests at a time"))
+            raise _HttpError(503, _not_delivered("too many requests at a time"))
         wait = self._timeout
         wanted = _WAIT.search(",".join(request.headers.getlist("prefer")))
         if wanted is not None:
@@ -208,27 +205,28 @@ class Gateway:
             headers["Preference-Applied"] = f"wait={wait:.0f}"
         self._in_flight += 1
         try:
-            return await self._serve(request, service, time.monotonic() + wait)
+            return await self._forward(request, service, time.monotonic() + wait)
         finally:
             self._in_flight -= 1
 
-    async def _serve(self, request: Request, service: str, deadline: float) -> bytes | None:
-        body = await self._read(request)
+    async def _forward(self, request: Request, service: str, deadline: float) -> bytes | None:
+        body = await self._read_body(request)
         try:
             asked = inspection.read(body, max_batch=self._max_batch)
         except RemoteError as error:
-            raise _Refused(400 if error.code == PARSE_ERROR else 413, error) from error
+            raise _HttpError(400 if error.code == PARSE_ERROR else 413, error) from error
         try:
             left = max(0.0, deadline - time.monotonic())
             return await asyncio.wrap_future(self._client.submit_raw(body, service=service, timeout=left))
         except TransportError as exc:
-            raise _refused(service, asked, exc) from exc
+            raise _http_error(service, asked, exc) from exc
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request) -> bytes:
         cap = f"the request is over the cap of {self._max_size} bytes"
-        too_large = _Refused(413, RemoteError(INVALID_REQUEST, cap))
-        said = request.headers.get("content-length", "")
-        if said.isdecimal() and int(said[:20]) > self._max_size:
+        too_large = _HttpError(413, RemoteError(INVALID_REQUEST, cap))
+        declared = request.headers.get("content-length", "")
+        # Cut, since converting a very long number takes long, or fails.
+        if declared.isdecimal() and int(declared[:20]) > self._max_size:
             raise too_large
         body = bytearray()
         try:
@@ -238,9 +236,9 @@ class Gateway:
                     if len(body) > self._max_size:
                         raise too_large
         except TimeoutError:
-            raise _Refused(408, RemoteError(INVALID_REQUEST, "the body came too slowly")) from None
+            raise _HttpError(408, RemoteError(INVALID_REQUEST, "the body came too slowly")) from None
         except ClientDisconnect:
-            raise _Refused(400, RemoteError(INVALID_REQUEST, "the body broke off")) from None
+            raise _HttpError(400, RemoteError(INVALID_REQUEST, "the body broke off")) from None
         return bytes(body)
 
 
@@ -248,16 +246,16 @@ def _not_delivered(message: str) -> RemoteError:
     return RemoteError(NOT_DELIVERED, message, {"may_have_run": False})
 
 
-def _refused(service: str, asked: inspection.Requested, exc: TransportError) -> _Refused:
-    # What exactly is the operator's business: such messages name hosts, queues and how many servers there are.
+def _http_error(service: str, asked: inspection.Requested, exc: TransportError) -> _HttpError:
+    # Log the details for the operator and keep them from callers: they name hosts, queues and numbers of servers.
     log.info("a request for %r failed: %s", service, printable(str(exc)))
     status, message = next((status, message) for error, status, message in _STATUSES if isinstance(exc, error))
     code = NO_ANSWER if exc.may_have_run else NOT_DELIVERED
-    return _Refused(status, RemoteError(code, message, {"may_have_run": exc.may_have_run}), asked)
+    return _HttpError(status, RemoteError(code, message, {"may_have_run": exc.may_have_run}), asked)
 
 
 def _is_json(request: Request) -> bool:
-    """Tell whether a request says that its body is JSON, in UTF-8 as all JSON is, and not compressed."""
+    """Return whether a request declares its body as JSON in UTF-8, not compressed."""
     kind, _, parameters = ",".join(request.headers.getlist("content-type")).partition(";")
     charset = parameters.strip().lower().replace('"', "")
     return (

@@ -1,6 +1,11 @@
 """
-The server side: the public server, its consumer, the pipeline of one request, threads, redelivery, worker processes.
+The server side.
 
-May import: ``errors``, ``context``, ``options``, ``jsonrpc``, ``wire``, ``dialects``, ``amqp``,
-``runtime``. Never ``client``.
+``server`` is the public surface. ``consumer`` hears what happens to the connection and starts, drains and stops;
+``lifecycle`` is the state that all threads agree on; ``executor`` decides which thread runs a request, with
+``work_queue``, ``inline_policy`` and ``redelivery``; ``pipeline`` serves one request (``job``). ``signals`` and
+``supervisor`` are for whole processes.
+
+May import: ``errors``, ``context``, ``options``, ``jsonrpc``, ``wire``, ``dialects``, ``amqp``, ``runtime``. Never
+``client``.
 """

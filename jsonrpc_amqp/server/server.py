@@ -1,5 +1,5 @@
 """
-The server: register methods, run them on threads, answer, acknowledge, drain.
+The public server: register methods, serve them, drain at a signal.
 
     server = Server("amqp://", service="example")
 
@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from re import Pattern
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from ..amqp.base import Plan, Transport
@@ -28,77 +26,89 @@ from ..dialects import ServerDialect
 from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
 from ..dialects.recipe2011 import RecipeServer
 from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
-from ..options import ConnectionOptions
+from ..options import (
+    CONCURRENCY,
+    CONNECT_TIMEOUT,
+    DELIVERY_LIMIT,
+    GRACE,
+    HEARTBEAT,
+    MAX_BATCH,
+    MAX_DEPTH,
+    MAX_SIZE,
+    PREFETCH,
+    START_TIMEOUT,
+    ConnectionOptions,
+)
 from ..wire.authorization import Authorize, authorizer, check_user
 from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
 from ..wire.reply_route import reply_to_filter
 from ..wire.sender_checks import refuse_sender
 from .consumer import Consumer
+from .counters import Counters
+from .executor import Executor
+from .lifecycle import Lifecycle
+from .pipeline import Dispatchers, Pipeline, PipelineSettings
+from .signals import DrainOnSignal
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CONCURRENCY = 8
-# Enough to keep the handlers busy over the broker's round trip, few enough that a slow process does not sit on
-# work that another could do; at least twice the handlers.
-PREFETCH = 64
-# What RabbitMQ 4 takes where a quorum queue says nothing. Half of the requests that came back with the one that ends
-# each server get through each time: after so many, all of them.
-DELIVERY_LIMIT = 20
-MAX_SIZE = 16 << 20
-GRACE = 30.0
+# Counted by the transport, once each has happened.
+_TRANSPORT_COUNTERS = ("dropped_acks", "connections", "failed_attempts")
 
 
 class Server:
     """
-    Serves the methods of one service to whoever calls it; any number of servers share its queue.
+    Serves the methods of one service; any number of servers share its queue.
 
-    A request is acknowledged after its answer is written, so it survives the death of this process, and a method may
-    run a second time: ``current_request().redelivered`` then is true. ``redelivery`` and ``ack`` change that. Requests
-    that came back begin one at a time, since one of them may be what ended its server.
+    A request is acknowledged after its reply is written, so it survives the death of this process, and a method may
+    run a second time: ``current_request().redelivered`` is then true. ``redelivery`` and ``ack`` change that.
+    Redelivered requests begin one at a time, since one of them may have killed the server that had it.
 
     Args:
         url: As for ``Client``.
         service: The service's name: words of ``[A-Za-z0-9_-]`` joined by dots.
         methods: Methods by name, jsonrpcserver's global ones included (``jsonrpc_amqp.global_methods``).
-        dispatcher: Stands in for our own: any ``Callable[[bytes], bytes | None]``.
+        dispatcher: Replaces the built-in one: any ``Callable[[bytes], bytes | None]``.
         dialect: Serve clients of another lineage as well, on the same queue: "recipe2011" or "rabbitmq-java" (see
             docs/interop.md).
         recipe_method: The method that all requests of the dialect "recipe2011" are for.
         exchange: The topic exchange.
         queue: The request queue; ``<service>_req`` where not given.
         queue_type: Sent as ``x-queue-type`` ("classic", "quorum"); None leaves it to the virtual host.
-        delivery_limit: How often a request may come back to a quorum queue, the only kind that counts. One that
-            reached it is not run: its caller is told (-32002), and it becomes a dead letter.
+        delivery_limit: How many times a quorum queue, the only kind that counts, may redeliver a request. One that
+            reached it is not run: the reply is an error (-32002), and the request becomes a dead letter.
         dead_letters: Declare exchange and queue ``<service>_dead``, which keep the requests that reached the limit, and
-            redelivered notifications that were refused; not what expired. ``DeadLetters`` reads them.
+            redelivered notifications that were not run because of ``redelivery="refuse"``; not what expired.
+            ``DeadLetters`` reads them.
         redelivery: "run": a method may run a second time. "refuse": a request that a server may have had before, even
-            if it had not begun, is not run; its caller is told (-32001). ``method`` can say otherwise for one method.
+            if it had not begun, is not run; the reply is an error (-32001). ``method`` can override it for one method.
         ack: "late": a request survives the death of the process that runs it. "early": it is acknowledged before the
-            method runs, and lost with the process. ``method`` can say otherwise for one method.
-        declare: Declare exchange, queue and binding; False only checks that exchange and queue are there.
+            method runs, and lost with the process. ``method`` can override it for one method.
+        declare: Declare exchange, queue and binding; False only checks that exchange and queue exist.
         concurrency: Handlers that run at a time.
         prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``.
-        expose_errors: Tell callers the text of uncaught exceptions. It may hold secrets.
+        expose_errors: Send the text of uncaught exceptions to callers. It may hold secrets.
         verify_user: Serve only requests whose sender the broker vouches for: they have a ``user_id``, and came over the
-            exchange with a key that names that user, or with a bare ``S.request``. Others are dropped, or answered with
-            -32003 where that answer cannot reach somebody else.
-        authorize: Who may call what: a callable that is given the ``Request`` (``method``, ``user_id``, ...) and says
-            True, or a mapping of method names to users: ``{"admin.*": ["alice"], "*": "*"}``. The first pattern that
-            fits decides; what fits none is refused; "*" is any user that the broker vouches for. What is refused is
-            answered with -32003.
-        user: The AMQP user, where the URL does not tell (certificates), or the broker knows it by another name. It is
-            sent with answers, for clients with ``server_user``.
+            exchange with a key that names that user, or with a bare ``S.request``. Others are dropped; or the reply is
+            -32003, where it cannot reach anyone but the sender.
+        authorize: Who may call what: a callable that is given the ``Request`` (``method``, ``user_id``, ...) and
+            returns True, or a mapping of method names to users: ``{"admin.*": ["alice"], "*": "*"}``. The first pattern
+            that matches decides; a method that matches none is refused; "*" is any user that the broker vouches for.
+            The reply to a refused call is -32003.
+        user: The AMQP user, where it is not in the URL (certificates), or the broker knows it by another name. It is
+            sent with replies, for clients with ``server_user``.
         reply_to_allowed: Narrows which queues a ``reply_to`` may name: a regular expression for the whole name, or a
             callable.
-        max_size, max_batch, max_depth: Caps on a message in bytes (both ways), on members of a batch, on nesting.
+        max_size, max_batch, max_depth: Limits of a message in bytes (both ways), of members of a batch, of nesting.
         tls, heartbeat, connect_timeout, connection_name, transport: As for ``Client``.
 
     Raises:
         InvalidName: The service's name breaks a rule.
-        ValueError: The URL is malformed, or a number makes no sense.
+        TypeError: A method cannot be called or is ``async def``, or an argument has the wrong type.
+        ValueError: The URL is malformed, an argument is out of range, or two arguments exclude each other.
     """
 
     def __init__(
@@ -126,11 +136,11 @@ class Server:
         user: str | None = None,
         reply_to_allowed: str | Pattern[str] | Callable[[str], bool] | None = None,
         max_size: int = MAX_SIZE,
-        max_batch: int = 1000,
-        max_depth: int = 100,
+        max_batch: int = MAX_BATCH,
+        max_depth: int = MAX_DEPTH,
         tls: Mapping[str, Any] | None = None,
-        heartbeat: float = 10.0,
-        connect_timeout: float = 5.0,
+        heartbeat: float = HEARTBEAT,
+        connect_timeout: float = CONNECT_TIMEOUT,
         connection_name: str | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -140,9 +150,9 @@ class Server:
         _check_numbers(concurrency, delivery_limit, prefetch)
         check_user(user)
         if dispatcher is not None:
-            _check_for_foreign(methods, redelivery, ack, dialect, authorize)
-        if verify_user and dialect is not None:
-            raise ValueError(f"programs that speak {dialect!r} send no user_id: with verify_user none would be served")
+            _check_foreign_dispatcher(methods, redelivery, ack, dialect, authorize)
+        if verify_user:
+            _check_verifiable(dialect)
         own = Dispatcher(
             methods,
             expose_errors=expose_errors,
@@ -153,19 +163,20 @@ class Server:
             ack=ack,
             authorize=authorizer(authorize),
         )
-        self._dispatcher: Callable[[bytes], bytes | None] = dispatcher or own
-        self._dialect = _dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
+        self._dispatcher = dispatcher or own
+        self._dialect = _make_dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
+        queue = queue or request_queue(service)
         plan = Plan(
             exchange=exchange,
             declare=declare,
-            queue=queue or request_queue(service),
+            queue=queue,
             queue_type=queue_type,
             delivery_limit=delivery_limit,
             dead_letters=dead_letter_queue(service) if dead_letters else None,
             bindings=(request_binding(service),),
             prefetch=prefetch,
         )
-        transport = transport or connect_transport(
+        self._transport = transport or connect_transport(
             url,
             ConnectionOptions(
                 name=connection_name or f"jsonrpc-amqp server {service} {os.getpid()}",
@@ -176,20 +187,26 @@ class Server:
             ),
         )
         self._where = redact(url)
-        self._consumer = Consumer(
-            transport,
-            self._dispatcher,
-            own.reject_at_limit,
-            plan,
-            service=service,
-            concurrency=concurrency,
-            max_size=max_size,
-            allowed=reply_to_filter(reply_to_allowed),
+        self._counters = Counters()
+        self._pipeline = Pipeline(
+            PipelineSettings(
+                service=service,
+                exchange=exchange,
+                queue=queue,
+                delivery_limit=delivery_limit,
+                max_size=max_size,
+                user=user or self._transport.user,
+                may_reply_to=reply_to_filter(reply_to_allowed),
+            ),
+            Dispatchers(self._dispatcher, reject_at_limit=own.reject_at_limit, refuse_sender=own.refuse_sender),
+            self._counters,
             dialect=self._dialect,
-            user=user or transport.user,
-            verify=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
-            refuse_sender=own.refuse_sender,
+            verify_sender=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
         )
+        self._lifecycle = Lifecycle(concurrency)
+        executor = Executor(service, concurrency, self._lifecycle, self._pipeline.process, self._counters)
+        self._transport.runtime.set_inline_jobs(executor)
+        self._consumer = Consumer(service, plan, self._transport, self._lifecycle, executor, self._counters)
 
     def __repr__(self) -> str:
         return f"<Server of {self.service!r} at {self._where}>"
@@ -212,7 +229,7 @@ class Server:
         """
         Register a method: ``@server.method``, ``@server.method("time.now")``, ``@server.method(redelivery="refuse")``.
 
-        It returns a plain value, or jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its
+        The method returns a plain value, or jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its
         ``JsonRpcError``.
 
         Args:
@@ -220,7 +237,7 @@ class Server:
             redelivery, ack: As for the server, for this method.
 
         Raises:
-            TypeError: An ``async def``, not supported yet; or this server has a foreign dispatcher.
+            TypeError: The method is ``async def``, which is not supported; or this server was given a dispatcher.
             ValueError: The name is taken, or begins with ``rpc.``, which the specification reserves.
         """
         if not isinstance(self._dispatcher, Dispatcher):
@@ -231,64 +248,65 @@ class Server:
 
     # -- running ----------------------------------------------------------------------------------------
 
-    def start(self, timeout: float | None = 30.0) -> Server:
+    def start(self, timeout: float | None = START_TIMEOUT) -> Server:
         """
-        Begin to serve on threads of this process; returns once requests are consumed.
+        Begin to serve on threads of this process; return once requests are consumed.
 
         Args:
-            timeout: Seconds to wait for that; None for ever.
+            timeout: Seconds to wait for that; None: no limit.
 
         Raises:
             NotConnected: Not within ``timeout``. Attempts go on until ``stop``.
-            AccessRefused, TopologyMismatch: The broker said no; attempts end.
+            AccessRefused, TopologyMismatch: The broker rejected the login or a declaration; there is no other attempt.
+            RuntimeError: The server was stopped, or was started by the process that forked this one.
         """
-        self._warn()
-        if not self._consumer.begin():
+        self._log_dialect_problem()
+        if not self._consumer.start():
             raise RuntimeError("a server that was stopped is not started again; make a new one")
-        self._consumer.wait_for_start(timeout)
+        self._lifecycle.wait_for_start(timeout)
         return self
 
     def serve_forever(self, *, grace: float = GRACE) -> None:
         """
         Serve until SIGTERM or SIGINT (or ``stop`` by another thread), then drain and return.
 
-        A missing broker is waited for. A second signal ends the process at once.
+        It waits for a broker that cannot be reached. A second signal ends the process at once.
 
         Args:
             grace: Seconds that running handlers get to finish.
 
         Raises:
-            AccessRefused, TopologyMismatch: The broker said no, now or when the connection was made again.
+            AccessRefused, TopologyMismatch: The broker rejected the login or a declaration, now or when the connection
+                was made again.
         """
-        self._warn()
-        serving = self._consumer
-        with _Signals(serving.begin_drain):
-            if not serving.begin():
+        self._log_dialect_problem()
+        with DrainOnSignal(self._lifecycle.drain):
+            if not self._consumer.start():
                 return  # stopped before it began
             try:
-                serving.wait_for_start(None)
-                serving.wait_for_drain()
+                self._lifecycle.wait_for_start(None)
+                self._lifecycle.wait_for_drain()
             finally:
-                serving.stop(grace)
+                self._consumer.stop(grace)
 
     @property
     def dialect_problem(self) -> str | None:
-        """Why no request of the ``dialect`` could be served with the methods there are now; None: they can."""
+        """Why no request of the ``dialect`` could be served with the methods registered now; None: they can."""
         return None if self._dialect is None else self._dialect.problem()
 
-    def _warn(self) -> None:
+    def _log_dialect_problem(self) -> None:
         if (problem := self.dialect_problem) is not None:
             log.warning("%s", problem)
 
     def stop(self, grace: float = GRACE) -> bool:
         """
-        Stop consuming, give back what has not begun, let running handlers finish, answer, acknowledge and close.
+        Stop consuming, give back what has not begun, let running handlers finish and reply, and close.
 
         Args:
             grace: Seconds to wait for running handlers; their requests go back to the queue after that.
 
         Returns:
-            True when nothing was left running.
+            True when no handler was left running.
 
         Raises:
             RuntimeError: Called by a handler, which it would wait for.
@@ -299,7 +317,7 @@ class Server:
         try:
             return self.start()
         except BaseException:
-            self.stop(grace=0)  # the block does not run, so nobody else would
+            self.stop(grace=0)  # the block does not run, so ``__exit__`` is not called
             raise
 
     def __exit__(
@@ -309,17 +327,20 @@ class Server:
 
     def stats(self) -> dict[str, int]:
         """
-        Give the counters since the start.
+        Return the counters since the start.
 
-        ``received``, ``answered`` (answers written), ``failed`` (of them or of notifications: errors), ``expired``
-        (skipped, nobody waited any more), ``redelivered``, ``malformed`` (dropped: neither JSON-RPC nor a request of
-        the dialect), ``refused`` (requests whose sender is not who they seem to be, and calls and notifications that
-        were not authorised), ``dead_lettered`` (rejected, for the dead letters if the queue has them),
-        ``dropped_replies`` (nobody could be answered), ``abandoned`` (the connection they came by was lost before they
-        began; the broker delivers them again),
-        ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made, ``failed_attempts`` to connect.
+        ``received`` (requests), ``answered`` (replies written), ``failed`` (of them or of notifications: errors),
+        ``expired`` (skipped, since the caller no longer waited), ``redelivered``, ``malformed`` (dropped: neither
+        JSON-RPC nor a request of the dialect), ``refused`` (requests whose sender could not be verified, and calls and
+        notifications that were not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has
+        them), ``dropped_replies`` (replies that could not be delivered), ``abandoned`` (requests whose connection was
+        lost before they began; the broker delivers them again), ``dropped_acks`` (it was lost while they ran;
+        likewise), ``connections`` made, ``failed_attempts`` to connect.
         """
-        return self._consumer.counts()
+        counts = self._counters.snapshot()
+        counts["failed"] += getattr(self._dispatcher, "failures", 0)
+        counts["refused"] += getattr(self._dispatcher, "refusals", 0)
+        return counts | dict.fromkeys(_TRANSPORT_COUNTERS, 0) | self._transport.stats
 
 
 def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None:
@@ -331,8 +352,10 @@ def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None
         raise ValueError("prefetch is at least 1: without a bound one process takes the whole queue")
 
 
-def _check_for_foreign(methods: object, redelivery: Redelivery, ack: Ack, dialect: object, authorize: object) -> None:
-    """Refuse what a foreign dispatcher could not be told."""
+def _check_foreign_dispatcher(
+    methods: object, redelivery: Redelivery, ack: Ack, dialect: object, authorize: object
+) -> None:
+    """Raise where an argument cannot have an effect, because the dispatcher is the user's."""
     if methods is not None:
         raise ValueError("give methods or a dispatcher, not both: a dispatcher has its own methods")
     if (redelivery, ack) != ("run", "late"):
@@ -343,7 +366,12 @@ def _check_for_foreign(methods: object, redelivery: Redelivery, ack: Ack, dialec
         raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
 
 
-def _dialect(
+def _check_verifiable(dialect: str | None) -> None:
+    if dialect is not None:
+        raise ValueError(f"programs that speak {dialect!r} send no user_id: with verify_user none would be served")
+
+
+def _make_dialect(
     name: str | None, methods: Dispatcher, *, service: str, exchange: str, recipe_method: str | None
 ) -> ServerDialect | None:
     if (name == "recipe2011") != (recipe_method is not None):
@@ -358,25 +386,3 @@ def _dialect(
             methods.register(java.describe, DESCRIBE)
         return java
     raise ValueError(f"dialect is 'recipe2011', 'rabbitmq-java' or None, not {name!r}")
-
-
-class _Signals:
-    """SIGTERM and SIGINT ask for an end, once; the second ends the process. Only the main thread may set them."""
-
-    def __init__(self, first: Callable[[], None]) -> None:
-        self._first = first
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._received) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def __exit__(self, *_exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _received(self, number: int, _frame: FrameType | None) -> None:
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
-        # In a thread: the one that the signal interrupted may hold the lock that this needs.
-        threading.Thread(target=self._first, name="drain", daemon=True).start()

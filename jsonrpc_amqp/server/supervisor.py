@@ -1,9 +1,9 @@
 """
 The parent of ``serve --workers N``: starts the processes, restarts those that die, drains them all at a signal.
 
-Parent and workers share a pipe, the lifeline. Nothing is ever written to it: a worker drains when it reaches its end,
-that is when the parent closes it, or is no more. Unlike a signal that is passed on, this does no harm where the worker
-got the signal as well (a process manager may signal a whole group), and would take the second for "at once".
+Parent and workers share a pipe, the lifeline. Nothing is ever written to it: a worker drains when it reads the end of
+the file, that is when the parent closes its end, or dies. A signal passed on would do harm where the worker got the
+signal as well (a process manager may signal a whole group), since a second signal ends a worker at once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 log = logging.getLogger("jsonrpc_amqp.workers")
 
-# A worker that died while all was well is back soon; one that cannot live does not keep the machine busy.
+# Seconds before a restart; each death in a row doubles them. A worker that cannot live must not keep the machine busy.
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
-# After so many seconds a worker counts as one that can live.
+# A worker that has run for this many seconds can live, so its next death is the first in a row.
 HEALTHY = 10.0
 
 _DRAIN = (signal.SIGTERM, signal.SIGINT)
@@ -33,10 +33,10 @@ _DRAIN = (signal.SIGTERM, signal.SIGINT)
 
 def stop_with_parent(lifeline: int, stop: Callable[[], object]) -> None:
     """
-    Have a worker stop when its parent says so, or is no more.
+    Have a worker stop when its parent closes the lifeline, or dies.
 
     Args:
-        lifeline: The file descriptor that the parent handed down.
+        lifeline: The file descriptor that the worker inherited from its parent.
         stop: Called once, on a thread of its own.
     """
 
@@ -58,13 +58,13 @@ class _Worker:
 
 class Workers:
     """
-    Runs a number of processes until SIGTERM or SIGINT, then until they have drained. A second signal ends all at once.
+    Runs worker processes until SIGTERM or SIGINT, then until they have drained. A second signal kills all at once.
 
     Args:
-        command: Starts one; ``--worker NUMBER LIFELINE`` is added to it.
-        count: How many.
-        env: Their environment; ours where not given.
-        hopeless: The exit code of one that need not be tried again: the others drain, and ``run`` gives this code.
+        command: Starts a worker; ``--worker NUMBER LIFELINE`` is added to it.
+        count: How many workers.
+        env: Their environment; that of this process where not given.
+        hopeless: The exit code of a worker that is not restarted: the others drain, and ``run`` returns this code.
     """
 
     def __init__(
@@ -74,35 +74,35 @@ class Workers:
         self._env = env
         self._hopeless = hopeless
         self._workers = [_Worker(number) for number in range(1, count + 1)]
-        self._told_before = False
+        self._was_signalled = False
         self._draining = False
         self._code = 0
 
     def run(self) -> int:
         """
-        Run them; only the main thread can.
+        Run the workers. Only the main thread can, since it handles signals.
 
         Returns:
             The exit code for this process: 0, or ``hopeless``.
         """
-        self._lifeline, self._our_end = os.pipe()
+        self._lifeline, self._parent_end = os.pipe()
         with _Signals(*_DRAIN, signal.SIGCHLD) as signals:
-            self._start()
+            self._start_due()
             while not self._draining or any(worker.process for worker in self._workers):
                 for number in signals.wait(self._pause()):
                     if number in _DRAIN:
-                        self._told(number)
+                        self._on_signal(number)
                 self._reap()
-                self._start()
+                self._start_due()
         os.close(self._lifeline)
         return self._code
 
     def _pause(self) -> float | None:
-        """Seconds until a worker is to be started; None where there is none."""
+        """Return the seconds until the next start of a worker; None where none is due."""
         due = [worker.due for worker in self._workers if worker.process is None and not self._draining]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _start(self) -> None:
+    def _start_due(self) -> None:
         now = time.monotonic()
         for worker in self._workers:
             if worker.process is None and not self._draining and worker.due <= now:
@@ -116,11 +116,11 @@ class Workers:
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[self._lifeline],
-                # The terminal's Ctrl-C is for the parent, which tells them.
+                # A terminal sends Ctrl-C to its whole process group; only the parent should get it.
                 start_new_session=True,
             )
         except OSError as error:
-            self._died(worker, f"did not start: {error}")
+            self._schedule_restart(worker, f"did not start: {error}")
         else:
             log.info("worker %d is process %d", worker.number, worker.process.pid)
 
@@ -129,9 +129,9 @@ class Workers:
             code = None if worker.process is None else worker.process.poll()
             if code is not None:
                 worker.process = None
-                self._ended(worker, code)
+                self._on_exit(worker, code)
 
-    def _ended(self, worker: _Worker, code: int) -> None:
+    def _on_exit(self, worker: _Worker, code: int) -> None:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if self._draining:
             log.info("worker %d %s", worker.number, how)
@@ -140,28 +140,28 @@ class Workers:
             self._code = code
             self._drain()
         else:
-            self._died(worker, how)
+            self._schedule_restart(worker, how)
 
-    def _died(self, worker: _Worker, how: str) -> None:
+    def _schedule_restart(self, worker: _Worker, how: str) -> None:
         now = time.monotonic()
         worker.deaths = 1 if now - worker.started >= HEALTHY else worker.deaths + 1
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(worker.deaths - 1, 10))
         worker.due = now + delay
         log.warning("worker %d %s; another one in %.1f s", worker.number, how, delay)
 
-    def _told(self, number: int) -> None:
-        if self._told_before:
-            self._end_at_once(number)
-        self._told_before = True
-        log.info("told to end; the workers drain")
+    def _on_signal(self, number: int) -> None:
+        if self._was_signalled:
+            self._kill_all(number)
+        self._was_signalled = True
+        log.info("got a signal to end; the workers drain")
         self._drain()
 
     def _drain(self) -> None:
         if not self._draining:
             self._draining = True
-            os.close(self._our_end)
+            os.close(self._parent_end)
 
-    def _end_at_once(self, number: int) -> None:
+    def _kill_all(self, number: int) -> None:
         processes = [worker.process for worker in self._workers if worker.process]
         for process in processes:
             process.kill()
@@ -172,29 +172,33 @@ class Workers:
 
 
 class _Signals:
-    """Waits for signals and for the clock at once; by handlers, since what is blocked here would be so in workers."""
+    """
+    Waits for signals, with a timeout.
+
+    It uses handlers rather than ``sigtimedwait``, which needs blocked signals, and workers would inherit those.
+    """
 
     def __init__(self, *numbers: int) -> None:
         self._numbers = numbers
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
         self._arrived, self._arriving = os.pipe()
         os.set_blocking(self._arriving, False)
-        self._wakeup_before = signal.set_wakeup_fd(self._arriving, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, lambda *_: None) for number in self._numbers}
+        self._previous_wakeup = signal.set_wakeup_fd(self._arriving, warn_on_full_buffer=False)
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in self._numbers}
         return self
 
     def wait(self, timeout: float | None) -> bytes:
-        """Give the numbers of the signals that came, none after ``timeout`` seconds."""
+        """Return the numbers of the signals that arrived; none: ``timeout`` seconds have passed."""
         readable, _, _ = select.select([self._arrived], [], [], timeout)
         return os.read(self._arrived, 4096) if readable else b""
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._wakeup_before)
+        signal.set_wakeup_fd(self._previous_wakeup)
         os.close(self._arrived)
         os.close(self._arriving)

@@ -1,261 +1,136 @@
-"""The requests that a server has taken in: what is known of each, which is next, and which threads wake for it."""
+"""The queue between the connection and the handler threads, which sleep in it."""
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from enum import Enum
 
-from ..amqp.base import Delivery, Session
-from ..dialects import Inbound
 from .inline_policy import InlinePolicy
+from .job import Job
 
-# A request that came back and runs for so long is not what ended its server, most likely.
-_LONG_SECONDS = 5.0
-# What comes after a longer pause is worth a thread: the one that stands by for the owner would wake in vain.
-_RARE_SECONDS = 0.02
+# After a pause longer than this, a handler thread is woken: inline runs would have to wake the leader's follower.
+_BURST_SECONDS = 0.02
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """
-    One request: what a handler may ask about it (``context.Envelope``), and how the broker is told of its end.
+class Turn(Enum):
+    """An item of the queue that is no job."""
 
-    Attributes:
-        returns: How often it came back to the queue, where that counts.
-        is_settled: The broker was told.
-        is_dead: It is to be rejected: what it asks for will not be done.
-        may_be_dead: Nobody who asks for something in it may not have that.
-        inbound: What a dialect made of it; None: it is JSON-RPC as it is.
-    """
-
-    service: str
-    session: Session
-    delivery: Delivery
-    deadline: float | None
-    returns: int = 0
-    is_settled: bool = False
-    is_dead: bool = False
-    may_be_dead: bool = True
-    inbound: Inbound | None = None
-
-    @property
-    def body(self) -> bytes:
-        """The JSON-RPC request; empty where it was too large to keep."""
-        return (self.delivery.body or b"") if self.inbound is None else self.inbound.body
-
-    @property
-    def routing_key(self) -> str:
-        return self.delivery.routing_key
-
-    @property
-    def headers(self) -> Mapping[str, Any]:
-        return self.delivery.headers
-
-    @property
-    def user_id(self) -> str | None:
-        return self.delivery.user_id
-
-    @property
-    def redelivered(self) -> bool:
-        return self.delivery.redelivered
-
-    def acknowledge(self) -> None:
-        self.settle()
-        self.session.flush()
-
-    def dead_letter(self) -> None:
-        self.is_dead = self.may_be_dead
-
-    def forbid_dead_letter(self) -> None:
-        self.is_dead = self.may_be_dead = False
-
-    def settle(self) -> None:
-        """Acknowledge or reject it, once."""
-        if self.is_settled:
-            return
-        self.is_settled = True
-        if self.is_dead:
-            self.session.reject(self.delivery)
-        else:
-            self.session.ack(self.delivery)
+    REDELIVERED = "the thread that takes it begins one of the redelivered requests"
 
 
 class WorkQueue:
     """
-    What waits for a handler's thread; the threads sleep in ``get``.
+    What waits for a handler thread; the threads sleep in ``get``.
 
-    Waking one costs as much as a short method does, and threads that are awake together take the interpreter from one
-    another. So where methods have been quick, and requests come one upon the other, none is woken: the owner of the
-    connection does the work itself, as long as that lasts.
+    To wake a thread costs as much as a short method does, and threads that are awake together compete for the
+    interpreter. So while methods are quick and requests come close together, none is woken: the leader takes the jobs
+    (``take_inline``), until that changes.
+
+    There is no lock around the items: the operations of ``deque`` and ``list`` that are used here are atomic. Each
+    sleeping thread waits for a lock of its own, which the thread that wakes it releases. ``put`` and ``take_inline``
+    are for the leader alone, all else for any thread.
 
     Args:
-        threads: How many call ``get``.
+        threads: How many threads call ``get``.
+        policy: Decides whether the leader runs the jobs.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, policy: InlinePolicy) -> None:
         self._threads = threads
-        self._waiting: deque[Job | Returned | None] = deque()
-        self._beds: list[threading.Lock] = []  # of those who sleep; the last to go to sleep is the first to be woken
-        self.pace = InlinePolicy()
+        self._policy = policy
+        self._items: deque[Job | Turn | None] = deque()  # None ends the thread that takes it
+        self._sleepers: list[threading.Lock] = []  # the last to go to sleep is the first to be woken
         self._last_put = 0.0
-        self.are_quick = False
-        """No thread was woken for what was put last; ``hand_over`` does."""
+        self.is_inline = False
+        """The jobs are left to the leader: no thread was woken for what was put last. ``offload`` wakes them."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._items)
 
     def put(self, jobs: Sequence[Job], now: float) -> None:
-        """Add some."""
-        # One thread stays the only one: who asks for that may keep what belongs to a thread, as sqlite3 does.
-        self.are_quick = self._threads > 1 and self.pace.is_quick and now - self._last_put < _RARE_SECONDS
+        """Add jobs that came at the monotonic time ``now``."""
+        # With one thread all jobs run on that thread: users rely on it for thread-bound objects, such as sqlite3's.
+        self.is_inline = self._threads > 1 and self._policy.is_quick and now - self._last_put < _BURST_SECONDS
         self._last_put = now
-        self._waiting.extend(jobs)
-        if not self.are_quick:
-            self._wake(len(self._waiting))  # with what was left for the owner, who takes none from now on
+        self._items.extend(jobs)
+        if not self.is_inline:
+            self._wake(len(self._items))  # all, since some may have been left to the leader
 
-    def put_returned(self, marks: Sequence[Returned]) -> None:
-        """Add some of those, which are never quick: one of the requests may be what ends a server."""
-        self._waiting.extend(marks)
-        self._wake(len(marks))
+    def put_turns(self, count: int) -> None:
+        """Have ``count`` threads begin a redelivered request each. Never inline: it may kill the process, or hang."""
+        self._items.extend([Turn.REDELIVERED] * count)
+        self._wake(count)
 
-    def take_quick(self) -> Job | None:
-        """Take the oldest for the owner of the connection; None: there is none for it."""
+    def take_inline(self) -> Job | None:
+        """Remove the oldest job for the leader; None: there is none that it may run."""
         try:
-            job = self._waiting.popleft()
+            item = self._items.popleft()
         except IndexError:
             return None
-        if isinstance(job, Job):
-            return job
-        self.put_back(job)
+        if isinstance(item, Job):
+            return item
+        self.put_back(item)
         return None
 
-    def put_back(self, job: Job | Returned | None) -> None:
-        """Put back what was taken too early, and leave it and the rest to the threads."""
-        self._waiting.appendleft(job)
-        self.hand_over(late=False)
+    def put_back(self, item: Job | Turn | None) -> None:
+        """Put back what was taken too early, and leave all items to the threads."""
+        self._items.appendleft(item)
+        self.offload(late=False)
 
-    def hand_over(self, *, late: bool) -> None:
-        """Wake threads for what waits; ``late``: because something that was to be quick is not."""
-        self.are_quick = False
+    def offload(self, *, late: bool) -> None:
+        """Wake threads for all items; ``late``: because a job that ran inline was not quick."""
+        self.is_inline = False
         if late:
-            self.pace.fail()
-        self._wake(len(self._waiting))
+            self._policy.fail()
+        self._wake(len(self._items))
 
-    def get(self) -> Job | Returned | None:
-        """Take the oldest; waits until there is one."""
-        waiting, beds = self._waiting, self._beds
+    def get(self) -> Job | Turn | None:
+        """Remove the oldest item; wait until there is one. None: the queue was closed."""
+        items, sleepers = self._items, self._sleepers
         while True:
             try:
-                return waiting.popleft()
+                return items.popleft()
             except IndexError:
                 pass
-            bed = threading.Lock()
-            bed.acquire()
-            beds.append(bed)
-            # Who put something meanwhile may not have seen us; who takes the bed away wakes us.
-            if not waiting or not _taken_out(beds, bed):
-                bed.acquire()
+            sleeper = threading.Lock()
+            sleeper.acquire()
+            sleepers.append(sleeper)
+            # An item put between the look above and this point woke other threads at best. Removing the lock oneself
+            # means that no thread will release it; if another thread removed it, that thread will.
+            if not items or not _remove(sleepers, sleeper):
+                sleeper.acquire()
 
-    def end(self) -> None:
-        """Have each thread get None, once what waits is taken."""
-        self._waiting.extend([None] * self._threads)
+    def close(self) -> None:
+        """End each thread, once the items are taken."""
+        self._items.extend([None] * self._threads)
         self._wake(self._threads)
 
     def take_all(self) -> list[Job]:
-        """Give all that waits."""
+        """Remove all items, and return the jobs among them."""
         jobs = []
-        while self._waiting:
+        while self._items:
             try:
-                job = self._waiting.popleft()
+                item = self._items.popleft()
             except IndexError:
                 break
-            if isinstance(job, Job):
-                jobs.append(job)
+            if isinstance(item, Job):
+                jobs.append(item)
         return jobs
 
     def _wake(self, most: int) -> None:
         for _ in range(most):
             try:
-                bed = self._beds.pop()
+                sleeper = self._sleepers.pop()
             except IndexError:
                 return
-            bed.release()
+            sleeper.release()
 
 
-def _taken_out(beds: list[threading.Lock], bed: threading.Lock) -> bool:
+def _remove(sleepers: list[threading.Lock], sleeper: threading.Lock) -> bool:
     try:
-        beds.remove(bed)
+        sleepers.remove(sleeper)
     except ValueError:
         return False
     return True
-
-
-class Returned:
-    """
-    The requests that came back to the queue, of which few at a time are to run: one, and one more for each that ends.
-
-    One of them may be what ended the server that had it. Had all begun at once, all would be back once more, and be
-    refused with it in the end; so each time some get through, whichever is the culprit. One that takes long is not
-    waited for: what kills, mostly kills soon, and a handler that hangs must not hold up the others.
-
-    Args:
-        most: How many may run at a time in the end.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
-        self._jobs: list[Job] = []
-        self._begun: dict[Job, float] = {}
-        self._width = 1
-        self._granted = 0
-
-    def add(self, job: Job) -> int:
-        """Take one in. Gives how many handlers may ``take`` one now, besides those that may already."""
-        with self._lock:
-            self._jobs.append(job)
-            return self._grant()
-
-    def take(self) -> Job | None:
-        """Give one of those that came back least often; None: there is none left."""
-        with self._lock:
-            self._granted = max(0, self._granted - 1)
-            if not self._jobs:
-                return None
-            position = min(range(len(self._jobs)), key=lambda each: (self._jobs[each].returns, random.random()))
-            job = self._jobs.pop(position)
-            self._begun[job] = time.monotonic()
-            return job
-
-    def end(self, job: Job) -> int:
-        """Note that one has ended, and this process has not; gives as ``add`` does."""
-        with self._lock:
-            del self._begun[job]
-            self._width = min(self._width + 1, self._most) if self._jobs or self._begun else 1
-            return self._grant()
-
-    def overdue(self, now: float) -> int:
-        """Wait no longer for those that take long; gives as ``add`` does."""
-        if not self._jobs:
-            return 0
-        with self._lock:
-            return self._grant(now)
-
-    def take_all(self) -> list[Job]:
-        """Give what is left; nobody may take one any more."""
-        with self._lock:
-            jobs, self._jobs = self._jobs, []
-            self._granted = 0
-            return jobs
-
-    def _grant(self, now: float | None = None) -> int:
-        long_ago = (time.monotonic() if now is None else now) - _LONG_SECONDS
-        running = sum(begun > long_ago for begun in self._begun.values())
-        count = max(0, min(len(self._jobs), self._width - running) - self._granted)
-        self._granted += count
-        return count

@@ -14,7 +14,7 @@ from jsonrpc_amqp import NOT_AUTHORISED, CallTimeout, Client, Request, Server, S
 from jsonrpc_amqp.amqp.base import Delivery, Plan, Publish
 from jsonrpc_amqp.amqp.memory import MemoryTransport
 from jsonrpc_amqp.amqp.transport import connect_transport
-from jsonrpc_amqp.client.pending import WaitingCall
+from jsonrpc_amqp.client.call import WaitingCall
 
 from ..tools import wait_for
 from ..transport_tools import Recorder
@@ -185,16 +185,18 @@ def test_no_reply_is_taken_for_a_notification(service: str) -> None:
     """Not even a message with its number, before the broker has confirmed it."""
     where = f"memory://{service}"
     with Client(where, service, timeout=10) as client:
-        caller = client._requests
+        requests = client._requests
         with Server(where, service):
             pass  # now there is a queue
         client.notify("x")
-        call = client._make(WaitingCall, b"{}", {}, unanswered=True)
+        call = client._make(WaitingCall, b"{}", {}, is_notification=True)
         call.number, call.sent = "99", True
-        caller._pending.add(call)
-        caller.on_deliveries(caller._session, [delivery("x", None, correlation_id="99")])  # type: ignore[arg-type]
+        requests._pending.add(call)
+        session = requests._life.session
+        assert session is not None
+        requests.on_deliveries(session, [delivery("x", None, correlation_id="99")])
         assert client.stats()["rejected_replies"] == 1
-        assert "99" in caller._pending
+        assert "99" in requests._pending
 
 
 def test_replies_carry_the_user_that_is_given(service: str) -> None:

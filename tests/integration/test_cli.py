@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -15,46 +14,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
-from jsonrpc_amqp import Client, __version__, demo
-from jsonrpc_amqp.cli import REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR, main
+from jsonrpc_amqp import Client
+from jsonrpc_amqp.cli import REMOTE_ERROR, TRANSPORT_ERROR
 
 from ..broker import Broker
+from ..cli_tools import SECRET, one_line
 from ..command import COMMAND, Program, is_alive, run, running, serving
 from ..tools import wait_for
-
-SECRET = "sentinel-7f3a"  # in the place of a password; never in any output
 
 
 @pytest.fixture(scope="module")
 def served(broker: Broker) -> Iterator[str]:
-    """Name the service of one process that serves the methods of ``tests.served``."""
+    """The service of one process that serves the methods of ``tests.served``."""
     with serving("tests.served:methods", "--service", "served", url=broker.url):
         yield "served"
 
 
 @pytest.fixture
-def nowhere() -> Iterator[str]:
-    """Give the URL of a port that is taken, and where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"amqp://guest:{SECRET}@127.0.0.1:{taken.getsockname()[1]}"
-
-
-@pytest.fixture
 def refused(broker: Broker) -> str:
-    """Give a URL with a password that the broker refuses."""
+    """Return a URL with a password that the broker refuses."""
     return f"amqp://guest:{SECRET}@127.0.0.1:{broker.port}/"
-
-
-def one_line(text: str) -> str:
-    assert text.endswith("\n")
-    (line,) = text.splitlines()
-    assert line.isprintable()
-    assert SECRET not in line
-    return line
 
 
 # -- call and notify --------------------------------------------------------------------------------------
@@ -147,91 +128,13 @@ def test_a_service_whose_servers_are_down(url: str, service: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["call", "notify"])
-def test_no_broker(nowhere: str, command: str) -> None:
-    began = time.monotonic()
-    done = run(command, "time.now", "--service", "example", "--timeout", "20", url=nowhere)
-    assert time.monotonic() - began < 10
-    assert done.returncode == 3
-    assert one_line(done.stderr)
-
-
-@pytest.mark.parametrize("command", ["call", "notify"])
 def test_refused_credentials(refused: str, command: str) -> None:
     done = run(command, "time.now", "--service", "example", url=refused)
     assert done.returncode == 3
     assert "refused" in one_line(done.stderr)
 
 
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (["[1, 2"], "line 1 column 6"),
-        (["[1,\n nope]"], "line 2 column 2"),
-        (["[NaN]"], "NaN"),
-        (["5"], "array or object"),
-        (["[" * 100_000], "nested"),
-        (['["\\ud800"]'], "surrogate"),
-        (["--service", "a..b"], "service"),
-        (["--service", "a.request"], "request"),
-        (["--url", f"http://u:{SECRET}@h"], "amqp://"),
-        (["--url", f"amqp://u:{SECRET}/x@h:port"], "URL"),
-    ],
-)
-def test_wrong_usage_is_one_line(args: list[str], says: str) -> None:
-    done = run("call", "echo", "--service", "s", *args)
-    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
-    assert says in one_line(done.stderr)
-
-
-def test_bad_json_on_standard_input() -> None:
-    done = run("call", "echo", "-", "--service", "s", stdin=b'["\xff"]')
-    assert done.returncode == 2
-    assert "position 2" in one_line(done.stderr)
-
-
-@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "1e10"])
-def test_a_timeout_is_a_time(timeout: str) -> None:
-    done = run("call", "echo", "--service", "s", "--timeout", timeout)
-    assert done.returncode == 2
-    assert "range" in done.stderr
-
-
-# -- help -------------------------------------------------------------------------------------------------
-
-
-def test_version() -> None:
-    assert run("--version").stdout == f"jsonrpc-amqp, version {__version__}\n"
-
-
-@pytest.mark.parametrize("command", ["serve", "call", "notify", "demo"])
-def test_every_option_is_explained_and_shows_no_password(command: str) -> None:
-    done = run(command, "--help", url=f"amqp://u:{SECRET}@h")
-    assert done.returncode == 0
-    assert SECRET not in done.stdout
-    assert isinstance(main, click.Group)
-    for parameter in main.commands[command].params:
-        if isinstance(parameter, click.Option) and not parameter.hidden:
-            assert parameter.help
-            assert parameter.opts[0] in done.stdout
-
-
-def test_the_url_is_localhost_where_none_is_given() -> None:
-    assert re.search(r"AMQP_URL;\s+default:\s+amqp://localhost", run("call", "--help").stdout)
-
-
 # -- demo -------------------------------------------------------------------------------------------------
-
-
-def test_demo_shows_method_id_and_the_time_that_came_back() -> None:
-    lines: list[str] = []
-    demo.run(clock=lambda: "half past eight", echo=lines.append)
-    assert lines == [
-        "client: notify log.write",
-        "server: method log.write, no id (a notification): 'hello'",
-        "client: call time.now",
-        "server: method time.now, id 1",
-        "client: id 1 answered: half past eight",
-    ]
 
 
 @pytest.mark.parametrize("on_a_broker", [False, True])
@@ -241,12 +144,6 @@ def test_demo_as_a_command(url: str, on_a_broker: bool) -> None:
     *_, answer = done.stdout.splitlines()
     shown = time.mktime(time.strptime(answer.partition("answered: ")[2]))
     assert abs(shown - time.time()) < 10
-
-
-def test_demo_without_its_broker(nowhere: str) -> None:
-    done = run("demo", "--url", nowhere)
-    assert (done.returncode, done.stdout) == (3, "")
-    assert one_line(done.stderr)
 
 
 # -- serve ------------------------------------------------------------------------------------------------
@@ -285,22 +182,22 @@ def test_a_worker_killed_five_times_is_restarted_five_times(url: str, service: s
         assert server.terminate() == 0
 
 
-def test_one_of_two_parents_is_told_to_end_under_load(url: str, service: str, tmp_path: Path) -> None:
+def test_one_of_two_supervisors_is_stopped_under_load(url: str, service: str, tmp_path: Path) -> None:
     file = tmp_path / "record"
     target = ["tests.served:methods", "--service", service, "--workers", "2"]
     with (
-        serving(*target, url=url, processes=2, env={"RECORD": str(file)}) as told,
+        serving(*target, url=url, processes=2, env={"RECORD": str(file)}) as stopped,
         serving(*target, url=url, processes=2, env={"RECORD": str(file)}),
         ThreadPoolExecutor(1) as thread,
     ):
         answers = thread.submit(call_from_threads, url, service, "record", 300)
         wait_for(lambda: file.exists() and file.read_text().count("\n") >= 50)
-        # As a process manager does that signals all processes of a service; what the parent then does must not count
-        # as the second signal, which would end its workers at once.
-        for pid in workers_of(told):
+        # Some process managers signal all processes of a service. The signal that the supervisor passes on then must
+        # not count as the second one, which would end its workers at once.
+        for pid in workers_of(stopped):
             os.kill(pid, signal.SIGTERM)
         time.sleep(0.01)
-        assert told.terminate() == 0
+        assert stopped.terminate() == 0
         assert not answers.done(), "the load ended too early to show anything"
         assert answers.result(20) == list(range(300))
     assert sorted(map(int, file.read_text().split())) == list(range(300))
@@ -318,14 +215,6 @@ def test_a_worker_without_a_parent_ends(url: str, service: str) -> None:
     done = run("serve", "tests.served:methods", "--service", service, "--worker", "1", "0", url=url)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
-
-
-def test_a_missing_broker_is_waited_for(nowhere: str) -> None:
-    with running("serve", "tests.served:methods", "--service", "s", url=nowhere) as server:
-        server.wait_until_said("next attempt in", 2)
-        assert server.terminate() == 0
-        assert len(server.output.splitlines()) == server.output.count("next attempt in")
-        assert SECRET not in server.output
 
 
 @pytest.mark.parametrize("log_level", ["debug", "info", "error"])
@@ -350,49 +239,6 @@ def test_a_queue_with_other_properties(broker: Broker, url: str, service: str) -
     done = run("serve", "tests.served:methods", "--service", f"{service}x", "--exchange", "amq.direct", url=url)
     assert done.returncode == 3
     assert "amq.direct" in one_line(done.stderr)
-
-
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (["no_such_module", "--service", "s"], "no_such_module"),
-        (["tests.served:missing", "--service", "s"], "missing"),
-        (["tests.served:number", "--service", "s"], "int"),
-        (["tests.served", "--service", "s"], "tests.served:one or tests.served:two"),
-        (["tests.served:methods"], "--service"),
-        (["tests.served:methods", "--service", "a b"], "a b"),
-        (["tests.served:methods", "--service", "s", "--url", f"amqp://u:{SECRET}/x@h:port"], "URL"),
-        (["tests.served:two", "--service", "s"], "'two'"),
-        (["tests.served:two", "--queue", "q"], "--queue"),
-        (["tests.served:two", "--url", f"amqp://u:{SECRET}@h"], "--url"),
-        (["tests.served:two", "--concurrency", "8"], "--concurrency"),
-        (["json", "--service", "s"], "nothing to serve"),
-        (["json:decoder", "--service", "s"], "nothing to serve"),
-    ],
-)
-@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
-def test_a_target_that_cannot_be_served(args: list[str], says: str, workers: list[str]) -> None:
-    done = run("serve", *args, *workers)
-    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
-    assert says in one_line(done.stderr)
-
-
-@pytest.mark.parametrize(
-    ("source", "says"),
-    [
-        ("import missing_dependency\n", "line 1"),
-        ("x = 1\n1 / 0\n", "ZeroDivisionError: division by zero ("),
-        ("def\n", "SyntaxError"),
-        ("raise RuntimeError('two\\nlines \\x1b')\n", "two\\nlines \\x1b"),
-    ],
-)
-def test_a_module_that_fails(source: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text(source)
-    done = run("serve", "broken", "--service", "s", cwd=tmp_path)
-    assert done.returncode == 2
-    line = one_line(done.stderr)
-    assert says in line
-    assert "broken" in line
 
 
 MODULE_WITH_ONE_SERVER = """
@@ -449,7 +295,7 @@ def test_the_log_tells_workers_apart(url: str, service: str) -> None:
 
 
 def workers_of(server: Program) -> list[int]:
-    """Give the process ids of all workers so far, the latest last."""
+    """Return the process ids of all workers so far, the latest last."""
     return [int(pid) for pid in re.findall(r"worker \d+ is process (\d+)", server.output)]
 
 
@@ -462,35 +308,3 @@ def test_call_a_queue(url: str, served: str) -> None:
     done = run("call", "echo", "[1]", "--queue", f"{served}_absent", url=url)
     assert done.returncode == 3
     assert "no queue" in one_line(done.stderr)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "one of --service and --queue"),
-        (["--queue", "q", "--service", "s"], "one of --service and --queue"),
-        (["--queue", "q", "--exchange", "x"], "drop --exchange"),
-        (["--queue", "q", "--dialect", "recipe2011"], "over the exchange only"),
-    ],
-)
-def test_call_options_that_contradict_each_other(url: str, words: list[str], message: str) -> None:
-    done = run("call", "echo", *words, url=url)
-    assert done.returncode == 2
-    assert message in one_line(done.stderr)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--recipe-method", "echo"], "--recipe-method need each other"),
-        (["--dialect", "recipe2011"], "--recipe-method need each other"),
-        (["--dialect", "recipe2011", "--recipe-method", "nosuch"], "no method 'nosuch'"),
-    ],
-)
-@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
-def test_serve_refuses_a_recipe_that_cannot_be_served(
-    url: str, words: list[str], message: str, workers: list[str]
-) -> None:
-    done = run("serve", "tests.served:methods", "--service", "s", *words, *workers, url=url)
-    assert done.returncode == 2
-    assert message in one_line(done.stderr)

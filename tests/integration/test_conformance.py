@@ -1,4 +1,4 @@
-"""The conformance kit: it passes our server, and finds each fault by name."""
+"""The conformance checks: our server passes them, and each fault is found by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def protocol_vectors() -> Any:
     return Path(__file__).parents[1] / "vectors"
 
 
-def test_nobody_there(url: str, service: str) -> None:
+def test_no_server(url: str, service: str) -> None:
     with Server(url, service):
         pass  # leaves the queue
     done = run(COMMAND, "--service", service, "--timeout", "0.3", url=url)
@@ -87,7 +87,7 @@ def test_a_queue_of_another_name(url: str, service: str) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_a_server_that_dies_amid_the_checks(url: str, service: str) -> None:
+def test_a_server_that_dies_during_the_checks(url: str, service: str) -> None:
     dead = threading.Event()
 
     def die(body: bytes, _properties: Any) -> bytes | None:
@@ -117,7 +117,7 @@ def test_the_servers_own_words_are_shown(url: str, service: str) -> None:
 
 
 class Faulty:
-    """A server that keeps the contract, but for what ``fault`` replaces of it."""
+    """A server that keeps the contract, except for the steps that ``fault`` replaces."""
 
     def __init__(self, url: str, service: str, fault: Fault) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""What becomes of requests that come back to their queue: run again, refused, left to the dead letters."""
+"""Redelivered requests: run again, not run again, or left to the dead letters."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LIMIT = 20
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def place(request: pytest.FixtureRequest, service: str) -> str:
-    """Give a URL."""
+    """Return a URL."""
     return f"memory://{service}" if request.param == "memory" else str(request.getfixturevalue("url"))
 
 
 class Loser:
-    """Stands for servers that take requests and die: all that it held comes back."""
+    """Stands for servers that take requests and die: all that it held is redelivered."""
 
     def __init__(self, place: str, service: str, **options: Any) -> None:
         self._plan = Plan(
@@ -46,7 +46,7 @@ class Loser:
         return Recorder(connect_transport(self._place), self._plan).start()
 
     def lose(self, count: int, times: int = 1) -> None:
-        """Wait for so many requests; let them come back so often in all, then take no more."""
+        """Wait for ``count`` requests, and lose them; do so ``times`` times in all."""
         for _ in range(times):
             self._recorder.wait_for(lambda: len(self._recorder.deliveries) >= count)
             self._recorder.close()
@@ -55,7 +55,7 @@ class Loser:
 
 
 def dead_letters(place: str, service: str, count: int) -> list[Delivery]:
-    """Take what lies in the queue of dead letters."""
+    """Take all messages from the queue of dead letters."""
     graves = Recorder(connect_transport(place), Plan("jsonrpc", declare=False, queue=f"{service}_dead", prefetch=10))
     graves.start()
     graves.wait_for(lambda: len(graves.deliveries) >= count)
@@ -78,33 +78,33 @@ def submit_all(client: Client, method: str, values: range) -> list[Future[Any]]:
     return [client.submit(method, [value]) for value in values]
 
 
-def test_a_request_that_came_back_runs_and_says_so(place: str, service: str) -> None:
+def test_a_redelivered_request_runs_and_says_so(place: str, service: str) -> None:
     loser = Loser(place, service)
     with Client(place, service) as client:
-        answer = client.submit("redelivered")
+        reply = client.submit("redelivered")
         loser.lose(1)
         with Server(place, service, methods={"redelivered": lambda: current_request().redelivered}) as server:
-            assert answer.result(10) is True
+            assert reply.result(10) is True
             assert client.call("redelivered") is False
             assert server.stats()["redelivered"] == 1
 
 
-def test_a_refusing_server_tells_the_caller_and_does_not_run_it(place: str, service: str) -> None:
+def test_a_server_that_does_not_run_redelivered_requests_replies_with_an_error(place: str, service: str) -> None:
     runs: list[Any] = []
     loser = Loser(place, service)
     with Client(place, service) as client:
-        answer = client.submit("run", [1])
+        reply = client.submit("run", [1])
         loser.lose(1)
         with Server(place, service, methods={"run": recording(runs)}, redelivery="refuse") as server:
             with pytest.raises(ServerError, match="is not run again") as caught:
-                answer.result(10)
+                reply.result(10)
             assert caught.value.code == REDELIVERY_REFUSED
             assert client.call("run", [2]) == 2
             assert runs == [2]
             assert server.stats()["dead_lettered"] == 0
 
 
-def test_a_method_may_say_otherwise_than_its_server(place: str, service: str) -> None:
+def test_a_method_may_override_its_server(place: str, service: str) -> None:
     loser = Loser(place, service)
     server = Server(place, service, redelivery="refuse")
     server.method("again", redelivery="run")(lambda: "again")
@@ -135,7 +135,7 @@ def test_each_member_of_a_batch_has_its_own_policy(place: str, service: str) -> 
     server.stop()
 
 
-def test_a_refused_notification_is_kept_though_its_batch_is_answered(place: str, service: str) -> None:
+def test_a_notification_that_is_not_run_is_kept_though_its_batch_has_a_reply(place: str, service: str) -> None:
     loser, runs = Loser(place, service, dead_letters=f"{service}_dead"), []  # type: tuple[Loser, list[int]]
     server = Server(place, service, dead_letters=True)
     server.method("pay", redelivery="refuse")(runs.append)
@@ -153,13 +153,13 @@ def test_a_refused_notification_is_kept_though_its_batch_is_answered(place: str,
             assert runs == []
 
 
-def test_a_refused_notification_becomes_a_dead_letter(place: str, service: str) -> None:
+def test_a_notification_that_is_not_run_becomes_a_dead_letter(place: str, service: str) -> None:
     runs: list[Any] = []
     loser = Loser(place, service, dead_letters=f"{service}_dead")
     with Client(place, service) as client:
         client.notify("run", [1])
         loser.lose(1)
-        # Early acks too: what is refused was not begun.
+        # Early acks too: what is not run is not acknowledged early.
         options: Any = {"redelivery": "refuse", "ack": "early", "dead_letters": True}
         with Server(place, service, methods={"run": recording(runs)}, **options) as server:
             [letter] = dead_letters(place, service, 1)
@@ -193,17 +193,17 @@ def test_a_batch_is_acknowledged_early_only_if_all_of_it_is(place: str, service:
             second.clear()
             waiting = client.submit("second") if expected else None
             with client.batch() as batch:
-                answer = batch.call("early")
+                reply = batch.call("early")
                 for other in others:
                     batch.call(other)
                 if waiting is None:
                     waiting = client.submit("second")
             assert waiting is not None
             waiting.result(10)
-            del answer
+            del reply
 
 
-def test_what_came_back_begins_one_at_a_time_and_the_rest_beside_it(place: str, service: str) -> None:
+def test_redelivered_requests_begin_one_at_a_time_and_the_rest_beside_them(place: str, service: str) -> None:
     lock, running, ended, order = threading.Lock(), [0, 0], [0, 0], []
     seen: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
 
@@ -234,10 +234,10 @@ def test_what_came_back_begins_one_at_a_time_and_the_rest_beside_it(place: str, 
     assert back_order != list(range(10)), "they run in random order, so this fails once in 3.6 million runs"
 
 
-def test_a_handler_that_hangs_does_not_hold_up_what_came_back(
+def test_a_handler_that_hangs_does_not_hold_up_redelivered_requests(
     place: str, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jsonrpc_amqp.server.work_queue._LONG_SECONDS", 0.2)
+    monkeypatch.setattr("jsonrpc_amqp.server.redelivery._LONG_SECONDS", 0.2)
     hang = threading.Event()
 
     def run(value: int) -> int:
@@ -256,8 +256,8 @@ def test_a_handler_that_hangs_does_not_hold_up_what_came_back(
                 hang.set()
 
 
-def test_what_came_back_may_call_what_came_back(place: str, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jsonrpc_amqp.server.work_queue._LONG_SECONDS", 0.2)
+def test_a_redelivered_request_may_call_another(place: str, service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jsonrpc_amqp.server.redelivery._LONG_SECONDS", 0.2)
     loser = Loser(place, service)
     with Client(place, service) as client, Client(place, service) as inner:
         asked = threading.Event()
@@ -274,7 +274,7 @@ def test_what_came_back_may_call_what_came_back(place: str, service: str, monkey
             assert outer_call.result(10) == 5
 
 
-def test_what_came_back_most_often_runs_last(place: str, service: str) -> None:
+def test_what_was_redelivered_most_often_runs_last(place: str, service: str) -> None:
     runs: list[int] = []
     loser = Loser(place, service, queue_type="quorum")
     with Client(place, service) as client:
@@ -288,16 +288,16 @@ def test_what_came_back_most_often_runs_last(place: str, service: str) -> None:
     assert runs[-1] == 0
 
 
-def test_at_the_delivery_limit_the_caller_is_told_and_a_dead_letter_kept(place: str, service: str) -> None:
+def test_at_the_delivery_limit_the_reply_is_an_error_and_a_dead_letter_is_kept(place: str, service: str) -> None:
     runs: list[Any] = []
     options: Any = {"queue_type": "quorum", "delivery_limit": 2}
     loser = Loser(place, service, **options, dead_letters=f"{service}_dead")
     with Client(place, service) as client:
-        answer = client.submit("run", [1])
+        reply = client.submit("run", [1])
         loser.lose(1, times=2)
         with Server(place, service, methods={"run": recording(runs)}, **options, dead_letters=True) as server:
             with pytest.raises(ServerError, match="limit") as caught:
-                answer.result(10)
+                reply.result(10)
             assert caught.value.code == DELIVERY_LIMIT_REACHED
             [letter] = dead_letters(place, service, 1)
             assert b'"run"' in (letter.body or b"")
@@ -306,16 +306,16 @@ def test_at_the_delivery_limit_the_caller_is_told_and_a_dead_letter_kept(place: 
             assert client.call("run", [2]) == 2
 
 
-def test_at_the_delivery_limit_a_batch_is_told_member_by_member_and_a_notification_not_at_all() -> None:
+def test_at_the_delivery_limit_each_call_of_a_batch_has_an_error_and_a_notification_has_no_reply() -> None:
     refuse = Dispatcher({"a": lambda: 1}).reject_at_limit
     notification = b'{"jsonrpc": "2.0", "method": "a"}'
     call = b'{"jsonrpc": "2.0", "method": "a", "id": 7}'
     junk = b"5"
     assert refuse(notification) is None
-    answer = refuse(b"[%b,%b,%b]" % (call, notification, junk)) or b""
-    assert answer.count(b'"code":-32002') == 1
-    assert answer.count(b'"code":-32600') == 1
-    assert b'"id":7' in answer
+    reply = refuse(b"[%b,%b,%b]" % (call, notification, junk)) or b""
+    assert reply.count(b'"code":-32002') == 1
+    assert reply.count(b'"code":-32600') == 1
+    assert b'"id":7' in reply
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_at_the_delivery_limit_a_batch_is_told_member_by_member_and_a_notificati
 def test_what_may_not_run_is_no_dead_letter(
     place: str, service: str, body: bytes, options: dict[str, Any], times: int
 ) -> None:
-    """Whoever sends it again does so in their own name, and may have it run."""
+    """An operator who sent it again would do so under their own name, and it would run."""
     queue = {name: value for name, value in options.items() if name != "redelivery"}
     loser, runs = Loser(place, service, **queue, dead_letters=f"{service}_dead"), []  # type: tuple[Loser, list[str]]
     methods = {"open": lambda: runs.append("open"), "shut": lambda: runs.append("shut")}
@@ -362,31 +362,19 @@ def test_expired_calls_are_no_dead_letters(place: str, service: str) -> None:
             assert b'"late"' in (letter.body or b"")
 
 
-def test_draining_gives_back_what_came_back_and_has_not_begun(place: str, service: str) -> None:
+def test_draining_gives_back_redelivered_requests_that_have_not_begun(place: str, service: str) -> None:
     runs: list[int] = []
     loser = Loser(place, service)
     with Client(place, service) as client:
-        answers = submit_all(client, "run", range(5))
+        replies = submit_all(client, "run", range(5))
         loser.lose(5)
         first = Server(place, service, methods={"run": recording(runs, pause=0.3)}).start()
-        answers_done = threading.Event()
-        for each in answers:
-            each.add_done_callback(lambda _future: answers_done.set())
-        assert answers_done.wait(10)
+        replies_done = threading.Event()
+        for each in replies:
+            each.add_done_callback(lambda _future: replies_done.set())
+        assert replies_done.wait(10)
         assert first.stop()
         assert len(runs) < 5
         with Server(place, service, methods={"run": recording(runs)}):
-            assert [each.result(10) for each in answers] == list(range(5))
+            assert [each.result(10) for each in replies] == list(range(5))
         assert sorted(runs) == list(range(5))
-
-
-def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(ValueError, match="redelivery"):
-        Server("memory://x", "x", redelivery="maybe")  # type: ignore[arg-type]
-    server = Server("memory://x", "x")
-    with pytest.raises(ValueError, match="ack"):
-        server.method("x", ack="never")(lambda: None)  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match="dispatcher"):
-        Server("memory://x", "x", dispatcher=lambda body: None, redelivery="refuse")
-    with pytest.raises(ValueError, match="delivery_limit"):
-        Server("memory://x", "x", delivery_limit=0)

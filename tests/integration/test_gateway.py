@@ -3,79 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
-from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, Client, InvalidName, Server, current_request
-from jsonrpc_amqp.cli.bridging import _listening
-from jsonrpc_amqp.http.gateway import Gateway
+from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, Server
 
 from ..broker import HOST, Broker
-from ..command import run, running
-from ..http_tools import JSON, Reply, bridge, free_port, gateway, pelix, request
+from ..command import running
+from ..gateway_tools import ECHO, IN_FLIGHT, Methods, check_error, post
+from ..http_tools import bridge, free_port, gateway, pelix, request
 from ..proxy import Proxy
 from ..tools import wait_for
-
-ECHO: dict[str, Any] = {"jsonrpc": "2.0", "method": "echo", "params": ["ü 中 😀"], "id": "a.b"}
-IN_FLIGHT = 256
-
-
-class Methods:
-    """A service, and what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.begun = threading.Semaphore(0)
-        self.may_end = threading.Event()
-        self.together = threading.Barrier(IN_FLIGHT)
-
-    def echo(self, value: Any) -> Any:
-        return value
-
-    def tell(self, value: Any) -> None:
-        self.told.append(value)
-
-    def fail(self) -> None:
-        raise RuntimeError("this text stays here")
-
-    def remaining(self) -> float | None:
-        return current_request().remaining
-
-    def wait(self) -> str:
-        self.begun.release()
-        assert self.may_end.wait(20)
-        return "done"
-
-    def meet(self, number: int) -> int:
-        """Wait until as many calls run as there are to be in flight."""
-        self.together.wait(20)
-        return number
-
-    @property
-    def all(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("echo", "tell", "fail", "remaining", "wait", "meet")}
 
 
 @pytest.fixture(scope="module")
 def methods(broker: Broker) -> Iterator[Methods]:
     methods = Methods()
     with Server(broker.url, "gated", methods=methods.all, concurrency=IN_FLIGHT):
-        # A queue whose servers are all gone.
+        # Leaves a queue without servers.
         with Server(broker.url, "deserted", methods={}):
             pass
         yield methods
@@ -91,21 +46,6 @@ def program(broker: Broker, methods: Methods) -> Iterator[tuple[Any, int]]:
 @pytest.fixture
 def port(program: tuple[Any, int]) -> int:
     return program[1]
-
-
-def post(port: int, body: Any, path: str = "/gated", **headers: str) -> Reply:
-    """Post a value, or bytes; ``content_type`` stands for ``Content-Type``."""
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return request(port, "POST", path, data, JSON | {name.replace("_", "-").title(): headers[name] for name in headers})
-
-
-def check_error(reply: Reply, status: int, code: int, id: Any = None, *, may_have_run: bool | None = None) -> None:
-    assert reply.status == status, reply
-    assert reply.headers["content-type"] == "application/json"
-    assert reply.json["jsonrpc"] == "2.0"
-    assert (reply.json["id"], reply.json["error"]["code"]) == (id, code)
-    if may_have_run is not None:
-        assert reply.json["error"]["data"] == {"may_have_run": may_have_run}
 
 
 # -- answers ----------------------------------------------------------------------------------------------
@@ -136,7 +76,7 @@ def test_errors_of_the_method_are_answers(port: int) -> None:
 def test_a_notification(port: int, methods: Methods) -> None:
     reply = post(port, {"jsonrpc": "2.0", "method": "tell", "params": ["alone"]})
     assert (reply.status, reply.body) == (204, b"")
-    wait_for(lambda: "alone" in methods.told)
+    wait_for(lambda: "alone" in methods.received)
 
 
 def test_a_batch(port: int, methods: Methods) -> None:
@@ -153,7 +93,7 @@ def test_a_batch(port: int, methods: Methods) -> None:
         (2, -32601),
         (None, -32600),
     ]
-    assert "in a batch" in methods.told
+    assert "in a batch" in methods.received
     assert post(port, [batch[1], batch[1]]).status == 204
 
 
@@ -208,7 +148,7 @@ def test_400(port: int) -> None:
 def test_413(port: int) -> None:
     check_error(post(port, b" " * 100_001), 413, -32600)
     check_error(post(port, [ECHO] * 1001), 413, -32600)
-    # Without a length, and without an end: it is told as soon as it is too much.
+    # Without a length, and without an end: the error comes as soon as the body is too large.
     with socket.create_connection((HOST, port), 10) as sock:
         sock.sendall(b"POST /gated HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
         sock.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
@@ -216,7 +156,7 @@ def test_413(port: int) -> None:
             for _ in range(20):
                 sock.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
         assert b" 413 " in sock.recv(1000)
-    # What is said to be too large is not even read.
+    # A body that is declared as too large is not read.
     with socket.create_connection((HOST, port), 10) as sock:
         sock.sendall(b"POST /gated HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
         sock.sendall(b"Content-Length: 99999999999\r\n\r\n")
@@ -253,7 +193,7 @@ def test_504(port: int) -> None:
     assert 1 <= time.monotonic() - began < 4
     check_error(reply, 504, NO_ANSWER, "a.b", may_have_run=True)
     assert reply.headers["preference-applied"] == "wait=1"
-    # How many servers there are, and the like, is nobody's business out there.
+    # How many servers there are, and the like, stays private.
     assert b"deserted" not in reply.body
     check_error(post(port, ECHO, "/deserted", prefer="wait=0"), 504, NOT_DELIVERED, "a.b", may_have_run=False)
 
@@ -359,14 +299,6 @@ def test_health_and_a_service_of_that_name(port: int) -> None:
     check_error(post(port, ECHO, "/healthz"), 404, NOT_DELIVERED, "a.b", may_have_run=False)
 
 
-def test_before_there_is_a_broker() -> None:
-    with gateway("--allow", "gated", url=f"amqp://guest:sentinel-7f3a@{HOST}:{free_port()}") as (program, port):
-        assert request(port, "GET", "/healthz").status == 503
-        check_error(post(port, ECHO, prefer="wait=1"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
-        assert program.terminate() == 0
-        assert "sentinel-7f3a" not in program.output
-
-
 def test_nothing_of_a_request_gets_anywhere(program: tuple[Any, int]) -> None:
     """Not into headers, not into logs that a terminal shows."""
     started, port = program
@@ -396,103 +328,9 @@ def test_requests_that_break_off(port: int, program: tuple[Any, int]) -> None:
     assert "Traceback" not in program[0].output
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--listen", "8080"], "HOST:PORT"),
-        (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
-        (["--listen", "192.0.2.1:80"], "cannot listen"),
-        (["--allow", "a..b"], "a..b"),
-        (["--timeout", "-1"], "seconds"),
-        (["--url", "http://host"], "amqp"),
-        (["--server-user", ""], "users are one name or several"),
-    ],
-)
-def test_wrong_usage(words: list[str], message: str) -> None:
-    done = run("gateway", *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_an_address_that_is_taken() -> None:
-    with socket.create_server((HOST, 0)) as taken:
-        done = run("gateway", "--listen", f"{HOST}:{taken.getsockname()[1]}")
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "Address already in use" in done.stderr
-
-
-def test_answers_are_not_held_back() -> None:
-    with _listening(f"{HOST}:0") as listener, socket.create_connection(listener.getsockname()):
-        accepted, _ = listener.accept()
-        with accepted:
-            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
 def test_ipv6(url: str) -> None:
     with running("gateway", "--listen", "[::1]:0", "--allow", "gated", url=url) as program:
         program.wait_until_said("serving gated at http://[::1]:")
-
-
-# -- in somebody's own application ------------------------------------------------------------------------
-
-
-@contextmanager
-def served(app: Any) -> Iterator[int]:
-    """Serve an ASGI application on a thread of this process."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    with socket.create_server((HOST, 0)) as sock:
-        thread = threading.Thread(target=server.run, args=([sock],))
-        thread.start()
-        try:
-            yield sock.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(10)
-
-
-def test_mounted(service: str) -> None:
-    url, methods = f"memory://{service}", Methods()
-    with Server(url, service, methods=methods.all), Client(url, timeout=10) as client:
-        app = Gateway(client, allow=[service])
-        with served(Starlette(routes=[Mount("/rpc", app)])) as port:
-            assert post(port, ECHO, f"/rpc/{service}").json["result"] == "ü 中 😀"
-            assert request(port, "GET", "/rpc/healthz").status == 200
-            check_error(post(port, ECHO, "/rpc/other"), 404, NOT_DELIVERED, may_have_run=False)
-            check_error(request(port, "GET", f"/rpc/{service}"), 405, -32600)
-            check_error(post(port, ECHO, f"/rpc/{service}/"), 404, -32600)
-            assert post(port, ECHO, f"/{service}").status == 404
-        assert app.stats() == {"200": 1, "404": 2, "405": 1, "in_flight": 0}
-        client.close()
-        with served(app) as port:
-            check_error(post(port, ECHO, f"/{service}"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
-            assert request(port, "GET", "/healthz").status == 503
-
-
-def test_503_where_the_client_may_wait_for_no_more(service: str) -> None:
-    url, methods = f"memory://{service}", Methods()
-    methods.may_end.clear()
-    with (
-        Server(url, service, methods=methods.all | {"wait": methods.wait}),
-        Client(url, service, timeout=10, max_pending=1) as client,
-        served(Gateway(client, allow=[service])) as port,
-    ):
-        waiting = client.submit("wait")
-        assert methods.begun.acquire(timeout=10)
-        check_error(post(port, ECHO, f"/{service}"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
-        methods.may_end.set()
-        assert waiting.result(10) == "done"
-        assert post(port, ECHO, f"/{service}").status == 200
-
-
-def test_arguments() -> None:
-    with Client("memory://arguments") as client:
-        with pytest.raises(InvalidName):
-            Gateway(client, allow=["a..b"])
-        with pytest.raises(TypeError, match="list"):
-            Gateway(client, allow="calc")
-        with pytest.raises(ValueError, match="timeout"):
-            Gateway(client, allow=[], timeout=0)
 
 
 # -- all the way: HTTP -> gateway -> RabbitMQ -> bridge -> HTTP, and back ----------------------------------

@@ -1,4 +1,4 @@
-"""Methods that are quick run on the thread that owns the connection; when one is not, another thread owns it."""
+"""Quick methods run on the leader of the connection; when one blocks, another thread becomes the leader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 from jsonrpc_amqp import Client, RemoteError, Server
-from jsonrpc_amqp.server.work_queue import Job, Returned, WorkQueue
 
 from ..tools import wait_for
 
@@ -44,25 +43,25 @@ def desk() -> Iterator[Desk]:
     desk.gate.set()
 
 
-def is_owner(thread: str) -> bool:
+def is_leader(thread: str) -> bool:
     return "-handler-" not in thread
 
 
 def warm_up(client: Client) -> None:
-    """Call until the owner of the connection runs the method itself."""
+    """Call until the leader runs the method itself."""
     for _ in range(5000):
-        if is_owner(client.call("work", [False])):
+        if is_leader(client.call("work", [False])):
             return
     raise AssertionError("each call had a thread of its own")
 
 
-def block_the_owner(client: Client, desk: Desk) -> None:
-    """Have the method block on the thread that owns the connection."""
+def block_the_leader(client: Client, desk: Desk) -> None:
+    """Have the method block on the leader."""
     for _ in range(20):
         warm_up(client)
         stuck = client.submit("work", [True])
         wait_for(lambda: desk.running == 1)
-        if any(is_owner(thread.name) for thread in threading.enumerate() if runs_work(thread)):
+        if any(is_leader(thread.name) for thread in threading.enumerate() if runs_work(thread)):
             return
         desk.gate.set()
         stuck.result(10)
@@ -79,7 +78,7 @@ def runs_work(thread: threading.Thread) -> bool:
     return False
 
 
-def test_a_quick_method_is_run_by_the_owner_of_the_connection(url: str, service: str, desk: Desk) -> None:
+def test_a_quick_method_is_run_by_the_leader(url: str, service: str, desk: Desk) -> None:
     with Server(url, service, methods={"work": desk.work}), Client(url, service, timeout=10) as client:
         warm_up(client)
 
@@ -90,7 +89,7 @@ def test_a_slow_method_is_not(url: str, service: str) -> None:
         return threading.current_thread().name
 
     with Server(url, service, methods={"nap": nap}), Client(url, service, timeout=10) as client:
-        assert not any(is_owner(client.call("nap")) for _ in range(300))
+        assert not any(is_leader(client.call("nap")) for _ in range(300))
 
 
 def test_with_one_handler_there_is_one_thread_for_all(url: str, service: str, desk: Desk) -> None:
@@ -99,49 +98,19 @@ def test_with_one_handler_there_is_one_thread_for_all(url: str, service: str, de
         assert len({client.call("work", [False]) for _ in range(500)}) == 1
 
 
-def test_what_was_left_for_the_owner_is_not_overlooked() -> None:
-    jobs, gate = WorkQueue(2), threading.Event()
-    ran: list[Job | Returned | None] = []
-
-    def run() -> None:
-        while (job := jobs.get()) is not None:
-            if job is slow:
-                gate.wait(10)
-            ran.append(job)
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for _ in range(200):
-        jobs.pace.ran_on_thread(0, 0)
-    slow, *others = (Job("S", session=None, delivery=None, deadline=None) for _ in range(5))  # type: ignore[arg-type]
-    jobs.put([], 1.0)
-    jobs.put([slow, *others[:3]], 1.001)
-    assert jobs.are_quick
-    for _ in range(5):
-        jobs.pace.ran_on_owner(1, 0)  # no more
-    jobs.put(others[3:], 1.002)
-    wait_for(lambda: len(ran) == 4)
-    gate.set()
-    jobs.end()
-    for thread in threads:
-        thread.join(10)
-    assert set(ran) == {slow, *others}
-
-
-def test_a_method_that_blocks_all_of_a_sudden_holds_up_nobody(url: str, service: str, desk: Desk) -> None:
+def test_a_method_that_suddenly_blocks_holds_up_no_other(url: str, service: str, desk: Desk) -> None:
     with Server(url, service, methods={"work": desk.work}), Client(url, service, timeout=10) as client:
-        block_the_owner(client, desk)
+        block_the_leader(client, desk)
         for _ in range(500):
             client.call("work", [False])
         assert desk.running == 1
         desk.gate.set()
 
 
-def test_the_thread_that_was_held_up_stands_by_for_the_other_one(url: str, service: str, desk: Desk) -> None:
+def test_the_thread_that_was_held_up_becomes_the_follower(url: str, service: str, desk: Desk) -> None:
     with Server(url, service, methods={"work": desk.work}), Client(url, service, timeout=10) as client:
         for _ in range(3):
-            block_the_owner(client, desk)
+            block_the_leader(client, desk)
             client.call("work", [False])
             desk.gate.set()
             wait_for(lambda: desk.running == 0)
@@ -150,7 +119,7 @@ def test_the_thread_that_was_held_up_stands_by_for_the_other_one(url: str, servi
 
 def test_no_more_run_at_a_time_than_are_to(url: str, service: str, desk: Desk) -> None:
     with Server(url, service, methods={"work": desk.work}, concurrency=2), Client(url, service, timeout=20) as client:
-        block_the_owner(client, desk)
+        block_the_leader(client, desk)
         client.submit("work", [True])
         wait_for(lambda: desk.running == 2)
         others = [client.submit("work", [False]) for _ in range(50)]
@@ -166,13 +135,13 @@ def test_a_server_stops_all_the_same(url: str, service: str, desk: Desk) -> None
     server = Server(url, service, methods={"work": desk.work})
     server.start()
     with Client(url, service, timeout=10) as client:
-        block_the_owner(client, desk)
+        block_the_leader(client, desk)
         began = time.monotonic()
         assert not server.stop(grace=0.3)
         assert time.monotonic() - began < 1.5
 
 
-def test_what_the_owner_runs_may_not_stop_the_server(url: str, service: str) -> None:
+def test_what_the_leader_runs_may_not_stop_the_server(url: str, service: str) -> None:
     def stop(really: bool) -> str:
         if really:
             server.stop()
@@ -180,7 +149,7 @@ def test_what_the_owner_runs_may_not_stop_the_server(url: str, service: str) -> 
 
     server = Server(url, service, methods={"stop": stop}, expose_errors=True)
     with server, Client(url, service, timeout=10) as client:
-        while not is_owner(client.call("stop", [False])):
+        while not is_leader(client.call("stop", [False])):
             pass
         with pytest.raises(RemoteError) as caught:
             client.call("stop", [True])

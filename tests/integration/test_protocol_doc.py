@@ -21,7 +21,7 @@ import pytest
 from jsonrpc_amqp import AccessRefused, Client, Dispatcher, MethodNotFound, Server, current_request
 from jsonrpc_amqp.amqp.base import JSON, Delivery, Publish
 from jsonrpc_amqp.jsonrpc import messages
-from jsonrpc_amqp.server.server import CONCURRENCY, PREFETCH
+from jsonrpc_amqp.options import CONCURRENCY, PREFETCH
 from jsonrpc_amqp.wire.names import (
     _RESERVED_WORDS,
     DEFAULT_EXCHANGE,

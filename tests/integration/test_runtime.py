@@ -104,7 +104,7 @@ def test_the_memory_broker_is_driven_in_the_same_way(service: str, runtime: Sele
     client = Client(
         service=service, transport=connect_transport(f"memory://{service}", ConnectionOptions("loop"), runtime)
     )
-    threading.Thread(target=server.start, daemon=True).start()
+    server._consumer.start()  # without waiting for the connection, which this thread has to drive
     server_runtime.run_until(lambda: server.stats()["connections"])
     future = client.submit("add", [1, 2])
 
@@ -114,3 +114,5 @@ def test_the_memory_broker_is_driven_in_the_same_way(service: str, runtime: Sele
 
     runtime.run_until(drive_the_server_too)
     assert future.result() == 3
+    client.close()
+    server.stop(grace=0)

@@ -16,7 +16,7 @@ from ..tools import wait_for
 
 PARENT = """
 import logging, sys
-from jsonrpc_amqp.workers import Workers
+from jsonrpc_amqp.server.supervisor import Workers
 logging.basicConfig(level="INFO", format="%(message)s")
 sys.exit(Workers([sys.executable, "-c", sys.argv[1]], int(sys.argv[2]), hopeless=3).run())
 """
@@ -24,7 +24,7 @@ sys.exit(Workers([sys.executable, "-c", sys.argv[1]], int(sys.argv[2]), hopeless
 # What they say is written at once: print writes piece by piece, and the pieces of two workers mix.
 DRAINS = """
 import os, sys, threading
-from jsonrpc_amqp.workers import stop_with_parent
+from jsonrpc_amqp.server.supervisor import stop_with_parent
 _worker, number, lifeline = sys.argv[1:]
 end = threading.Event()
 stop_with_parent(int(lifeline), end.set)
@@ -75,7 +75,7 @@ def test_the_second_signal_ends_all_at_once() -> None:
     with parent(STUCK, 2) as program:
         program.wait_until_said("ready", 2)
         program.process.terminate()
-        program.wait_until_said("told to end")
+        program.wait_until_said("the workers drain")
         assert all(map(is_alive, pids(program)))
         program.process.terminate()
         assert program.wait() == -signal.SIGTERM
@@ -124,7 +124,7 @@ def test_one_without_hope_ends_all_with_its_exit_code() -> None:
 
 
 def test_a_program_that_does_not_start_is_tried_again() -> None:
-    script = "import logging, sys\nfrom jsonrpc_amqp.workers import Workers\nlogging.basicConfig()\n"
+    script = "import logging, sys\nfrom jsonrpc_amqp.server.supervisor import Workers\nlogging.basicConfig()\n"
     script += "Workers(['/nonexistent/program'], 1, hopeless=3).run()"
     with running(program=[sys.executable, "-c", script]) as program:
         program.wait_until_said("did not start", 2)

@@ -132,9 +132,9 @@ def test_pelix_headers_errors_and_threads(url: str, service: str) -> None:
         with proxy._additional_headers({"a": "2", "b": "x"}) as more:
             assert more.headers() == {"a": "2", "b": "x"}
         assert proxy.headers() == {"a": "1"}
-        nobody = pelix.AmqpTransport(client.with_options(service="nobody.home"))
+        unserved = pelix.AmqpTransport(client.with_options(service="nobody.home"))
         with pytest.raises(Unroutable):
-            ServerProxy("http://ignored/", transport=nobody).echo(1)
+            ServerProxy("http://ignored/", transport=unserved).echo(1)
         with ThreadPoolExecutor(CALLERS) as threads:
             assert list(threads.map(proxy.echo, range(1000))) == list(range(1000))
 
@@ -150,14 +150,14 @@ def pelix_methods() -> SimpleJSONRPCDispatcher:
 @pytest.mark.peer("jsonrpclib out", works="results, errors, batches, notifications, 1,000 at once; invalid JSON")
 def test_pelix_dispatcher(url: str, service: str) -> None:
     methods = pelix_methods()
-    told: list[Any] = []
-    methods.register_function(told.append, "tell")
+    received: list[Any] = []
+    methods.register_function(received.append, "tell")
     with serving(url, service, pelix.dispatcher(methods)) as client:
         check_server(client)
         check_server_at_once(client)
         check_bounds(client)
         client.notify("tell", ["pelix"])
-        wait_for(lambda: told == ["pelix"])
+        wait_for(lambda: received == ["pelix"])
         with pytest.raises(InternalError) as failed:
             client.call("fail")
         assert "division" not in str(failed.value)
@@ -230,9 +230,9 @@ def test_tinyrpc_client(client: Client) -> None:
     wait_for(lambda: "tinyrpc" in proxy.was_told())
     batch = rpc.batch_call([RPCCallTo("sum", [1, 2, 4], {}, False), RPCCallTo("absent", [], {}, False)])
     assert [getattr(each, "result", "failed") for each in batch] == [7, "failed"]
-    nobody = tinyrpc_adapter.AmqpClientTransport(client.with_options(service="nobody.home"))
+    unserved = tinyrpc_adapter.AmqpClientTransport(client.with_options(service="nobody.home"))
     with pytest.raises(TransportError):
-        RPCClient(JSONRPCProtocol(), nobody).call("echo", [1], {})
+        RPCClient(JSONRPCProtocol(), unserved).call("echo", [1], {})
 
 
 @pytest.mark.peer("tinyrpc client", works="32 threads with one `RPCClient`, 3,200 calls")
@@ -245,15 +245,15 @@ def test_tinyrpc_client_many_at_once(client: Client) -> None:
 @pytest.mark.peer("tinyrpc server", works="results, errors, batches, notifications, 1,000 at once; invalid JSON")
 def test_tinyrpc_server(url: str, service: str) -> None:
     methods = tinyrpc_methods()
-    told: list[Any] = []
-    methods.add_method(told.append, "tell")
+    received: list[Any] = []
+    methods.add_method(received.append, "tell")
     with tinyrpc_serving(url, service, methods), Client(url, service, timeout=20) as client:
         check_server(client)
         check_server_at_once(client)
         check_bounds(client)
         for number in range(50):
             client.notify("tell", [number])
-        wait_for(lambda: sorted(told) == list(range(50)))
+        wait_for(lambda: sorted(received) == list(range(50)))
         answer = json.loads(client.send_raw(BATCH.encode()) or b"")
         assert [each["id"] for each in answer] == ["1", 2]
 
@@ -410,7 +410,7 @@ def pjrpc_methods() -> pjrpc.server.Dispatcher[Request]:
 @pytest.mark.peer("pjrpc dispatcher", works="our `Request` as the context of a method; its own errors")
 def test_pjrpc_dispatcher(url: str, service: str) -> None:
     dispatcher = pjrpc_methods()
-    told: list[Any] = []
+    received: list[Any] = []
     registry = pjrpc.server.MethodRegistry()
 
     @registry.add(pass_context="request")
@@ -419,7 +419,7 @@ def test_pjrpc_dispatcher(url: str, service: str) -> None:
 
     @registry.add()
     def tell(value: Any) -> None:
-        told.append(value)
+        received.append(value)
 
     @registry.add()
     def refuse() -> None:
@@ -437,7 +437,7 @@ def test_pjrpc_dispatcher(url: str, service: str) -> None:
         client.notify("tell", ["alone"])
         with client.batch() as batch:
             batch.notify("tell", ["in a batch"])
-        wait_for(lambda: sorted(told) == ["alone", "in a batch"])
+        wait_for(lambda: sorted(received) == ["alone", "in a batch"])
         with client.batch() as mixed:
             one, missing, wrong = mixed.call("echo", [1]), mixed.call("absent"), mixed.call("subtract", [1])
         assert one.result() == 1

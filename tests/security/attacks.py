@@ -64,7 +64,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
     server = Server(node.url(SERVER, vhost), SERVICE, methods=methods, declare=vhost == OPEN, verify_user=checked)
     victim = node.client(user, vhost, reply=reply, server_user=SERVER if checked else None)
     if not checked:
-        victim._requests._answers = cast(Any, Trusting())
+        victim._requests._replies._checks = cast(Any, Trusting())
     with server, victim:
         yield Scene(node, vhost, checked, server, victim, gate, notes)
 
@@ -72,7 +72,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
 class Trusting:
     """The checks of a client that pairs replies by ``correlation_id`` and checks nothing else."""
 
-    def flaw(self, _delivery: object, _key: str) -> None:
+    def mismatch(self, _delivery: object, _key: str) -> None:
         return None
 
 
@@ -98,13 +98,13 @@ class Scene:
     @property
     def client_word(self) -> str:
         """The victim's word in routing keys."""
-        caller = self.victim._requests
-        return client_word(caller._user, caller._token)
+        addresses = self.victim._requests._addresses
+        return client_word(addresses._user, addresses._token)
 
     @property
     def reply_queue(self) -> str:
         """The name of the victim's reply queue."""
-        session: Any = self.victim._requests._session
+        session: Any = self.victim._requests._life.session
         return str(session.reply_queue)
 
     @property
@@ -404,14 +404,14 @@ def call_another_service(scene: Scene) -> str:
 def name_of_direct(scene: Scene) -> str:
     """Return the name that RabbitMQ gives the victim's direct reply-to, as the server receives it."""
     names: list[str] = []
-    serving = scene.server._consumer
-    route = serving._route
+    pipeline = scene.server._pipeline
+    route = pipeline._reply_route
 
     def look(delivery: Any) -> Any:
         names.append(delivery.reply_to)
         return route(delivery)
 
-    with mock.patch.object(serving, "_route", look):
+    with mock.patch.object(pipeline, "_reply_route", look):
         scene.victim.call("echo", [TRUE])
     return names[0]
 

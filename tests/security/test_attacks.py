@@ -65,7 +65,7 @@ def test_a_name_with_a_dot_is_no_pattern(node: Node) -> None:
     """``{username}`` would permit this: ``a.b`` in a regular expression matches ``axb``."""
     with scene(node, TOPIC, checked=True, user=DOTTED) as here:
         other = node.client(DOTTED, TOPIC)
-        other._requests._user = "axb"
+        other._requests._addresses._user = "axb"
         with pytest.raises(AccessRefused, match="axb"):
             other.start()
         other.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import jsonrpc_amqp
+from jsonrpc_amqp.jsonrpc import inspection
 
 PACKAGE = Path(jsonrpc_amqp.__file__).parent
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in PACKAGE.rglob("*.py")}
@@ -26,7 +27,7 @@ ONLY_IN = {
     "yarl": {"http/bridge"},
     "starlette": {"http/gateway"},
     "anyio": {"http/gateway"},
-    "uvicorn": {"cli/bridging"},
+    "uvicorn": {"cli/gateway"},
     "jsonrpclib": {"adapters/jsonrpclib"},
     "pjrpc": {"adapters/pjrpc"},
     "tinyrpc": {"adapters/tinyrpc"},
@@ -323,6 +324,11 @@ def test_a_program_that_only_calls_does_not_import_what_servers_need() -> None:
         "assert 'jsonrpcserver' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_module_that_moved_is_found_under_its_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match=r"jsonrpc_amqp\.jsonrpc\.inspection"):
+        assert jsonrpc_amqp.bodies is inspection
 
 
 def test_what_the_package_does_not_have() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jsonrpc_amqp.client.pending import Call, FutureCall, Pending, WaitingCall
+from jsonrpc_amqp.client.call import Call, FutureCall, WaitingCall
+from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.errors import CallTimeout, ConnectionLost, JsonRpcAmqpError
 
 
@@ -74,21 +75,21 @@ def test_call_that_was_not_sent_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout", "probe"),
+    ("timeout", "inspect_at"),
     [
-        (30.0, 29.5),
-        (2.5, 2.0),
-        # A fifth of a short timeout.
-        (1.0, 0.8),
-        (0.5, 0.4),
+        (30.0, 28.0),
+        (4.0, 2.0),
+        # Not before a quarter of a short timeout has passed.
+        (2.0, 0.5),
+        (0.1, 0.025),
     ],
 )
-def test_queue_is_looked_at_shortly_before_the_deadline(timeout: float, probe: float) -> None:
+def test_queue_is_inspected_before_the_deadline(timeout: float, inspect_at: float) -> None:
     call = waiting(timeout=timeout)
     pending = holding(call)
-    assert pending.next_alarm == pytest.approx(probe)
-    assert pending.due(probe - 0.01) == ([], [])
-    assert pending.due(probe + 0.01) == ([call], [])
+    assert pending.next_alarm == pytest.approx(inspect_at)
+    assert pending.due(inspect_at - 0.01) == ([], [])
+    assert pending.due(inspect_at + 0.01) == ([call], [])
     assert call.number in pending
     assert pending.next_alarm == timeout
     assert pending.due(timeout - 0.01) == ([], [])
@@ -145,7 +146,7 @@ class Model(RuleBasedStateMachine):
     def events(self, call: Call) -> tuple[float, float]:
         """When the queue is looked at, and when the call ends."""
         assert call.timeout is not None
-        return call.deadline - min(0.5, call.timeout * 0.2), call.deadline
+        return call.deadline - min(2.0, call.timeout * 0.75), call.deadline
 
     def timed(self) -> list[Call]:
         return [call for call in self.calls.values() if call.timeout is not None]
@@ -234,7 +235,7 @@ def test_waiting_call_without_its_end_goes_on() -> None:
 
 def test_waiting_call_gives_its_answer() -> None:
     call = waiting()
-    call.answer(b"[1]")
+    call.succeed(b"[1]")
     assert call.wait(0.0) is True
     assert call.result() == b"[1]"
 
@@ -242,7 +243,7 @@ def test_waiting_call_gives_its_answer() -> None:
 @pytest.mark.parametrize("seconds", [1e12, math.inf])
 def test_waiting_call_takes_any_number_of_seconds(seconds: float) -> None:
     call = waiting()
-    call.answer(b"")
+    call.succeed(b"")
     assert call.wait(seconds) is True
 
 
@@ -272,14 +273,14 @@ def test_end_wakes_the_thread_that_waits(lost: bool) -> None:
     if lost:
         call.fail(ConnectionLost("gone"))
     else:
-        call.answer(b"[1]")
+        call.succeed(b"[1]")
     thread.join(20)
     assert ends == [ConnectionLost if lost else b"[1]"]
 
 
 def test_future_gets_what_the_answer_says() -> None:
     call = future()
-    call.answer(b"19")
+    call.succeed(b"19")
     assert call.future.result(0) == "19"
 
 
@@ -289,7 +290,7 @@ def test_future_gets_what_reading_the_answer_raises(error: Exception) -> None:
         raise error
 
     call = future(parse)
-    call.answer(b"19")
+    call.succeed(b"19")
     assert call.future.exception(0) is error
 
 
@@ -299,7 +300,7 @@ def test_future_gets_the_error() -> None:
     assert call.future.exception(0) is error
 
 
-@pytest.mark.parametrize("end", [lambda call: call.answer(b"19"), lambda call: call.fail(ConnectionLost("gone"))])
+@pytest.mark.parametrize("end", [lambda call: call.succeed(b"19"), lambda call: call.fail(ConnectionLost("gone"))])
 def test_end_of_a_cancelled_future_is_dropped(end: Callable[[Call], None]) -> None:
     call = future()
     assert call.future.cancel()
@@ -316,13 +317,13 @@ def test_future_cancelled_while_its_answer_is_read_stays_so(fails: bool) -> None
             raise ValueError("no")
 
     call = future(parse)
-    call.answer(b"19")
+    call.succeed(b"19")
     assert call.future.cancelled()
 
 
 def test_first_end_of_a_future_counts() -> None:
     call = future()
-    call.answer(b"19")
+    call.succeed(b"19")
     call.fail(ConnectionLost("gone"))
-    call.answer(b"20")
+    call.succeed(b"20")
     assert call.future.result(0) == "19"

@@ -1,4 +1,4 @@
-"""The command ``serve``: one process, or several under a parent."""
+"""The command ``serve``: one process, or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from .. import Server, TransportError
+from ..options import CONCURRENCY, DELIVERY_LIMIT, PREFETCH
 from ..server.supervisor import Workers, stop_with_parent
 from .common import (
-    SERVER,
     TRANSPORT_ERROR,
     USAGE_ERROR,
     F,
     Failure,
-    NoAnswer,
+    NoReply,
     declare_option,
     exchange_option,
     log_level_option,
@@ -30,8 +30,8 @@ from .common import (
 from .targets import is_given, make_server
 
 
-def queue_options(concurrency: int = SERVER["concurrency"].default) -> Callable[[F], F]:
-    """Decorate a command that serves with what it may say of its queue, and of how it reads it."""
+def queue_options(concurrency: int = CONCURRENCY) -> Callable[[F], F]:
+    """Return a decorator that adds the options of a request queue and its consumer to a command that serves."""
     return stacked(
         click.option(
             "--concurrency",
@@ -45,7 +45,7 @@ def queue_options(concurrency: int = SERVER["concurrency"].default) -> Callable[
             "--prefetch",
             type=click.IntRange(min=1, max=65535),
             metavar="N",
-            show_default="64, and at least twice the concurrency",
+            show_default=f"{PREFETCH}, and at least twice the concurrency",
             help="Most requests that a process holds.",
         ),
         url_option,
@@ -56,41 +56,42 @@ def queue_options(concurrency: int = SERVER["concurrency"].default) -> Callable[
             "--verify-user",
             is_flag=True,
             default=None,
-            help="Serve only requests whose sender the broker vouches for; see docs/security.md.",
+            help="Serve only requests whose sender the broker has verified; see docs/security.md.",
         ),
         click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue."),
         click.option(
             "--queue-type",
             type=click.Choice(["classic", "quorum"]),
-            show_default="as the virtual host has it",
-            help="What the request queue is declared as.",
+            show_default="the virtual host's default",
+            help="The type with which the request queue is declared.",
         ),
         click.option(
             "--delivery-limit",
             type=click.IntRange(min=1),
             metavar="N",
-            show_default=str(SERVER["delivery_limit"].default),
-            help="How often a request may come back to a quorum queue before it is given up.",
+            show_default=str(DELIVERY_LIMIT),
+            help="How often a quorum queue may deliver a request again before it gives it up.",
         ),
         click.option(
             "--dead-letters",
             is_flag=True,
             default=None,
-            help="Keep in <service>_dead what was given up; see dead.",
+            help="Keep requests that were given up in <service>_dead; see dead.",
         ),
     )
 
 
 @click.command(
+    "serve",
     epilog=f"""\b
 Exit codes:
-  0  told to end, and drained
+  0  stopped by a signal, and drained
   {USAGE_ERROR}  wrong usage, or TARGET cannot be served
-  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties"""
+  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties""",
 )
 @click.argument("target")
 @click.option("--service", metavar="NAME", help="The service's name. Needed unless TARGET is a Server.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Run so many processes, and restart the dead.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Run N processes, and restart those that die.")
 @queue_options()
 @click.option(
     "--dialect",
@@ -102,18 +103,18 @@ Exit codes:
     "--redelivery",
     type=click.Choice(["run", "refuse"]),
     show_default="run",
-    help="What becomes of a request that a server may have had before.",
+    help="What to do with a request that a server may already have had.",
 )
 @click.option(
     "--ack",
     type=click.Choice(["late", "early"]),
     show_default="late",
-    help="Acknowledge a request after its answer, or before its method runs.",
+    help="Acknowledge a request after its reply, or before its method runs.",
 )
 @log_level_option
 @click.option("--worker", type=(int, int), hidden=True)
 @click.pass_context
-def serve(
+def command(
     context: click.Context,
     /,
     target: str,
@@ -132,43 +133,38 @@ def serve(
                         that were registered with jsonrpcserver's @method
       module:attribute  a Server, a dict of methods, or a module
 
-    A Server has its own url, service and numbers: no option may say otherwise.
+    A Server has its own url, service and numbers: no option may contradict them.
 
-    A missing broker is waited for.
+    The command waits for a missing broker.
 
     \b
     jsonrpc-amqp serve examples.example_broker --service example --workers 3
     """
     start_logging(log_level, "" if worker is None else f" [worker {worker[0]}, process {os.getpid()}]")
     if workers is not None:
-        _check(context, target, url, options)
+        _check_target(context, target, url, options)
         sys.exit(_supervise(context, workers, url))
     server = make_server(context, target, url, options)
-    if worker is None:
-        run(server)
-    else:
-        _serve_as_worker(server, worker[1])
+    if worker is not None:
+        _number, lifeline = worker
+        stop_with_parent(lifeline, server.stop)
+    serve_until_stopped(server)
 
 
-def _serve_as_worker(server: Server, lifeline: int) -> None:
-    stop_with_parent(lifeline, server.stop)
-    run(server)
-
-
-def run(server: Server) -> None:
-    """Serve until told to end; a broker that says no ends the command."""
+def serve_until_stopped(server: Server) -> None:
+    """Serve until a signal stops the server; an error of the broker that is final ends the command."""
     try:
         server.serve_forever()
     except TransportError as error:
-        # The server logs why it gives up; once is enough.
+        # The server has logged why it gives up; do not print it again.
         if logging.getLogger("jsonrpc_amqp.server").isEnabledFor(logging.WARNING):
             sys.exit(TRANSPORT_ERROR)
-        raise NoAnswer(error) from None
+        raise NoReply(error) from None
 
 
-def _check(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> None:
-    """End this process if TARGET cannot be served: no worker could."""
-    # In a child: what the module opens and starts when it is imported is no business of the workers' parent.
+def _check_target(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> None:
+    """End this process if TARGET cannot be served: its workers would fail, one after the other."""
+    # In a child process: the supervisor must not hold files and threads that the module opens when it is imported.
     child = os.fork()
     if child == 0:
         code = 0
@@ -177,7 +173,7 @@ def _check(context: click.Context, target: str, url: str, options: Mapping[str, 
         except Failure as failure:
             failure.show()
             code = failure.exit_code
-        # Nothing that the module started may keep it alive.
+        # Exit at once, even if the module has started threads.
         os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
@@ -185,16 +181,16 @@ def _check(context: click.Context, target: str, url: str, options: Mapping[str, 
 
 
 def _supervise(context: click.Context, count: int, url: str) -> int:
-    command = [sys.executable, "-m", "jsonrpc_amqp", *_same_command(context)]
-    # Not on a command line: it may hold a password. And they need not look into AMQP_URL_FILE, which may be a pipe that
-    # has been read.
+    command = [sys.executable, "-m", "jsonrpc_amqp", *_worker_arguments(context)]
+    # Pass the URL in the environment, not on a command line: it may hold a password. Workers cannot read AMQP_URL_FILE
+    # themselves where it is a pipe, which this process has already read.
     sources = {context.get_parameter_source(name) for name in ("url", "url_file")}
     env = None if sources <= {click.core.ParameterSource.DEFAULT} else {**os.environ, "AMQP_URL": url}
     return Workers(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
 
 
-def _same_command(context: click.Context) -> list[str]:
-    """Give the arguments that this process was started with, without those that are for the parent alone."""
+def _worker_arguments(context: click.Context) -> list[str]:
+    """Return the arguments of this process without those that are for the supervisor alone."""
     options = [name for name in context.params if name not in ("target", "workers", "url") and is_given(context, name)]
     return ["serve", context.params["target"], *(_as_option(name, context.params[name]) for name in options)]
 

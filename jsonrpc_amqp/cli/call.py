@@ -1,4 +1,4 @@
-"""The commands that call: ``call``, ``notify``, ``demo``."""
+"""The command ``call``, and what ``notify`` shares with it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from typing import Any, NoReturn
 
 import click
 
-from .. import Client, demo
+from .. import Client
+from ..options import TIMEOUT
 from .common import (
-    ANSWERED,
-    CLIENT,
+    DEFAULT_EXCHANGE,
     EXIT_CODES,
     WrongUsage,
     as_json,
     declare_option,
-    errors,
     exchange_option,
     given,
-    one_line,
+    reported_errors,
     seconds_option,
     server_user_option,
     stacked,
@@ -29,7 +28,7 @@ from .common import (
     user_option,
 )
 
-_calling = stacked(
+calling_options = stacked(
     click.argument("method"),
     click.argument("params", required=False),
     click.option("--service", metavar="NAME", help="The service to call."),
@@ -43,7 +42,7 @@ _calling = stacked(
         type=click.Choice(["recipe2011"]),
         help="Call a server of another lineage; METHOD is not sent. See docs/interop.md.",
     ),
-    seconds_option("--timeout", default=CLIENT["timeout"].default, help="Seconds for all of it, connecting included."),
+    seconds_option("--timeout", default=TIMEOUT, help="Seconds for all of it, connecting included."),
     url_option,
     exchange_option,
     declare_option,
@@ -51,17 +50,17 @@ _calling = stacked(
 )
 
 
-@click.command(epilog=EXIT_CODES)
-@_calling
+@click.command("call", epilog=EXIT_CODES)
+@calling_options
 @server_user_option
 @click.option(
     "--reply",
     type=click.Choice(["topic", "queue", "direct"]),
     show_default="topic, or queue with --queue",
-    help="How the answer comes: over the exchange, to a queue of its own, or by RabbitMQ's direct reply-to.",
+    help="How the reply comes: over the exchange, to a queue of its own, or by RabbitMQ's direct reply-to.",
 )
 @click.option("--persistent", is_flag=True, help="Have the broker keep the call on disk, and confirm that it does.")
-def call(method: str, params: str | None, persistent: bool, **options: Any) -> None:
+def command(method: str, params: str | None, persistent: bool, **options: Any) -> None:
     """
     Call METHOD and print its result as one line of JSON. One of --service and --queue is needed.
 
@@ -72,42 +71,25 @@ def call(method: str, params: str | None, persistent: bool, **options: Any) -> N
     jsonrpc-amqp call add '[1, 2]' --service example
     jsonrpc-amqp call add '[1, 2]' --queue rpc_queue
     """
-    with _client(confirm=persistent, **options) as client:
-        result = client.call(method, _read_params(params), persistent=persistent)
+    with connected_client(confirm=persistent, **options) as client:
+        result = client.call(method, read_params(params), persistent=persistent)
     click.echo(as_json(result))
 
 
-@click.command(epilog=EXIT_CODES.replace(ANSWERED, ""))
-@_calling
-def notify(method: str, params: str | None, **options: Any) -> None:
-    """
-    Send a notification of METHOD; nobody answers it.
-
-    Done when the broker has it on disk in the service's queue. PARAMS as for call.
-
-    \b
-    jsonrpc-amqp notify log.write '{"line": "hello"}' --service example
-    """
-    with _client(**options) as client:
-        client.notify(method, _read_params(params))
-
-
-@click.command("demo", epilog=EXIT_CODES)
-@click.option("--url", default="memory://", show_default=True, help="The broker; memory:// needs none.")
-def show(url: str) -> None:
-    """Run a server and a client; print what each sees of one notification and of one call."""
-    with errors():
-        demo.run(url, echo=lambda line: click.echo(one_line(line)))
-
-
 @contextmanager
-def _client(**options: Any) -> Iterator[Client]:
+def connected_client(**options: Any) -> Iterator[Client]:
+    """
+    Yield a client with these options; its errors end the command.
+
+    Raises:
+        WrongUsage: The options contradict each other.
+    """
     if (options["service"] is None) == (options["queue"] is None):
         raise WrongUsage("whom to call? Give one of --service and --queue")
-    if options["queue"] is not None and options["exchange"] != CLIENT["exchange"].default:
+    if options["queue"] is not None and options["exchange"] != DEFAULT_EXCHANGE:
         raise WrongUsage("a queue is called past every exchange: drop --exchange, or give --service")
-    with errors():
-        # The first attempt is the only one: a person waits, and a script can loop.
+    with reported_errors():
+        # One attempt to connect: a person is waiting, and a script can retry.
         client = Client(reconnect=False, **given(options))
         try:
             yield client
@@ -115,9 +97,9 @@ def _client(**options: Any) -> Iterator[Client]:
             client.close()
 
 
-def _read_params(params: str | None) -> Any:
+def read_params(params: str | None) -> Any:
     """
-    Give what PARAMS stands for.
+    Return the value of PARAMS.
 
     Raises:
         WrongUsage: It is no JSON array or object.
@@ -126,7 +108,7 @@ def _read_params(params: str | None) -> Any:
         return None
     try:
         text = sys.stdin.buffer.read().decode() if params == "-" else params
-        value = json.loads(text, parse_constant=_no_json)
+        value = json.loads(text, parse_constant=_reject_constant)
     except ValueError as error:
         raise WrongUsage(f"PARAMS is not JSON: {error}") from None
     except RecursionError:
@@ -136,5 +118,5 @@ def _read_params(params: str | None) -> Any:
     return value
 
 
-def _no_json(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"there is no {name} in it")

@@ -12,9 +12,9 @@ from .common import (
     REMOTE_ERROR,
     TRANSPORT_ERROR,
     USAGE_ERROR,
-    errors,
     exchange_option,
     one_line,
+    reported_errors,
     seconds_option,
     url_option,
 )
@@ -27,10 +27,10 @@ Exit codes:
   0  every check passed
   {REMOTE_ERROR}  some did not
   {USAGE_ERROR}  wrong usage, or not a service that can be checked
-  {TRANSPORT_ERROR}  there is no broker, or nobody answers, or not any more""",
+  {TRANSPORT_ERROR}  there is no broker, or no server replies, or none does any more""",
 )
 @click.option("--service", required=True, metavar="NAME", help="The service to check.")
-@seconds_option("--timeout", default=5.0, help="How long an answer may take.")
+@seconds_option("--timeout", default=conformance.TIMEOUT, help="How long a reply may take.")
 @url_option
 @exchange_option
 @click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")
@@ -38,9 +38,9 @@ Exit codes:
 @click.option(
     "--only", metavar="TEXT", multiple=True, help="Run the checks with TEXT in their group or name; may be repeated."
 )
-def check_conformance(failed: bool, **options: Any) -> None:
+def command(failed: bool, **options: Any) -> None:
     """
-    Check whether a server keeps the contract of docs/protocol.md, whatever it is written in.
+    Check whether a server keeps the contract of docs/protocol.md, in whatever language it is written.
 
     It must have the methods of the JSON-RPC 2.0 specification's examples: subtract(minuend, subtrahend), sum(...),
     get_data() -> ["hello", 5], update(...) and notify_hello(...). Nothing else may read its queue meanwhile.
@@ -50,7 +50,7 @@ def check_conformance(failed: bool, **options: Any) -> None:
     jsonrpc-amqp conformance --service conformance
     """
     faults = total = 0
-    with errors():
+    with reported_errors():
         for result in conformance.run(**options):
             total += 1
             faults += result.fault is not None

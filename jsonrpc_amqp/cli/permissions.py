@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from ..operator.permissions import permissions
-from .common import USAGE_ERROR, errors, exchange_option
+from .common import USAGE_ERROR, exchange_option, reported_errors
 
 
-def _one(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> str:
-    # click would take the last, and say nothing.
+def _single_name(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> str:
+    # click would silently take the last one.
     if len(names) > 1:
         raise click.BadParameter("give one; for another run the command again")
     return names[0]
@@ -26,37 +26,42 @@ Exit codes:
 )
 @click.option("--service", required=True, metavar="NAME", help="The service.")
 @click.option(
-    "--server-user", required=True, multiple=True, callback=_one, metavar="NAME", help="The AMQP user of its servers."
+    "--server-user",
+    required=True,
+    multiple=True,
+    callback=_single_name,
+    metavar="NAME",
+    help="The AMQP user of its servers.",
 )
 @click.option(
     "--client-user",
     required=True,
     multiple=True,
-    callback=_one,
+    callback=_single_name,
     metavar="NAME",
-    help="The AMQP user of a client. Of a certificate the name that RabbitMQ takes, such as 'CN=alice,O=ACME'.",
+    help="The AMQP user of a client. With a certificate, its name in RabbitMQ, such as 'CN=alice,O=ACME'.",
 )
 @click.option(
     "--reply",
     type=click.Choice(["topic", "direct"]),
     default="topic",
     show_default=True,
-    help="How the client has its answers: over the exchange, or by RabbitMQ's direct reply-to.",
+    help="How the client receives replies: over the exchange, or by RabbitMQ's direct reply-to.",
 )
 @click.option("--vhost", metavar="NAME", default="/", show_default=True, help="The virtual host.")
 @exchange_option
 @click.option("--queue", metavar="NAME", show_default="<service>_req", help="The request queue.")
-def show_permissions(**options: Any) -> None:
+def command(**options: Any) -> None:
     """
     Print the rabbitmqctl commands that give two users the least they need, one to serve and one to call.
 
-    Nothing is run, and no broker is asked. The users must be there, and so must exchange, queue and binding: start a
-    server once as a user who may make them. Both ends then need declare=False. What this protects from, and what not,
-    is in docs/security.md.
+    Nothing is run, and no broker is contacted. The users must exist, and so must exchange, queue and binding: start a
+    server once as a user who may declare them. Both ends then need declare=False. docs/security.md says what this
+    protects from, and what not.
 
     \b
     jsonrpc-amqp permissions --service calc --server-user calc --client-user alice | sh -e
     """
-    with errors():
+    with reported_errors():
         for line in permissions(options.pop("service"), **options):
             click.echo(line)

@@ -1,11 +1,11 @@
-"""Figures that need a fresh interpreter: ``python -m benchmarks.probes idle URL``; one line of JSON."""
+"""Figures that need a fresh interpreter: ``python -m benchmarks.fresh idle URL`` prints one line of JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-# What connecting imports of other libraries, so that a client's own memory is what is left.
+# Import what connecting imports of other libraries, so that their memory does not count as the client's.
 import kombu
 import kombu.transport.pyamqp
 
@@ -16,8 +16,8 @@ CLIENTS = 20
 
 
 def idle(url: str) -> dict[str, float]:
-    """Give the memory of one connected idle client beyond the imports, and of each more of them, in bytes."""
-    assert kombu.Connection is not None, "imported when it is looked up"
+    """Return the memory of one connected idle client beyond the imports, and of each further one, in bytes."""
+    assert kombu.Connection is not None, "kombu imports it when it is looked up"
     empty = resident_bytes()
     clients = [jsonrpc_amqp.Client(url, "idle").start()]
     one = resident_bytes()

@@ -13,30 +13,30 @@ import click
 
 from .. import DeadLetter, DeadLetters
 from .common import (
-    ANSWERED,
     EXIT_CODES,
+    REMOTE_ERROR_LINE,
     WrongUsage,
     as_json,
-    errors,
     exchange_option,
     given,
     one_line,
+    reported_errors,
     stacked,
     url_option,
 )
 
-# Tables of AMQP headers may nest deeper than Python writes.
+# AMQP tables may nest deeper than Python's recursion limit, which json.dumps would reach.
 _MAX_DEPTH = 20
 _LONGEST_CELL = 60
 
 
-@click.group()
-def dead() -> None:
+@click.group("dead")
+def command() -> None:
     """
     Look at the dead letters of a service, send them again, or remove them.
 
-    They are requests that its servers could not handle, kept in the queue <service>_dead where the servers were told
-    to keep them. Looking removes nothing.
+    They are requests that its servers could not handle, kept in the queue <service>_dead if the servers run with dead
+    letters on. Looking removes nothing.
     """
 
 
@@ -47,10 +47,10 @@ _of_a_service = stacked(
     click.option("--queue", metavar="NAME", show_default="<service>_dead", help="The queue that keeps them."),
 )
 _keys = click.argument("keys", metavar="[KEY]...", nargs=-1)
-_DEAD_EXIT_CODES = EXIT_CODES.replace(ANSWERED, "").replace("nothing was sent", "nothing was done")
+_DEAD_EXIT_CODES = EXIT_CODES.replace(REMOTE_ERROR_LINE, "").replace("nothing was sent", "nothing was done")
 
 
-@dead.command("list", epilog=_DEAD_EXIT_CODES)
+@command.command("list", epilog=_DEAD_EXIT_CODES)
 @_of_a_service
 @click.option("--json", "in_json", is_flag=True, help="Print each as one line of JSON, headers and body included.")
 @click.option(
@@ -75,14 +75,14 @@ def list_dead(in_json: bool, limit: int, **options: Any) -> None:
             click.echo(as_json(_as_object(letter)) if in_json else _as_row(letter))
 
 
-@dead.command("show", epilog=_DEAD_EXIT_CODES)
+@command.command("show", epilog=_DEAD_EXIT_CODES)
 @click.argument("key")
 @_of_a_service
 def show_dead(key: str, **options: Any) -> None:
     """
-    Show all there is of one dead letter.
+    Show one dead letter in full.
 
-    KEY is what list shows first, or its first digits: four or more that no other begins with.
+    KEY is the first column of list, or its first digits: at least four, and enough to be unambiguous.
 
     \b
     jsonrpc-amqp dead show 3fa9 --service example
@@ -93,21 +93,21 @@ def show_dead(key: str, **options: Any) -> None:
         click.echo(line)
 
 
-@dead.command(epilog=_DEAD_EXIT_CODES)
+@command.command("requeue", epilog=_DEAD_EXIT_CODES)
 @_keys
-@click.option("--all", is_flag=True, help="All that are there and are no calls.")
+@click.option("--all", is_flag=True, help="All dead letters that are not calls.")
 @_of_a_service
-def requeue(keys: tuple[str, ...], all: bool, **options: Any) -> None:
+def requeue_dead(keys: tuple[str, ...], all: bool, **options: Any) -> None:
     """
     Send notifications again, as yourself; each is removed once the broker has confirmed it.
 
-    Calls are not sent again: their callers have been told, or are gone. KEYs as for show.
+    Calls are not sent again: their callers have got an error, or are gone. KEYs as for show.
 
     \b
     jsonrpc-amqp dead requeue 3fa9 91bc --service example
     jsonrpc-amqp dead requeue --all --service example
     """
-    _check_choice(keys, all)
+    _check_keys_or_all(keys, all)
     with _dead_letters(**options) as letters:
         done = letters.requeue(*keys, all=all)
     click.echo(f"sent again: {done.sent}")
@@ -115,12 +115,12 @@ def requeue(keys: tuple[str, ...], all: bool, **options: Any) -> None:
         click.echo(f"left, since they are calls or cannot be read: {done.left}")
 
 
-@dead.command(epilog=_DEAD_EXIT_CODES)
+@command.command("purge", epilog=_DEAD_EXIT_CODES)
 @_keys
-@click.option("--all", is_flag=True, help="All that are there.")
-@click.option("--yes", is_flag=True, help="Do not ask before all are removed.")
+@click.option("--all", is_flag=True, help="All dead letters.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_of_a_service
-def purge(keys: tuple[str, ...], all: bool, yes: bool, **options: Any) -> None:
+def purge_dead(keys: tuple[str, ...], all: bool, yes: bool, **options: Any) -> None:
     """
     Remove dead letters for good. KEYs as for show.
 
@@ -128,7 +128,7 @@ def purge(keys: tuple[str, ...], all: bool, yes: bool, **options: Any) -> None:
     jsonrpc-amqp dead purge 3fa9 --service example
     jsonrpc-amqp dead purge --all --service example
     """
-    _check_choice(keys, all)
+    _check_keys_or_all(keys, all)
     with _dead_letters(**options) as letters:
         if all and not yes:
             _confirm(f"Remove all dead letters of {letters.service}?")
@@ -138,11 +138,11 @@ def purge(keys: tuple[str, ...], all: bool, yes: bool, **options: Any) -> None:
 
 @contextmanager
 def _dead_letters(url: str, service: str, **options: Any) -> Iterator[DeadLetters]:
-    with errors(), DeadLetters(url, service, **given(options)) as letters:
+    with reported_errors(), DeadLetters(url, service, **given(options)) as letters:
         yield letters
 
 
-def _check_choice(keys: tuple[str, ...], all: bool) -> None:
+def _check_keys_or_all(keys: tuple[str, ...], all: bool) -> None:
     if all == bool(keys):
         raise WrongUsage("name dead letters by their KEYs, or give --all")
 
@@ -151,7 +151,7 @@ def _confirm(question: str) -> None:
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:
-        agreed = False  # there is nobody to ask
+        agreed = False  # no terminal to ask on
     if not agreed:
         raise WrongUsage("nothing was removed; --yes does not ask")
 
@@ -177,7 +177,7 @@ def _time(died: datetime | None) -> str | None:
 def _as_object(letter: DeadLetter) -> dict[str, Any]:
     shown = {name: getattr(letter, name) for name in _SHOWN}
     body = letter.body.decode("utf-8", "surrogateescape")
-    return {**shown, "died": _time(letter.died), "headers": _plain(letter.headers), "body": body}
+    return {**shown, "died": _time(letter.died), "headers": _as_json_value(letter.headers), "body": body}
 
 
 _SHOWN = (
@@ -211,14 +211,14 @@ def _pretty(body: bytes) -> bytes:
         return one_line(body.decode("utf-8", "surrogateescape")).encode()
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Give a value of AMQP headers as one that JSON has."""
+def _as_json_value(value: Any, depth: int = 0) -> Any:
+    """Return a value of AMQP headers as one of JSON's types."""
     if depth > _MAX_DEPTH:
         return "..."
     if isinstance(value, Mapping):
-        return {str(_plain(name)): _plain(each, depth + 1) for name, each in value.items()}
+        return {str(_as_json_value(name)): _as_json_value(each, depth + 1) for name, each in value.items()}
     if isinstance(value, list):
-        return [_plain(each, depth + 1) for each in value]
+        return [_as_json_value(each, depth + 1) for each in value]
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, datetime):

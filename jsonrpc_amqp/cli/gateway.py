@@ -1,0 +1,176 @@
+"""The command ``gateway`` (the only import of uvicorn)."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from .. import Client, TransportError
+from ..http.limits import MAX_IN_FLIGHT, MAX_SIZE, MAX_WAIT
+from ..options import GRACE, TIMEOUT
+from .common import (
+    USAGE_ERROR,
+    WrongUsage,
+    declare_option,
+    exchange_option,
+    given,
+    log_level_option,
+    seconds_option,
+    server_user_option,
+    start_logging,
+    url_option,
+    usage_errors,
+    user_option,
+)
+
+log = logging.getLogger("jsonrpc_amqp.gateway")
+
+
+@click.command(
+    "gateway",
+    epilog=f"""\b
+Exit codes:
+  0  stopped by a signal, and drained
+  {USAGE_ERROR}  wrong usage, or the address is taken""",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Where to listen; [::1]:8080 for IPv6, port 0 for any that is free.",
+)
+@click.option(
+    "--allow",
+    metavar="SERVICE",
+    multiple=True,
+    help="A service that may be called; may be repeated. Without it nothing is served.",
+)
+@seconds_option("--timeout", default=TIMEOUT, help="For a request that does not say 'Prefer: wait=SECONDS'.")
+@seconds_option("--max-wait", default=MAX_WAIT, help="The most that a request may ask for.")
+@click.option(
+    "--max-size",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    default=MAX_SIZE,
+    show_default=True,
+    help="The largest request.",
+)
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=MAX_IN_FLIGHT,
+    show_default=True,
+    help="The most requests at a time; those beyond get 503.",
+)
+@url_option
+@exchange_option
+@declare_option
+@user_option
+@server_user_option
+@click.option(
+    "--reply",
+    type=click.Choice(["topic", "direct"]),
+    show_default="topic",
+    help="How replies come over the bus: over the exchange, or by RabbitMQ's direct reply-to.",
+)
+@log_level_option
+def command(
+    listen: str,
+    allow: Sequence[str],
+    timeout: float,
+    max_wait: float,
+    max_size: int,
+    max_in_flight: int,
+    log_level: str,
+    **options: Any,
+) -> None:
+    """
+    Take JSON-RPC over HTTP POST to /SERVICE into that service, until SIGTERM or SIGINT.
+
+    Everyone who can reach it calls as its own AMQP user, by whom servers decide who may call what: put authentication
+    in front of it. GET /healthz is for load balancers.
+
+    The command waits for a missing broker; requests get 503 meanwhile.
+
+    \b
+    jsonrpc-amqp gateway --allow calc
+    curl -H 'Content-Type: application/json' http://127.0.0.1:8080/calc \\
+        -d '{"jsonrpc": "2.0", "method": "add", "params": [1, 2], "id": 1}'
+    """
+    start_logging(log_level)
+    with usage_errors():
+        from ..http.gateway import Gateway
+
+        client = Client(**given(options))
+        app = Gateway(
+            client, allow=allow, timeout=timeout, max_wait=max_wait, max_size=max_size, max_in_flight=max_in_flight
+        )
+        sock = listening_socket(listen)
+    if allow:
+        log.info("serving %s at http://%s/SERVICE", ", ".join(allow), _address(sock))
+    else:
+        log.warning("serving nothing at http://%s/: no service is allowed (--allow)", _address(sock))
+    try:
+        # Connect now, so that the first request need not wait for it.
+        with suppress(TransportError):
+            client.start(timeout=0)
+        _serve_until_stopped(app, sock)
+    finally:
+        client.close()
+
+
+def listening_socket(listen: str) -> socket.socket:
+    """
+    Return a socket that listens at ``HOST:PORT``.
+
+    Raises:
+        WrongUsage: This is no such address, or one that cannot be used.
+    """
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise WrongUsage("--listen takes HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        raise WrongUsage(f"cannot listen at {listen}: {error.strerror}") from None
+    # Accepted connections inherit this option. asyncio sets it only on sockets that name their protocol, which
+    # create_server's do not. uvicorn writes a response in two parts, and with Nagle's algorithm the second one waits
+    # 40 ms for the peer's delayed acknowledgement.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _serve_until_stopped(app: Any, sock: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        # The gateway logs failures itself; access logs belong to the reverse proxy in front of it.
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(GRACE),
+    )
+    # After draining, uvicorn raises the signal that stopped it once more; ignore it, so that the exit code is 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    uvicorn.Server(config).run(sockets=[sock])
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ipaddress.ip_address(host).version == 6 else f"{host}:{port}"

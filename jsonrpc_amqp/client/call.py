@@ -1,0 +1,234 @@
+"""One message on its way, and what waits for its end (pure, but for a lock)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Literal, NamedTuple
+
+from ..errors import AccessRefused, ClientClosed, ConnectionLost, JsonRpcAmqpError, MessageTooLarge, TransportError
+from .futures import CallFuture
+
+log = logging.getLogger("jsonrpc_amqp.client")
+
+Params = Sequence[Any] | Mapping[str, Any] | None
+"""By position, by name, or none."""
+Retry = Literal["safe", "idempotent"]
+"""Which errors another attempt may follow; see ``Call.may_retry``."""
+# Another attempt would end in the same way.
+_FINAL = (AccessRefused, ClientClosed, MessageTooLarge)
+
+
+class SendOptions(NamedTuple):
+    """
+    How a message is sent, where it is not as most are.
+
+    Attributes:
+        persistent: Have the broker keep the message on disk.
+        is_notification: Its end is the broker's confirm, not a reply.
+        headers: AMQP headers to send along.
+        retry: Which errors another attempt may follow; see ``Call.may_retry``.
+    """
+
+    persistent: bool = False
+    is_notification: bool = False
+    headers: Mapping[str, Any] | None = None
+    retry: Retry | None = None
+
+
+PLAIN = SendOptions()
+
+
+class Call(ABC):
+    """
+    One call, batch or notification.
+
+    Attributes:
+        number: Given when it is submitted, and anew for each attempt; as text, it pairs the reply (``correlation_id``).
+        qid: Stands for the JSON-RPC id in its routing key.
+        deadline: Monotonic seconds; infinite for a caller that waits for ever.
+        timeout: What the deadline was made from, in seconds, for messages.
+        send_options: ``PLAIN`` for most.
+        sent: The transport has it, so that the method may have run.
+        failures: Attempts that failed.
+    """
+
+    has_callbacks = False
+    """Its end runs callbacks of the user's, on the leader."""
+
+    __slots__ = (
+        "_last_error",
+        "_may_have_run",
+        "body",
+        "deadline",
+        "failures",
+        "number",
+        "qid",
+        "send_options",
+        "sent",
+        "service",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        service: str,
+        body: bytes,
+        qid: str,
+        deadline: float,
+        timeout: float | None,
+        send_options: SendOptions = PLAIN,
+    ) -> None:
+        self.number = ""
+        self.service = service
+        self.body = body
+        self.qid = qid
+        self.deadline = deadline
+        self.timeout = timeout
+        self.send_options = send_options
+        self.sent = False
+        self.failures = 0
+        self._last_error: TransportError | None = None
+        self._may_have_run = False
+
+    def may_retry(self, error: JsonRpcAmqpError) -> bool:
+        """
+        Return whether another attempt may follow an error: it may succeed, and the caller accepts what it risks.
+
+        With "safe" the method did not run; with "idempotent" it may run a second time.
+        """
+        retry = self.send_options.retry
+        if retry is None or self.is_cancelled or not isinstance(error, TransportError):
+            return False
+        if isinstance(error, _FINAL):
+            return False
+        return not error.may_have_run or (retry == "idempotent" and isinstance(error, ConnectionLost))
+
+    def note_failure(self, error: JsonRpcAmqpError) -> None:
+        """Remember an error that another attempt follows."""
+        assert isinstance(error, TransportError)
+        self.failures += 1
+        self.sent = False
+        self._last_error = error
+        self._may_have_run = self._may_have_run or error.may_have_run
+
+    def with_attempts(self, error: JsonRpcAmqpError) -> JsonRpcAmqpError:
+        """Return a final error, with what earlier attempts add to it."""
+        if self._last_error is None or not isinstance(error, TransportError):
+            return error
+        return type(error)(
+            f"{error} (attempt {self.failures + 1}; the one before: {self._last_error})",
+            may_have_run=error.may_have_run or self._may_have_run,
+        )
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its caller no longer waits for its end, so that it need not be sent."""
+        return False
+
+    @abstractmethod
+    def succeed(self, body: bytes) -> None:
+        """End with the body of the reply; empty for a notification that was confirmed."""
+
+    @abstractmethod
+    def fail(self, error: JsonRpcAmqpError) -> None:
+        """End with an error."""
+
+
+class WaitingCall(Call):
+    """A call whose thread waits for it, with a bare lock: a Future costs ten times as much."""
+
+    __slots__ = ("_done", "_error", "_reply")
+
+    def __init__(
+        self,
+        service: str,
+        body: bytes,
+        qid: str,
+        deadline: float,
+        timeout: float | None,
+        send_options: SendOptions = PLAIN,
+    ) -> None:
+        super().__init__(service, body, qid, deadline, timeout, send_options)
+        self._reply = b""
+        self._error: JsonRpcAmqpError | None = None
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def succeed(self, body: bytes) -> None:
+        self._reply = body
+        self._done.release()
+
+    def fail(self, error: JsonRpcAmqpError) -> None:
+        self._error = error
+        self._done.release()
+
+    def is_done(self) -> bool:
+        """Return whether it has ended."""
+        return not self._done.locked()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end. False: it has not come."""
+        return self._done.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+    def result(self) -> bytes:
+        """
+        Return the body of the reply, once the call has ended.
+
+        Raises:
+            JsonRpcAmqpError: What it ended with.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._reply
+
+
+class FutureCall(Call):
+    """A call that a Future stands for."""
+
+    has_callbacks = True
+
+    __slots__ = ("_parse", "future")
+
+    def __init__(
+        self,
+        service: str,
+        body: bytes,
+        qid: str,
+        deadline: float,
+        timeout: float | None,
+        send_options: SendOptions = PLAIN,
+        *,
+        parse: Callable[[bytes], Any],
+    ) -> None:
+        super().__init__(service, body, qid, deadline, timeout, send_options)
+        self._parse = parse
+        self.future: Future[Any] = CallFuture()
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.future.cancelled()
+
+    def succeed(self, body: bytes) -> None:
+        try:
+            result = self._parse(body)
+        except Exception as exc:
+            self._end(self.future.set_exception, exc)
+        else:
+            self._end(self.future.set_result, result)
+
+    def fail(self, error: JsonRpcAmqpError) -> None:
+        self._end(self.future.set_exception, error)
+
+    @staticmethod
+    def _end(end: Callable[[Any], None], outcome: object) -> None:
+        try:
+            end(outcome)
+        except InvalidStateError:
+            return  # its user cancelled it meanwhile
+        # Callbacks run in there. A sys.exit() in one must not end the leader, on which all other calls depend.
+        except BaseException:
+            log.exception("a callback of a future raised")

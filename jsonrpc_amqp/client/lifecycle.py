@@ -1,0 +1,107 @@
+"""The life of one client: its process, its session, and why there is none."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..amqp.base import Session
+from ..errors import ClientClosed, TransportError
+from .timeouts import not_connected
+
+_process = os.getpid()
+
+
+def _note_process() -> None:
+    global _process
+    _process = os.getpid()
+
+
+# To ask the system at each call would cost as much as all the locks of that call.
+os.register_at_fork(after_in_child=_note_process)
+
+
+class Lifecycle:
+    """
+    What a client waits for. Guarded by ``lock``, which is the lock of the requests.
+
+    Attributes:
+        session: The live one, if there is one.
+        failure: Of the last attempt to connect, since there was a session.
+        gave_up: There will be no other attempt until the client is used again.
+        closed: The client was closed.
+    """
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._changed = threading.Condition(lock)
+        self._pid: int | None = None
+        self.session: Session | None = None
+        self.failure: TransportError | None = None
+        self.gave_up = False
+        self.closed = False
+
+    def check_open(self) -> None:
+        """
+        Check that the client may be used.
+
+        Raises:
+            ClientClosed: It was closed.
+        """
+        if self.closed:
+            raise ClientClosed("the client is closed; make a new one")
+
+    def check_process(self) -> None:
+        """
+        Check that the client is used in one process only. Without the lock, which may be locked for ever after a fork.
+
+        Raises:
+            ClientClosed: This process was forked by the one that uses it.
+        """
+        process = _process
+        if self._pid == process:
+            return
+        if self._pid is not None:
+            raise ClientClosed(
+                f"this client belongs to process {self._pid}, which forked this one: a connection cannot be shared. "
+                "Make a client in each process"
+            )
+        # At the first use: a client that was only made before a fork serves both sides.
+        self._pid = process
+
+    def is_foreign(self) -> bool:
+        """Return whether another process uses the client."""
+        return self._pid not in (None, _process)
+
+    def begin(self) -> None:
+        """Forget the failure of earlier attempts."""
+        self.check_open()
+        self.failure, self.gave_up = None, False
+
+    def wait_for_session(self, timeout: float | None) -> None:
+        """
+        Wait until there is a session, without the lock held.
+
+        Raises:
+            TransportError: What was in the way, after ``timeout`` seconds at most.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.session is not None or self.gave_up or self.closed, timeout):
+                raise not_connected(timeout, self.failure)
+            self.check_open()
+            if self.failure is not None and self.gave_up:
+                raise self.failure.again()
+
+    def opened(self, session: Session) -> None:
+        """Note a new session."""
+        self.session, self.failure = session, None
+        self._changed.notify_all()
+
+    def failed(self, error: TransportError, *, is_final: bool) -> None:
+        """Note that an attempt to connect failed."""
+        self.failure, self.gave_up = error, is_final
+        self._changed.notify_all()
+
+    def close(self) -> None:
+        """Note that the client is closed."""
+        self.closed = True
+        self._changed.notify_all()

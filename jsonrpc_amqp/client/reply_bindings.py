@@ -1,0 +1,64 @@
+"""The bindings of a client's reply queue to the exchange: one for each service that it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ..amqp.base import Session
+from ..errors import TransportError
+from .addresses import Addresses
+
+# Seconds. AMQP does not report a deleted exchange or binding, so redeclare at this interval while calls with a deadline
+# are pending.
+REDECLARE_SECONDS = 2.0
+
+
+class ReplyBindings:
+    """
+    Which services the reply queue is bound for. The lock of the requests guards it.
+
+    Args:
+        addresses: Knows the binding keys.
+        is_needed: Replies come over the exchange. False: every service counts as bound.
+    """
+
+    def __init__(self, addresses: Addresses, *, is_needed: bool) -> None:
+        self._addresses = addresses
+        self._is_needed = is_needed
+        self._bound: set[str] = set()
+        self._under_way: set[str] = set()
+        self._redeclare_at = 0.0
+
+    def new_connection(self) -> tuple[str, ...]:
+        """Return the keys to bind while the connection is set up: those of all services so far."""
+        self._bound = set(self._addresses.services) if self._is_needed else set()
+        self._under_way.clear()
+        return tuple(map(self._addresses.reply_binding, self._bound))
+
+    def opened(self, now: float) -> None:
+        """Note that the connection is set up."""
+        self._redeclare_at = now + REDECLARE_SECONDS
+
+    def is_bound(self, service: str) -> bool:
+        """Return whether a call of the service may be sent."""
+        return not self._is_needed or service in self._bound
+
+    def bind(self, session: Session, service: str, done: Callable[[str, TransportError | None], None]) -> None:
+        """Begin to bind a service, unless that is under way; ``done`` is called with the service and the error."""
+        if service not in self._under_way:
+            self._under_way.add(service)
+            session.bind(self._addresses.reply_binding(service), partial(done, service))
+
+    def note_bound(self, service: str, error: TransportError | None) -> None:
+        """Note the end of ``bind``."""
+        self._under_way.discard(service)
+        if error is None:
+            self._bound.add(service)
+
+    def next_redeclare(self, now: float, *, has_pending: bool) -> tuple[bool, float]:
+        """Return whether to redeclare now, and when to ask again."""
+        is_due = now >= self._redeclare_at
+        if is_due:
+            self._redeclare_at = now + REDECLARE_SECONDS
+        return is_due and has_pending and self._is_needed, self._redeclare_at

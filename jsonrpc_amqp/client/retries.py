@@ -1,0 +1,64 @@
+"""When a call that failed is sent again (pure)."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Callable, Iterator
+
+from ..errors import JsonRpcAmqpError
+from .call import Call
+from .pending import Pending
+
+# Seconds. Doubled with each attempt; a random part of it, half at least, is waited, so that not all clients come back
+# at once.
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 2.0
+# With less time left than this an attempt would probably end as a timeout, which says less than the error before it.
+LEAST_SECONDS = 0.1
+
+
+class Retries:
+    """
+    The calls that wait for their next attempt. The lock of the requests guards it.
+
+    Args:
+        pending: A call that waits is pending, under a new number.
+        numbers: Numbers calls.
+        uniform: Returns a random number between two.
+    """
+
+    def __init__(
+        self,
+        pending: Pending,
+        numbers: Iterator[int],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._pending = pending
+        self._numbers = numbers
+        self._uniform = uniform
+        self._due: list[tuple[float, str]] = []  # when, number: a heap
+
+    @property
+    def next_alarm(self) -> float:
+        """When ``due`` has something to return, in monotonic seconds; infinite for never."""
+        return self._due[0][0] if self._due else math.inf
+
+    def schedule(self, call: Call, error: JsonRpcAmqpError, now: float) -> bool:
+        """Have a call sent again that failed. False: its deadline leaves no time for that."""
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(call.failures, 10)) * self._uniform(0.5, 1)
+        if now + delay + LEAST_SECONDS > call.deadline:
+            return False
+        call.note_failure(error)
+        call.number = str(next(self._numbers))
+        self._pending.add(call)
+        heapq.heappush(self._due, (now + delay, call.number))
+        return True
+
+    def due(self, now: float) -> list[str]:
+        """Remove and return the numbers of the calls to send now."""
+        numbers = []
+        while self._due and self._due[0][0] <= now:
+            numbers.append(heapq.heappop(self._due)[1])
+        return numbers

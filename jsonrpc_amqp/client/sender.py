@@ -1,0 +1,130 @@
+"""Sends calls, and parks those that cannot be sent now. The lock of the requests guards all of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from ..amqp.base import Publish, Session
+from ..dialects import ClientDialect
+from ..errors import CallTimeout, EncodeError, JsonRpcAmqpError, TransportError
+from ..wire.publish import call_message, notification_message
+from .addresses import Addresses, AnyAddress
+from .call import Call
+from .pending import Pending
+from .reply_bindings import ReplyBindings
+
+Failed = list[tuple[Call, JsonRpcAmqpError]]
+"""Calls that are no longer pending, and the errors that end them."""
+
+
+class Sender:
+    """
+    Sends the calls of one client.
+
+    Args:
+        bindings: A call is sent once its reply can arrive.
+        dialect: Translates requests; None: they are JSON-RPC.
+        confirm: Have the broker confirm calls, too.
+        on_bound: Called when the reply queue is bound for a service, or could not be.
+        on_confirmed: Called when the broker has confirmed a message, or rejected it.
+    """
+
+    def __init__(
+        self,
+        pending: Pending,
+        addresses: Addresses,
+        bindings: ReplyBindings,
+        dialect: ClientDialect | None,
+        *,
+        confirm: bool,
+        on_bound: Callable[[Session, str, TransportError | None], None],
+        on_confirmed: Callable[[Call, TransportError | None], None],
+    ) -> None:
+        self._pending = pending
+        self._addresses = addresses
+        self._bindings = bindings
+        self._dialect = dialect
+        self._confirm = confirm
+        self._on_bound = on_bound
+        self._on_confirmed = on_confirmed
+        self._parked: list[Call] = []
+
+    def send_or_park(self, session: Session | None, call: Call) -> JsonRpcAmqpError | None:
+        """Send a call, or keep it until it can be sent; return the error that ends it, if any."""
+        if session is None or session.congested:
+            self._parked.append(call)
+            return None
+        options = call.send_options
+        if not self._bindings.is_bound(call.service) and not options.is_notification:
+            self._parked.append(call)
+            self._bindings.bind(session, call.service, partial(self._on_bound, session))
+            return None
+        try:
+            message = self._describe(self._addresses.of(call.service), call)
+            if self._confirm or options.is_notification or options.persistent:
+                call.sent = session.publish_confirmed(message, partial(self._on_confirmed, call))
+            else:
+                call.sent = session.publish(message)
+        except CallTimeout as exc:
+            self._pending.pop(call.number)
+            return exc
+        except Exception as exc:
+            self._pending.pop(call.number)
+            return EncodeError(f"AMQP has no form for the message: {exc}")
+        if not call.sent:
+            self._parked.append(call)  # the session has just ended; there will be another
+        return None
+
+    def send_parked(self, session: Session) -> Failed:
+        """Send the parked calls, as far as possible; return those that failed."""
+        parked, self._parked = self._parked, []
+        return self._send(session, parked)
+
+    def send_again(self, session: Session | None, numbers: Iterable[str]) -> Failed:
+        """Send calls by their numbers, as far as they are pending; return those that failed."""
+        return self._send(session, [call for number in numbers if (call := self._pending.get(number)) is not None])
+
+    def forget_ended(self) -> None:
+        """Drop the parked calls that have ended: otherwise those of an outage would pile up until its end."""
+        self._parked = [call for call in self._parked if call.number in self._pending]
+
+    def clear(self) -> None:
+        """Drop all parked calls."""
+        self._parked.clear()
+
+    def _send(self, session: Session | None, calls: Iterable[Call]) -> Failed:
+        failed = []
+        for call in calls:
+            if self._is_wanted(call) and (error := self.send_or_park(session, call)) is not None:
+                failed.append((call, error))
+        return failed
+
+    def _is_wanted(self, call: Call) -> bool:
+        if call.is_cancelled:
+            self._pending.pop(call.number)
+        return call.number in self._pending
+
+    def _describe(self, address: AnyAddress, call: Call) -> Publish:
+        options = call.send_options
+        if options.is_notification:
+            message = notification_message(
+                address,
+                call.body,
+                message_id=f"{address.client}-{call.number}",
+                persistent=options.persistent,
+                headers=options.headers,
+            )
+        else:
+            message = call_message(
+                address,
+                call.body,
+                number=call.number,
+                qid=call.qid,
+                deadline=None if call.timeout is None else call.deadline,
+                now=time.monotonic(),
+                persistent=options.persistent,
+                headers=options.headers,
+            )
+        return message if self._dialect is None else self._dialect.request(address, call.number, message)

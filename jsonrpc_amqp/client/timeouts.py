@@ -1,0 +1,112 @@
+"""What the error of a call says that reached its deadline: whether it was sent, and how its queue looks (pure)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..amqp.base import QueueFacts, Session
+from ..errors import Blocked, CallTimeout, NotConnected, TransportError
+from .call import Call
+
+# Seconds. What is known of a queue serves all calls that end within this time, so that a client with many calls
+# inspects it a few times a second at most.
+_SHARED_SECONDS = 0.25
+# Older facts are not reported. It is a little more than the time between an inspection and the deadline of its call.
+_FRESH_SECONDS = 3.0
+
+
+@dataclass(slots=True)
+class _Inspection:
+    asked_at: float
+    facts: QueueFacts | None = None
+    replied_at: float | None = None
+
+
+class TimeoutReports:
+    """
+    Inspects the queues of calls that near their deadline, and makes the errors of those that reach it.
+
+    Args:
+        queue_of: Returns the name of a service's request queue.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, queue_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._queue_of = queue_of
+        self._clock = clock
+        self._inspections: dict[str, _Inspection] = {}
+
+    def reset(self) -> None:
+        """Forget what is known of all queues."""
+        self._inspections.clear()
+
+    def inspect(self, session: Session, service: str) -> None:
+        """Ask the broker how many messages and consumers the queue of a service has, unless that was just asked."""
+        now, last = self._clock(), self._inspections.get(service)
+        if last is not None and now - last.asked_at <= _SHARED_SECONDS:
+            return
+        inspection = _Inspection(now)
+        if last is not None:
+            inspection.facts, inspection.replied_at = last.facts, last.replied_at  # until there is a reply
+
+        def found(facts: QueueFacts | None) -> None:
+            inspection.facts, inspection.replied_at = facts, self._clock()
+
+        self._inspections[service] = inspection
+        session.inspect(self._queue_of(service), found)
+
+    def error(
+        self, call: Call, session: Session | None, last_failure: TransportError | None, hint: str
+    ) -> TransportError:
+        """
+        Return the error of a call that reached its deadline.
+
+        Args:
+            session: The one that the client has now.
+            last_failure: Of the last attempt to connect.
+            hint: What is known besides, as the end of a sentence.
+        """
+        service, within = call.service, within_text(call.timeout)
+        if not call.sent:
+            if session is None:
+                return not_connected(call.timeout, last_failure)
+            if session.congested:
+                return Blocked(f"the broker took no messages{within} (a memory or disk alarm?); nothing was sent")
+            return CallTimeout(f"{service!r} could not be called{within}; nothing was sent", may_have_run=False)
+        if call.send_options.is_notification:
+            return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
+        return CallTimeout(f"no answer from {service!r}{within}: {self._state_of_queue(service)}{hint}")
+
+    def _state_of_queue(self, service: str) -> str:
+        queue, inspection = self._queue_of(service), self._inspections.get(service)
+        if inspection is None:
+            return "the method may have run, or may still"
+        if inspection.replied_at is None or self._clock() - inspection.replied_at > _FRESH_SECONDS:
+            return (
+                f"the broker did not say in time how many consumers queue {queue!r} has; the method may have run, or "
+                "may still"
+            )
+        facts = inspection.facts
+        if facts is None:
+            return f"there is no queue {queue!r} now; the method may have run, where its servers use another"
+        counts = f"queue {queue!r} has {_many(facts.consumers, 'consumer')}, {_many(facts.messages, 'message')} waiting"
+        if facts.consumers == 0:
+            return f"{counts}: no server is running"
+        return f"{counts}: the method may have run, or may still"
+
+
+def not_connected(timeout: float | None, last_failure: TransportError | None) -> NotConnected:
+    """Return the error of what waited for a connection."""
+    last = "" if last_failure is None else f"; the last attempt: {last_failure}"
+    return NotConnected(f"no connection to the broker{within_text(timeout)}{last}. Nothing was sent")
+
+
+def within_text(timeout: float | None) -> str:
+    """Return a timeout as a part of a sentence."""
+    return "" if timeout is None else f" within {timeout:.3g} s"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

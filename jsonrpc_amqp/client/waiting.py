@@ -1,0 +1,47 @@
+"""What a thread does that waits for a call."""
+
+from __future__ import annotations
+
+import threading
+
+from ..amqp.base import Transport
+from .call import WaitingCall
+from .pending import Pending
+
+
+class Waiter:
+    """
+    For the threads that wait for the calls of one client.
+
+    Args:
+        lock: That of the requests.
+    """
+
+    def __init__(self, lock: threading.RLock, transport: Transport, pending: Pending) -> None:
+        self._lock = lock
+        self._transport = transport
+        self._pending = pending
+
+    def check_may_wait(self) -> None:
+        """
+        Check that this thread may wait for a call.
+
+        Raises:
+            RuntimeError: It would wait for itself: it is the leader, or a signal handler that interrupted a call.
+        """
+        # A signal handler has the lock if the call that it interrupted has. Every RLock knows who has it
+        # (threading.Condition asks in the same way); typeshed omits private methods.
+        has_lock = self._lock._is_owned()  # type: ignore[attr-defined]
+        if has_lock or self._transport.would_deadlock():
+            raise RuntimeError(
+                "a callback of a future, or a signal handler amid another call, must not wait for a call: the answer "
+                "could not come meanwhile. Use submit() in it, or hand the work to a thread of yours"
+            )
+
+    def drive_until_done(self, call: WaitingCall) -> None:
+        """Drive the connection on this thread, which waits for the call, while it is the only one."""
+        runtime = self._transport.runtime
+        if len(self._pending) <= 1:
+            runtime.drive_until(call.is_done, call.deadline)
+        if len(self._pending) > 0:
+            runtime.reclaim()  # there are others by now, or this one takes long

@@ -1,0 +1,189 @@
+"""Which thread runs a request: a handler thread, or the leader of the connection (inline)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from .counters import Counters
+from .inline_policy import InlinePolicy
+from .job import Job
+from .lifecycle import Admission, Lifecycle
+from .redelivery import RedeliveredRequests
+from .work_queue import WorkQueue
+
+log = logging.getLogger("jsonrpc_amqp.server")
+
+_BEGUN = Admission.BEGUN
+
+
+class Executor:
+    """
+    Runs requests on handler threads, or on the leader while they are quick (``runtime.base.InlineJobs``).
+
+    The lock guards the list of threads, and is held only while they start. It is a leaf: no other lock is taken while
+    it is held. Whether a request may begin is decided by ``lifecycle``, behind its own lock.
+
+    Args:
+        name: The service, for the names of threads.
+        concurrency: How many threads.
+        lifecycle: Decides whether a request may begin, and counts those that run.
+        process: Does all there is to do for one request; it is given the monotonic time as well.
+        counters: Where to count.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        concurrency: int,
+        lifecycle: Lifecycle,
+        process: Callable[[Job, float], None],
+        counters: Counters,
+    ) -> None:
+        self._name = name
+        self._concurrency = concurrency
+        self._lifecycle = lifecycle
+        self._process = process
+        self._counters = counters
+        self._policy = InlinePolicy()
+        self._queue = WorkQueue(concurrency, self._policy)
+        self._redelivered = RedeliveredRequests(concurrency)
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        # Threads that run a handler as the leader. One that was blocked for long is a follower when the handler ends.
+        self._running_inline: set[int] = set()
+
+    @property
+    def is_running_here(self) -> bool:
+        """Whether the calling thread is running a handler."""
+        return threading.current_thread() in self._threads or threading.get_ident() in self._running_inline
+
+    # -- starting and ending ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the handler threads, unless they run."""
+        with self._lock:
+            if not self._threads:
+                self._threads = [self._start_thread(number) for number in range(self._concurrency)]
+
+    def _start_thread(self, number: int) -> threading.Thread:
+        thread = threading.Thread(target=self._run_thread, name=f"{self._name}-handler-{number}", daemon=True)
+        thread.start()
+        return thread
+
+    def give_back(self, kept: list[Job]) -> None:
+        """Give all requests that have not begun back to their queue, those that the lifecycle kept included."""
+        _give_back(kept + self._redelivered.take_all() + self._queue.take_all())
+
+    def close(self) -> None:
+        """End the threads, once they have nothing to do."""
+        self._queue.close()
+
+    # -- called by the leader -----------------------------------------------------------------------------
+
+    def submit(self, jobs: list[Job], now: float) -> None:
+        """Run some requests that came at the monotonic time ``now``."""
+        self._queue.put(jobs, now)
+
+    def submit_redelivered(self, job: Job, now: float) -> None:
+        """Run a request that was redelivered."""
+        self._give_turns(self._redelivered.add(job, now))
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self._give_turns(self._redelivered.skip_long(now))
+
+    @property
+    def has_inline_job(self) -> bool:
+        """Whether ``next_inline_job`` is likely to return one."""
+        return self._queue.is_inline and len(self._queue) > 0
+
+    def next_inline_job(self) -> Callable[[], object] | None:
+        """Return a job that is expected to be short; None: there is none."""
+        queue = self._queue
+        while (job := queue.take_inline()) is not None:
+            admission = self._lifecycle.begin(job, may_wait=False)
+            if admission is _BEGUN:
+                return partial(self._run_inline, job)
+            if admission is Admission.FULL:
+                queue.put_back(job)
+                return None
+            self._drop(job, admission)
+        return None
+
+    def offload(self, *, late: bool) -> None:
+        """Leave the jobs to the handler threads; ``late``: because one of them blocked the leader."""
+        self._queue.offload(late=late)
+
+    def _run_inline(self, job: Job) -> None:
+        thread, policy = threading.get_ident(), self._policy
+        self._running_inline.add(thread)
+        began = time.monotonic()
+        began_cpu = time.thread_time() if policy.wants_cpu_time else None
+        self._run(job, began)
+        policy.ran_inline(time.monotonic() - began, 0.0 if began_cpu is None else time.thread_time() - began_cpu)
+        self._running_inline.discard(thread)
+
+    # -- handler threads ----------------------------------------------------------------------------------
+
+    def _run_thread(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, Job):
+                self._run_on_thread(item)
+            else:
+                self._run_redelivered()
+
+    def _run_redelivered(self) -> None:
+        job = self._redelivered.take(time.monotonic())
+        if job is None:
+            return
+        try:
+            self._run_on_thread(job)
+        finally:
+            # Behind all that waits: no redelivered request is more urgent than one that was not redelivered.
+            self._give_turns(self._redelivered.end(job, time.monotonic()))
+
+    def _give_turns(self, count: int) -> None:
+        if count:
+            self._queue.put_turns(count)
+
+    def _run_on_thread(self, job: Job) -> None:
+        admission = self._lifecycle.begin(job)
+        if admission is not _BEGUN:
+            self._drop(job, admission)
+            return
+        began, began_cpu = time.monotonic(), time.thread_time()
+        self._run(job, began)
+        self._policy.ran_on_thread(time.monotonic() - began, time.thread_time() - began_cpu)
+
+    # -- any thread ---------------------------------------------------------------------------------------
+
+    def _run(self, job: Job, began: float) -> None:
+        try:
+            self._process(job, began)
+        # BaseException: a sys.exit() in a user's callable must not end the thread.
+        except BaseException:
+            log.exception("unexpected error while serving a request; it is acknowledged")
+            self._counters.add("failed")
+            job.settle()
+        finally:
+            self._lifecycle.end()
+        # While more requests wait, one write for several replies is worth a delay of up to a millisecond.
+        if not self._queue or not job.session.writes_soon:
+            job.session.flush()
+
+    def _drop(self, job: Job, admission: Admission) -> None:
+        if admission is Admission.STALE:
+            self._counters.add("abandoned")
+        elif admission is Admission.TOO_LATE:
+            _give_back([job])
+
+
+def _give_back(jobs: list[Job]) -> None:
+    for job in jobs:
+        job.session.requeue(job.delivery)
+    for session in {job.session for job in jobs}:
+        session.flush()

@@ -1,0 +1,185 @@
+"""The state of a server: what all of its threads agree on, behind one lock."""
+
+from __future__ import annotations
+
+import threading
+from enum import Enum, IntEnum
+
+from ..amqp.base import Session
+from ..errors import NotConnected, TransportError
+from .job import Job
+
+
+class State(IntEnum):
+    """How far a server is; it only moves on."""
+
+    RUNNING = 1
+    """Requests begin."""
+    DRAINING = 2
+    """None begins any more. The broker may still deliver, so those that have not begun are kept."""
+    CANCELLED = 3
+    """The broker delivers nothing any more, so those that have not begun are given back."""
+    STOPPED = 4
+    """The server no longer waits for handlers, and is not started again."""
+
+
+class Admission(Enum):
+    """Whether a request may begin."""
+
+    BEGUN = "it may run, and counts as running until ``end``"
+    FULL = "not now: as many as may run do so already"
+    STALE = "no: its connection was lost, so the broker delivers it again"
+    KEPT = "no: it is kept until the consumer is cancelled"
+    TOO_LATE = "no: it is to be given back"
+
+
+_RUNNING, _DRAINING = State.RUNNING, State.DRAINING
+_BEGUN = Admission.BEGUN
+
+
+class Lifecycle:
+    """
+    The state of one server, its connection, and which requests run.
+
+    One lock guards all attributes; they are written under it, and the public ones may be read without it, where a value
+    that is about to change does no harm. It is a leaf: no other lock is taken while it is held. What waits for a change
+    waits for ``_changed``, which is notified of each but of requests that begin.
+
+    Args:
+        concurrency: How many requests may run at a time.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._failure: TransportError | None = None
+        self._gave_up = False
+        self._waiting = 0  # threads in ``begin``
+        self._unstarted: list[Job] = []
+        self.state = State.RUNNING
+        self.session: Session | None = None
+        """The live connection; the requests of any other are delivered again."""
+        self.running = 0
+        """How many requests run."""
+
+    # -- the connection -----------------------------------------------------------------------------------
+
+    def prepare(self) -> bool:
+        """Forget why connecting failed, for another attempt. False: the server was stopped."""
+        with self._lock:
+            if self.state is State.STOPPED:
+                return False
+            self._failure, self._gave_up = None, False
+            return True
+
+    def opened(self, session: Session) -> None:
+        """Note a new connection."""
+        with self._lock:
+            self.session = session
+            self._failure = None
+            self._changed.notify_all()
+
+    def lost(self) -> None:
+        """Note that the connection was lost."""
+        with self._lock:
+            self.session = None
+
+    def failed(self, error: TransportError, *, gave_up: bool) -> None:
+        """Note that an attempt to connect failed; ``gave_up``: there will be no other."""
+        with self._lock:
+            self._failure = error
+            self._gave_up = gave_up
+            self._changed.notify_all()
+
+    # -- starting and ending ------------------------------------------------------------------------------
+
+    def wait_for_start(self, timeout: float | None) -> None:
+        """
+        Wait until the connection is there, or the server drains.
+
+        Raises:
+            NotConnected: Not within ``timeout`` seconds; or the error of the last attempt.
+            TransportError: There will be no further attempt.
+        """
+        with self._changed:
+            has_started = self._changed.wait_for(self._has_started, timeout)
+            self._raise_if_given_up()
+            if not has_started:
+                raise self._failure or NotConnected(f"no connection to the broker within {timeout:g} s")
+
+    def wait_for_drain(self) -> None:
+        """
+        Wait until the server drains.
+
+        Raises:
+            TransportError: The connection was lost, and there will be no further attempt.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.state is not _RUNNING or self._gave_up)
+            self._raise_if_given_up()
+
+    def drain(self) -> None:
+        """Let no request begin any more."""
+        with self._lock:
+            self._advance(State.DRAINING)
+
+    def cancelled(self) -> list[Job]:
+        """Note that the broker delivers nothing any more. Return the requests that were kept until now."""
+        with self._lock:
+            self._advance(State.CANCELLED)
+            jobs, self._unstarted = self._unstarted, []
+            return jobs
+
+    def stop(self, timeout: float) -> bool:
+        """Wait until no request runs, for at most ``timeout`` seconds, then be stopped. False: some still run."""
+        with self._changed:
+            is_idle = self._changed.wait_for(lambda: self.running == 0, max(0.0, timeout))
+            self._advance(State.STOPPED)
+            return is_idle
+
+    def _advance(self, state: State) -> None:
+        self.state = max(self.state, state)  # two threads may stop a server at the same time
+        self._changed.notify_all()
+
+    def _has_started(self) -> bool:
+        return self.session is not None or self._gave_up or self.state is not _RUNNING
+
+    def _raise_if_given_up(self) -> None:
+        if self._failure is not None and self._gave_up and self.state is _RUNNING:
+            raise self._failure.again()
+
+    # -- requests -----------------------------------------------------------------------------------------
+
+    def begin(self, job: Job, *, may_wait: bool = True) -> Admission:
+        """
+        Say whether a request may begin; where it is ``BEGUN``, call ``end`` once.
+
+        Args:
+            job: The request.
+            may_wait: Wait while as many run as may, instead of returning ``FULL``.
+        """
+        with self._lock:
+            # Each handler thread runs one, so there are more than may run only while the leader runs some inline.
+            while self.running >= self._concurrency and self.state is _RUNNING:
+                if not may_wait:
+                    return Admission.FULL
+                self._waiting += 1
+                self._changed.wait()
+                self._waiting -= 1
+            if job.session is not self.session:
+                return Admission.STALE
+            if self.state is _RUNNING:
+                self.running += 1
+                return _BEGUN
+            if self.state is _DRAINING:
+                self._unstarted.append(job)
+                return Admission.KEPT
+            return Admission.TOO_LATE
+
+    def end(self) -> None:
+        """Note that a request that had begun has ended."""
+        with self._lock:
+            self.running -= 1
+            if self._waiting or self.state is not _RUNNING:
+                self._changed.notify_all()

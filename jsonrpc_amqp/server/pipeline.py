@@ -1,0 +1,224 @@
+"""What happens to one request: verify its sender, translate it, run its handler, publish the reply, settle."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from .. import context
+from ..amqp.base import JSON, Delivery
+from ..dialects import MalformedEnvelope, ServerDialect
+from ..jsonrpc.error_objects import internal_error, too_large
+from ..wire.display import printable
+from ..wire.publish import reply_message
+from ..wire.reply_route import Route, reply_route
+from ..wire.sender_checks import Refusal
+from .counters import Counters
+from .job import Job
+
+log = logging.getLogger("jsonrpc_amqp.server")
+
+Dispatch = Callable[[bytes], bytes | None]
+"""Takes a request in JSON, and returns its reply; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """
+    What a server serves, and how its replies leave.
+
+    Attributes:
+        service: The service's name.
+        exchange: Its topic exchange.
+        queue: The request queue.
+        delivery_limit: Requests that were redelivered this many times are not run; None: there is no limit.
+        max_size: Most bytes of a request, and of a reply.
+        user: The AMQP user, sent with replies; None where it is not known.
+        may_reply_to: Narrows which queues a ``reply_to`` may name.
+    """
+
+    service: str
+    exchange: str
+    queue: str
+    delivery_limit: int | None
+    max_size: int
+    user: str | None = None
+    may_reply_to: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatchers:
+    """
+    What makes the reply to a request, by what becomes of it.
+
+    Attributes:
+        run: Runs the method.
+        reject_at_limit: Does not run it, since it reached the delivery limit.
+        refuse_sender: Does not run it, since its sender could not be verified.
+    """
+
+    run: Dispatch
+    reject_at_limit: Dispatch
+    refuse_sender: Dispatch
+
+
+class Pipeline:
+    """
+    Serves requests, one at a time on each thread that calls it. It holds no state but the counters.
+
+    Args:
+        settings: What is served.
+        dispatchers: What makes the replies.
+        counters: Where to count.
+        dialect: Translates requests that are not JSON-RPC.
+        verify_sender: Returns why a request is not served, because of who sent it; None: it is served.
+    """
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        dispatchers: Dispatchers,
+        counters: Counters,
+        *,
+        dialect: ServerDialect | None = None,
+        verify_sender: Callable[[Delivery], Refusal | None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._dispatch = dispatchers.run
+        self._reject_at_limit = dispatchers.reject_at_limit
+        self._refuse_sender = dispatchers.refuse_sender
+        self._count = counters.add
+        self._dialect = dialect
+        self._verify_sender = verify_sender
+        self._max_size = settings.max_size
+        self._user = settings.user
+        self._reply_route: Callable[[Delivery], Route | None] = partial(
+            reply_route,
+            service=settings.service,
+            exchange=settings.exchange,
+            request_queues=(settings.queue,),
+            allowed=settings.may_reply_to,
+        )
+
+    def process(self, job: Job, now: float) -> None:
+        """
+        Serve one request: all steps, up to its acknowledgement or rejection.
+
+        Args:
+            job: The request.
+            now: Monotonic seconds.
+        """
+        if job.delivery.redelivered:
+            self._count("redelivered")
+        if job.deadline is not None and now >= job.deadline:
+            self._count("expired")
+            log.info("skipped a request that expired while it was queued here (%s)", _label(job))
+        elif self._verify_sender is None or self._is_verified(job, self._verify_sender):
+            try:
+                if self._dialect is not None:
+                    self._translate(job, self._dialect)
+                self._reply_to(job)
+            except MalformedEnvelope as exc:
+                self._count("malformed")
+                log.warning("dropped a malformed request (%s): %s", _label(job), exc)
+        job.settle()
+
+    # -- before the handler -------------------------------------------------------------------------------
+
+    def _is_verified(self, job: Job, verify_sender: Callable[[Delivery], Refusal | None]) -> bool:
+        refusal = verify_sender(job.delivery)
+        if refusal is None:
+            return True
+        self._count("refused")
+        log.warning("refused a request (%s): %s", _label(job), refusal.reason)
+        reply = self._refuse_sender(job.body) if refusal.may_reply else None
+        if reply is not None:
+            self._publish_reply(job, reply)
+        return False
+
+    @staticmethod
+    def _translate(job: Job, dialect: ServerDialect) -> None:
+        if job.delivery.body is not None:
+            job.inbound = dialect.read(job.delivery, job.delivery.body)
+
+    def _is_at_limit(self, job: Job) -> bool:
+        limit = self._settings.delivery_limit
+        return limit is not None and job.redeliveries >= limit
+
+    # -- the handler --------------------------------------------------------------------------------------
+
+    def _reply_to(self, job: Job) -> None:
+        delivery = job.delivery
+        if delivery.body is None:
+            reply: bytes | None = too_large(delivery.size, self._max_size)
+        elif job.redeliveries and self._is_at_limit(job):
+            log.error(
+                "a request was redelivered %d times, the limit, and is not run again (%s); it goes to the dead "
+                "letters, if queue %r has them, and if its sender may call what it asks for",
+                job.redeliveries,
+                _label(job),
+                self._settings.queue,
+            )
+            reply = self._run_handler(job, self._reject_at_limit)
+        else:
+            reply = self._run_handler(job, self._dispatch)
+        if reply is not None:
+            self._publish_reply(job, reply)
+        if job.is_dead_letter:
+            self._count("dead_lettered")
+
+    def _run_handler(self, job: Job, dispatch: Dispatch) -> bytes | None:
+        """Return the reply; while it is made, ``current_request()`` is this request."""
+        token = context.enter(context.Request(None, None, False, job))
+        try:
+            reply = dispatch(job.body)
+        except BaseException:
+            # Our own dispatcher never raises; a user's may, and must not end the server.
+            log.exception("the dispatcher raised on %s", _label(job))
+            self._count("failed")
+            return internal_error()
+        finally:
+            context.leave(token)
+        if reply is not None and len(reply) > self._max_size:
+            self._count("failed")
+            return internal_error(f"the answer has {len(reply)} bytes, over the cap of {self._max_size}")
+        return reply
+
+    # -- the reply ----------------------------------------------------------------------------------------
+
+    def _publish_reply(self, job: Job, body: bytes) -> None:
+        """Publish the reply and, in the same step, acknowledge the request, unless it was settled or is rejected."""
+        delivery, inbound, content_type = job.delivery, job.inbound, JSON
+        route = self._reply_route(delivery) if inbound is None or inbound.route is None else inbound.route
+        if route is None:
+            self._count("dropped_replies")
+            log.warning(
+                "no way to reply to a request with key %s and reply_to %s",
+                printable(delivery.routing_key),
+                printable(delivery.reply_to or ""),
+            )
+            return
+        if inbound is not None:
+            body, content_type = inbound.reply(body), inbound.content_type
+        message = reply_message(
+            delivery,
+            body,
+            route=route,
+            now=time.monotonic(),
+            deadline=job.deadline,
+            user=self._user,
+            content_type=content_type,
+        )
+        if job.is_settled or job.is_dead_letter:
+            is_queued = job.session.publish(message)
+        else:
+            job.is_settled = True
+            is_queued = job.session.publish(message, acks=delivery)
+        self._count("answered" if is_queued else "dropped_replies")
+
+
+def _label(job: Job) -> str:
+    return printable(job.delivery.routing_key)

@@ -1,0 +1,67 @@
+"""Methods behind a gateway, requests to it, and checks of its errors."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from jsonrpc_amqp import current_request
+
+from .http_tools import JSON, Reply, request
+
+ECHO: dict[str, Any] = {"jsonrpc": "2.0", "method": "echo", "params": ["ü 中 😀"], "id": "a.b"}
+
+
+IN_FLIGHT = 256
+
+
+class Methods:
+    """The methods of a service, and the notifications that it received."""
+
+    def __init__(self) -> None:
+        self.received: list[Any] = []
+        self.begun = threading.Semaphore(0)
+        self.may_end = threading.Event()
+        self.together = threading.Barrier(IN_FLIGHT)
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def tell(self, value: Any) -> None:
+        self.received.append(value)
+
+    def fail(self) -> None:
+        raise RuntimeError("this text stays here")
+
+    def remaining(self) -> float | None:
+        return current_request().remaining
+
+    def wait(self) -> str:
+        self.begun.release()
+        assert self.may_end.wait(20)
+        return "done"
+
+    def meet(self, number: int) -> int:
+        """Wait until as many calls run as there are to be in flight."""
+        self.together.wait(20)
+        return number
+
+    @property
+    def all(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("echo", "tell", "fail", "remaining", "wait", "meet")}
+
+
+def post(port: int, body: Any, path: str = "/gated", **headers: str) -> Reply:
+    """Post a value, or bytes; ``content_type`` stands for ``Content-Type``."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return request(port, "POST", path, data, JSON | {name.replace("_", "-").title(): headers[name] for name in headers})
+
+
+def check_error(reply: Reply, status: int, code: int, id: Any = None, *, may_have_run: bool | None = None) -> None:
+    assert reply.status == status, reply
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.json["jsonrpc"] == "2.0"
+    assert (reply.json["id"], reply.json["error"]["code"]) == (id, code)
+    if may_have_run is not None:
+        assert reply.json["error"]["data"] == {"may_have_run": may_have_run}

@@ -1,0 +1,65 @@
+"""``jsonrpc-amqp gateway`` without a broker: wrong usage, its socket, its defaults."""
+
+from __future__ import annotations
+
+import inspect
+import socket
+
+import pytest
+
+from jsonrpc_amqp import NOT_DELIVERED
+from jsonrpc_amqp.cli.gateway import command, listening_socket
+from jsonrpc_amqp.http.gateway import Gateway
+
+from ...broker import HOST
+from ...gateway_tools import ECHO, check_error, post
+from ...http_tools import free_port, gateway, request
+from .conftest import Invoke
+
+
+def test_before_there_is_a_broker() -> None:
+    with gateway("--allow", "gated", url=f"amqp://guest:sentinel-7f3a@{HOST}:{free_port()}") as (program, port):
+        assert request(port, "GET", "/healthz").status == 503
+        check_error(post(port, ECHO, prefer="wait=1"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
+        assert program.terminate() == 0
+        assert "sentinel-7f3a" not in program.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--listen", "8080"], "HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
+        (["--listen", "192.0.2.1:80"], "cannot listen"),
+        (["--allow", "a..b"], "a..b"),
+        (["--timeout", "-1"], "seconds"),
+        (["--url", "http://host"], "amqp"),
+        (["--server-user", ""], "users are one name or several"),
+    ],
+)
+def test_wrong_usage(invoke: Invoke, words: list[str], message: str) -> None:
+    done = invoke("gateway", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_taken(invoke: Invoke) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        done = invoke("gateway", "--listen", f"{HOST}:{taken.getsockname()[1]}")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "Address already in use" in done.stderr
+
+
+def test_answers_are_not_held_back() -> None:
+    with listening_socket(f"{HOST}:0") as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_defaults_are_those_of_the_application() -> None:
+    options = {parameter.name: parameter.default for parameter in command.params}
+    for name, parameter in inspect.signature(Gateway).parameters.items():
+        if name in ("timeout", "max_wait", "max_size", "max_in_flight"):
+            assert options[name] == parameter.default, name

@@ -1,0 +1,78 @@
+"""``jsonrpc-amqp serve`` without a broker: targets that cannot be served, and a missing broker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jsonrpc_amqp.cli import USAGE_ERROR
+
+from ...cli_tools import SECRET, one_line
+from ...command import run, running
+
+
+def test_a_missing_broker_is_waited_for(nowhere: str) -> None:
+    with running("serve", "tests.served:methods", "--service", "s", url=nowhere) as server:
+        server.wait_until_said("next attempt in", 2)
+        assert server.terminate() == 0
+        assert len(server.output.splitlines()) == server.output.count("next attempt in")
+        assert SECRET not in server.output
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["no_such_module", "--service", "s"], "no_such_module"),
+        (["tests.served:missing", "--service", "s"], "missing"),
+        (["tests.served:number", "--service", "s"], "int"),
+        (["tests.served", "--service", "s"], "tests.served:one or tests.served:two"),
+        (["tests.served:methods"], "--service"),
+        (["tests.served:methods", "--service", "a b"], "a b"),
+        (["tests.served:methods", "--service", "s", "--url", f"amqp://u:{SECRET}/x@h:port"], "URL"),
+        (["tests.served:two", "--service", "s"], "'two'"),
+        (["tests.served:two", "--queue", "q"], "--queue"),
+        (["tests.served:two", "--url", f"amqp://u:{SECRET}@h"], "--url"),
+        (["tests.served:two", "--concurrency", "8"], "--concurrency"),
+        (["json", "--service", "s"], "nothing to serve"),
+        (["json:decoder", "--service", "s"], "nothing to serve"),
+    ],
+)
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_a_target_that_cannot_be_served(args: list[str], says: str, workers: list[str]) -> None:
+    done = run("serve", *args, *workers)
+    assert (done.returncode, done.stdout) == (USAGE_ERROR, "")
+    assert says in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import missing_dependency\n", "line 1"),
+        ("x = 1\n1 / 0\n", "ZeroDivisionError: division by zero ("),
+        ("def\n", "SyntaxError"),
+        ("raise RuntimeError('two\\nlines \\x1b')\n", "two\\nlines \\x1b"),
+    ],
+)
+def test_a_module_that_fails(source: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    done = run("serve", "broken", "--service", "s", cwd=tmp_path)
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert says in line
+    assert "broken" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe-method", "echo"], "--recipe-method need each other"),
+        (["--dialect", "recipe2011"], "--recipe-method need each other"),
+        (["--dialect", "recipe2011", "--recipe-method", "nosuch"], "no method 'nosuch'"),
+    ],
+)
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_serve_refuses_a_recipe_that_cannot_be_served(words: list[str], message: str, workers: list[str]) -> None:
+    done = run("serve", "tests.served:methods", "--service", "s", *words, *workers)
+    assert done.returncode == 2
+    assert message in one_line(done.stderr)

@@ -1,0 +1,164 @@
+"""What ``HttpBridge`` makes of an HTTP server, good or bad."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, CallTimeout
+from jsonrpc_amqp.http.bridge import HttpBridge
+
+from ...bridged import BATCH, CALL, Bridged, always
+from ...http_tools import Asked, RawServer, free_port, ok
+from ...tools import wait_for
+
+
+@pytest.fixture
+def bridging(service: str) -> Iterator[Bridged]:
+    """On memory://, since these tests are about HTTP."""
+    with Bridged(f"memory://{service}", service, max_size=100_000) as bridged:
+        yield bridged
+
+
+def test_bodies_pass_unchanged_in_both_directions(service: str) -> None:
+    body, answer = b' {"id" :"\\u0061.b","jsonrpc":"2.0", "method":"m"} ', b'{ "id": "a.b",\n"result": 1e2, "more": 1}'
+    headers = {"Authorization": "Bearer x y", "content-type": "application/json-rpc"}
+    with Bridged(f"memory://{service}", service, headers=headers) as bridged:
+        bridged.answer = always(ok(answer))
+        assert bridged.client.send_raw(body) == answer
+        (asked,) = bridged.http.asked
+        assert asked.body == body
+        assert asked.head.startswith(b"POST /rpc HTTP/1.1\r\n")
+        lines = asked.head.lower().splitlines()
+        assert b"authorization: bearer x y" in lines
+        assert b"accept-encoding: identity" in lines
+        assert [each for each in lines if each.startswith(b"content-type")] == [b"content-type: application/json-rpc"]
+
+
+def test_the_connection_is_kept(bridging: Bridged) -> None:
+    bridging.answer = always(ok(b'{"result": 1}'))
+    for _ in range(20):
+        assert bridging.ask(CALL) == {"result": 1}
+    assert bridging.http.connections == 1
+    assert bridging.bridge.stats() == {"answered": 20, "failed": 0, "lost_notifications": 0}
+
+
+def dripping(text: bytes, *, from_byte: int) -> Callable[[socket.socket, Asked], object]:
+    """Write one byte at a time, so that there is always progress, and never an end."""
+
+    def write(sock: socket.socket, _asked: Asked) -> None:
+        sock.sendall(text[:from_byte])
+        for number in range(from_byte, 10_000):
+            sock.sendall(text[number : number + 1] or b"0")
+            time.sleep(0.05)
+
+    return write
+
+
+HEAD_ONLY = b"HTTP/1.1 200 OK\r\nX-Slow: "
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+FAULTS: dict[str, tuple[Callable[[socket.socket, Asked], object], str]] = {
+    "500": (always(ok(b"<html>", "500 Oops")), "HTTP status 500"),
+    "404": (always(ok(b"", "404 Not Found")), "HTTP status 404"),
+    "redirection": (always(ok(b"", "302 Found", "Location: http://127.0.0.1:1/")), "HTTP status 302"),
+    "no content": (always(b"HTTP/1.1 204 No Content\r\n\r\n"), "HTTP status 204"),
+    "empty": (always(ok(b"")), "no JSON-RPC"),
+    "html": (always(ok(b"<html>")), "no JSON-RPC"),
+    "other json": (always(ok(b'{"ok": true}')), "no JSON-RPC"),
+    "too deep": (always(ok(b"[" * 50_000)), "no JSON-RPC"),
+    "compressed": (always(ok(b"\x1f\x8b\x08", "200 OK", "Content-Encoding: gzip")), "no JSON-RPC"),
+    "too large": (always(ok(b" " * 200_000)), "over the cap of 100000 bytes"),
+    "endless": (
+        always(CHUNKED + b"4000\r\n" + b" " * 0x4000 + b"\r\n" + b"fffff\r\n" + b" " * 100_000),
+        "over the cap",
+    ),
+    "closed": (always(b"", keep=False), "closed the connection"),
+    "broken off": (always(ok(b'{"result": 1}')[:-5], keep=False), "broke off"),
+    "no HTTP": (always(b"SSH-2.0-OpenSSH_9.2\r\n", keep=False), "not answer as HTTP has it"),
+    "long header": (always(HEAD_ONLY + b"x" * 1_000_000, keep=False), "not answer as HTTP has it"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_no_response_becomes_an_error_of_each_call(bridging: Bridged, fault: str) -> None:
+    bridging.answer, message = FAULTS[fault]
+    answer = bridging.ask(CALL)
+    assert answer["id"] == "a.b"
+    assert answer["error"]["code"] == NO_ANSWER
+    assert message in answer["error"]["message"]
+    assert answer["error"]["data"] == {"may_have_run": True}
+    assert [(each["id"], each["error"]["code"]) for each in bridging.ask(BATCH)] == [(1, NO_ANSWER), ("b", NO_ANSWER)]
+    # Each body is posted once, whatever the result is.
+    assert [each.body for each in bridging.http.asked] == [CALL, BATCH]
+    assert bridging.server.stats()["failed"] == 2
+
+
+@pytest.mark.parametrize("answer", [HEAD_ONLY, CHUNKED, b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b""])
+def test_the_timeout_is_for_all_of_it(service: str, answer: bytes) -> None:
+    with Bridged(f"memory://{service}", service, timeout=0.4) as bridged:
+        bridged.answer = dripping(answer, from_byte=len(answer)) if answer else lambda sock, _asked: sock.recv(1)
+        began = time.monotonic()
+        error = bridged.ask(CALL)["error"]
+        assert (error["code"], error["message"]) == (NO_ANSWER, "the HTTP server did not answer within 0.4 s")
+        assert 0.4 <= time.monotonic() - began < 5
+
+
+def test_no_longer_than_the_caller_waits(bridging: Bridged) -> None:
+    gone: list[float] = []
+
+    def wait_for_the_end(sock: socket.socket, _asked: Asked) -> None:
+        began = time.monotonic()
+        assert sock.recv(1) == b""
+        gone.append(time.monotonic() - began)
+
+    bridging.answer = wait_for_the_end
+    with pytest.raises(CallTimeout):
+        bridging.ask(CALL, timeout=0.3)
+    wait_for(lambda: gone)
+    assert gone[0] < 4  # the bridge's own timeout is 5 s
+
+
+def test_an_error_with_an_http_error_status_is_a_response(bridging: Bridged) -> None:
+    response = b'{"jsonrpc": "2.0", "error": {"code": -32601, "message": "no"}, "id": "a.b"}'
+    bridging.answer = always(ok(response, "404 Not Found"))
+    assert bridging.client.send_raw(CALL) == response
+
+
+def test_what_is_no_json_is_not_forwarded(bridging: Bridged) -> None:
+    assert bridging.ask(b"{")["error"]["code"] == -32700
+    assert bridging.ask(json.dumps([1] * 1001).encode())["error"]["code"] == -32600
+    assert bridging.http.asked == []
+
+
+def test_no_server_at_the_url(service: str) -> None:
+    with (
+        HttpBridge(f"http://127.0.0.1:{free_port()}") as refused,
+        HttpBridge("http://nowhere.invalid/") as unknown,
+    ):
+        for each, message in ((refused, "Connection refused"), (unknown, "unknown host")):
+            error = json.loads(each(CALL) or b"")["error"]
+            assert error["code"] == NOT_DELIVERED
+            assert message in error["message"]
+    with (
+        RawServer(always(b"no TLS here", keep=False)) as http,
+        HttpBridge(http.url.replace("http", "https"), timeout=1) as tls,
+    ):
+        error = json.loads(tls(CALL) or b"")["error"]
+        assert (error["code"], error["data"]) == (NOT_DELIVERED, {"may_have_run": False})
+
+
+def test_closed(bridging: Bridged) -> None:
+    bridge = HttpBridge(bridging.http.url)
+    bridging.answer = always(ok(b'{"result": 1}'))
+    assert bridge(CALL) is not None
+    bridge.close()
+    bridge.close()
+    assert json.loads(bridge(CALL) or b"")["error"]["code"] == NOT_DELIVERED
