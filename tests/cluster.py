@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from .broker import Broker, BrokerError, free_ports, start_epmd
 
 # An election takes about a second after a crash, and longer after a freeze, which is detected later.
-PATIENCE = 30.0
+PATIENCE = 90.0
 # A command takes half a second, or hangs because it asks a node that was frozen.
 CTL_TIMEOUT = 10.0
 

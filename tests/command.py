@@ -16,7 +16,7 @@ from .tools import wait_for
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "jsonrpc_amqp"]
 # What takes a second or two on an idle machine must be done by then.
-PATIENCE = 25.0
+PATIENCE = 60.0
 
 
 def run(

@@ -25,7 +25,7 @@ def take(node: Broker, queue: str, count: int) -> list[bytes]:
         return [channel.basic_get(queue, auto_ack=True)[2] for _ in range(count)]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_survives_its_leader_which_comes_back(service: str) -> None:
     with Cluster() as cluster:
         assert cluster.url == ";".join(node.url for node in cluster.nodes)

@@ -43,7 +43,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     command += ["-p", "no:cacheprovider", "-p", "tests.conftest", str(folder)]
     # Lines of the summary are cut to the width of the terminal.
     env = {**os.environ, "COLUMNS": "500"}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=50).stdout
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -315,15 +315,15 @@ def test_hostile_bytes_have_a_reply_and_are_acknowledged(raw: Raw, url: str, ser
 
 def test_draining_server_does_not_consume_over_a_new_connection(url: str, broker: Any, service: str) -> None:
     release = threading.Event()
-    server = Server(url, service, methods={"stuck": lambda: release.wait(20), "ok": lambda: 1}).start()
-    with Client(url, service, timeout=10) as client:
+    server = Server(url, service, methods={"stuck": lambda: release.wait(100), "ok": lambda: 1}).start()
+    with Client(url, service, timeout=60) as client:
         stuck = client.submit("stuck")
         wait_for(lambda: server.stats()["received"] == 1)
-        stopper = threading.Thread(target=server.stop)
+        stopper = threading.Thread(target=server.stop, args=[100])
         stopper.start()
         broker.ctl("close_all_connections", "test")
         with pytest.raises(ConnectionLost):
-            stuck.result(10)
+            stuck.result(70)
         wait_for(lambda: server.stats()["connections"] == 2)
         with pytest.raises(CallTimeout, match="0 consumers"):
             client.call("ok", timeout=1)
