@@ -95,12 +95,12 @@ class Connection:
                 return
             self._pid = os.getpid()
             self._listener = listener
-            self._state = State.WAITING
             self._back_off.reset()
             self._retry_at = time.monotonic()
             if not self._is_started:
-                self._is_started = True
                 self.runtime.start(self, name=f"{self.name}-io")
+                self._is_started = True
+            self._state = State.WAITING
         self.wake()
 
     def would_deadlock(self) -> bool:
@@ -283,9 +283,14 @@ class Connection:
         self._listener.on_failed(error, delay)
 
     def _open(self, link: Link) -> None:
+        session = LiveSession(self, self._listener, link, self.stats["connections"] + 1)
+        try:
+            early = session.go_live()
+        except Exception as exc:  # the attempt has failed after all
+            link.discard()
+            self._dial_failed(NotConnected(f"no connection to the broker at {link.where}: {exc!r}"))
+            return
         self.stats["connections"] += 1
-        session = LiveSession(self, self._listener, link, self.stats["connections"])
-        early = session.go_live()
         with self._lock:
             self._session = session
             self._state = State.OPEN

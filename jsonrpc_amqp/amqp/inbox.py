@@ -84,8 +84,8 @@ class Inbox:
             raise ConnectionLost(f"the broker at {self._link.where} does not speak AMQP: {exc}") from exc
         outbox = self._outbox
         outbox.is_watched = False  # the listener may take its time
-        outbox.hold()
         try:
+            outbox.hold()
             self._report(events)
         finally:
             outbox.release()

@@ -100,8 +100,15 @@ class ThreadsRuntime:
         self._name = name
         self._waker = Waker()
         self._poll.register(self._waker, select.POLLIN)
+        # In the list first: what the thread begins may wake it.
         self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
-        self._threads[0].start()
+        try:
+            self._threads[0].start()
+        except RuntimeError:  # the system has no thread left
+            self._threads.clear()
+            self._poll.unregister(self._waker)
+            self._waker.close()
+            raise
 
     def set_inline_jobs(self, jobs: InlineJobs) -> None:
         """Run these jobs on the leader."""
@@ -145,8 +152,8 @@ class ThreadsRuntime:
             leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
 
     def close(self, timeout: float) -> bool:
-        """Wait until the connection has finished, and its threads with it, but those whose job blocks."""
-        if threading.current_thread() in self._threads:
+        """Wait until the connection and its threads have ended, but those whose job blocks; the leader does not wait."""
+        if threading.current_thread() in self._threads or self.would_deadlock():
             return False
         deadline = time.monotonic() + timeout
         if not self._over.wait(timeout):
