@@ -152,7 +152,7 @@ class ThreadsRuntime:
             leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
 
     def close(self, timeout: float) -> bool:
-        """Wait until the connection and its threads have ended, but those that a job blocks; the leader does not wait."""
+        """Wait until the connection and its threads have ended, but those in a job; the leader does not wait."""
         if threading.current_thread() in self._threads or self.would_deadlock():
             return False
         deadline = time.monotonic() + timeout
