@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TypeAlias
 
 from ..amqp.base import Delivery
 from ..dialects import ClientDialect
@@ -19,12 +18,8 @@ from .pending import Pending
 log = logging.getLogger("jsonrpc_amqp.client")
 
 
-class Paired(NamedTuple):
-    """A delivery, and the call whose reply it is; or why it is not the reply to the call that it names."""
-
-    delivery: Delivery
-    call: Call | None
-    mismatch: str | None
+Paired: TypeAlias = tuple[Delivery, Call | None, str | None]
+"""A delivery, and the call whose reply it is; or why it is not the reply to the call that it names."""
 
 
 class Replies:
@@ -72,11 +67,11 @@ class Replies:
         number = delivery.correlation_id
         call = self._pending.get(number)
         if call is None:
-            return Paired(delivery, None, None)
+            return delivery, None, None
         mismatch = self._mismatch(call, delivery)
         if mismatch is not None:
-            return Paired(delivery, None, mismatch)
-        return Paired(delivery, self._pending.pop(number), None)
+            return delivery, None, mismatch
+        return delivery, self._pending.pop(number), None
 
     def end_call(self, paired: Paired) -> None:
         """End the call, or count and log what is no reply. Without any lock held."""
@@ -118,13 +113,11 @@ class Replies:
         call.succeed(body)
 
 
-def callbacks_last(call: Callable[[Paired], None], paired: list[Paired]) -> None:
-    """Handle replies; those whose calls run callbacks, which may take their time, come last."""
-    later = []
-    for each in paired:
-        if each.call is not None and each.call.has_callbacks:
-            later.append(each)
-        else:
-            call(each)
-    for each in later:
-        call(each)
+def callbacks_last(paired: list[Paired]) -> list[Paired]:
+    """Return replies in the order to handle them in: those whose calls run callbacks, which may be slow, come last."""
+    if len(paired) == 1:
+        return paired
+    later = [each for each in paired if each[1] is not None and each[1].has_callbacks]
+    if len(later) == len(paired):
+        return later
+    return [each for each in paired if each[1] is None or not each[1].has_callbacks] + later

@@ -283,7 +283,8 @@ class Requests:
         replies.translate(deliveries)
         with self._lock:
             paired = [replies.pair(delivery) for delivery in deliveries]
-        callbacks_last(replies.end_call, paired)
+        for each in callbacks_last(paired):
+            replies.end_call(each)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))
