@@ -2,7 +2,7 @@
 A private RabbitMQ node that a test may kill, freeze and restart.
 
 It needs the package ``rabbitmq-server`` and nothing of the system's own node: name, ports, cookie, data and logs
-are its own, and it runs as whoever runs the tests.
+are its own, and it runs as the user who runs the tests.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ HOST = "127.0.0.1"
 # Debian's wrappers on the PATH insist on root or the user "rabbitmq"; the scripts behind them do not.
 DEBIAN_SCRIPTS = "/usr/lib/rabbitmq/bin"
 
-# A boot takes 3 to 5 s; the rest is for a machine that is busy. Below the limit of a test, so that the log is shown.
+# A boot takes 3 to 5 s on an idle machine. Less than the time limit of a test, so that the failure shows the log.
 BOOT_TIMEOUT = 45.0
 STARTED = "Server startup complete"
 STOP_TIMEOUT = 20.0
-# There is nothing to ask for; a new queue was once gone after a kill 20 ms after its declaration, on a busy machine.
+# RabbitMQ does not report it; on a busy machine, a kill 20 ms after its declaration lost a new queue.
 SETTLED = 2.0
 
 # Below the range from which the kernel takes the ports of outgoing connections: while the node is down, no client
 # can be given its port, nor connect to itself when it tries to reconnect.
 PORTS = range(10_000, 32_000)
 
-# No alarm because of what else fills this machine.
+# Other programs on this machine must not cause an alarm.
 CONFIG = {
     "disk_free_limit.absolute": "1MB",
     "vm_memory_high_watermark.absolute": "1GB",
-    # To the file that takes its output, so that there is one, plain and complete.
+    # Log to the console: its output goes to one file.
     "log.console": "true",
     "log.console.use_colors": "off",
     "log.file": "false",
@@ -49,7 +49,7 @@ CONFIG = {
 
 
 class BrokerError(Exception):
-    """The node did not do as told; the message holds what it had to say."""
+    """The node failed; the message holds its output."""
 
 
 class Broker:
@@ -60,8 +60,8 @@ class Broker:
         extra_config: Lines for its ``rabbitmq.conf``.
         advanced_config: The text of its ``advanced.config``: an Erlang term with its full stop.
         plugins: Plugins to enable; each costs time at boot.
-        cookie: What nodes show each other before they talk; None: one that no other node knows.
-        epmd_port: The port of a name server to share with other nodes; None: one of its own.
+        cookie: The secret that the nodes of a cluster share; None: a random one.
+        epmd_port: The port of a name server that other nodes use too; None: start one for this node.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """Where and as whom to connect: the default user, who may do everything."""
+        """The URL to connect to, as the default user, who may do everything."""
         return f"amqp://guest:guest@{HOST}:{self.port}/"
 
     @property
     def name(self) -> str:
-        """What Erlang calls the node."""
+        """The Erlang name of the node."""
         return self._env["RABBITMQ_NODENAME"]
 
     @property
@@ -127,7 +127,7 @@ class Broker:
 
     @property
     def log(self) -> str:
-        """What the node has printed and logged so far, over all of its boots; it may write some seconds late."""
+        """What the node has logged over all of its boots; lines may be some seconds late."""
         return (self.folder / "log").read_text(errors="replace") if self.folder else ""
 
     def start(self) -> None:
@@ -142,13 +142,13 @@ class Broker:
         try:
             self._boot_fresh()
         except BrokerError:
-            # Somebody took a port between its choice and its use.
+            # Another process may have taken a port between its choice and its use.
             if all(map(_is_free, self._ports)):
                 raise
             self._boot_fresh()
 
     def stop(self) -> None:
-        """End the node and its name server, and remove all that it kept. ``start`` then makes another one."""
+        """End the node and its name server, and remove its data. ``start`` then makes another one."""
         try:
             self.shut_down()
         finally:
@@ -179,11 +179,11 @@ class Broker:
         self._boot()
 
     def freeze(self) -> None:
-        """Stop the node in its tracks (SIGSTOP): its connections stay open, and nothing answers."""
+        """Suspend the node (SIGSTOP): its connections stay open, and it sends nothing."""
         node = self._running()
         self._frozen = True
         node.send_signal(signal.SIGSTOP)
-        # The signal is under way when it is sent: each thread stops when it next would run.
+        # The signal takes effect asynchronously: each thread stops when it would run next.
         while not all(state == "T" for state in _thread_states(node.pid)):
             time.sleep(0.001)
 
@@ -191,19 +191,19 @@ class Broker:
         """
         Wait until what was declared is on disk.
 
-        RabbitMQ says that a queue is declared before its database has written so to the disk: a node that is killed in
-        that moment comes back without the queue, and so without the confirmed messages in it.
+        RabbitMQ confirms a declaration before its database has written it to disk: a node that is killed in between
+        restarts without the queue, and without the confirmed messages in it.
         """
         time.sleep(SETTLED)
 
     def thaw(self) -> None:
-        """Let a frozen node go on (SIGCONT)."""
+        """Resume a frozen node (SIGCONT)."""
         self._running().send_signal(signal.SIGCONT)
         self._frozen = False
 
     def ctl(self, *args: str, timeout: float = 60) -> str:
         """
-        Run ``rabbitmqctl`` against this node and give what it printed.
+        Run ``rabbitmqctl`` against this node and return its output.
 
         Raises:
             BrokerError: The command failed.
@@ -215,7 +215,7 @@ class Broker:
         return done.stdout
 
     def list(self, kind: str, *columns: str, timeout: float = 60) -> list[dict[str, Any]]:
-        """Give the rows of ``rabbitmqctl list_<kind>``: ``list("queues", "name", "messages")``."""
+        """Return the rows of ``rabbitmqctl list_<kind>``: ``list("queues", "name", "messages")``."""
         rows: list[dict[str, Any]] = json.loads(
             self.ctl(f"list_{kind}", "--formatter", "json", *columns, timeout=timeout)
         )
@@ -227,7 +227,7 @@ class Broker:
         return self._node
 
     def _boot_fresh(self) -> None:
-        _tool("rabbitmq-server")  # complains before anything is made
+        _tool("rabbitmq-server")  # raises before anything is created
         self._ports = free_ports(3)
         self.port, epmd_port, dist_port = self._ports
         self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
@@ -258,7 +258,7 @@ class Broker:
         cookie.chmod(0o400)
         (folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in self.config.items()))
         (folder / "advanced.config").write_text(self.advanced_config)
-        # The name of the node resolves without the machine's help: a bare chroot has no /etc/hosts.
+        # The name of the node has to resolve in a bare chroot, which has no /etc/hosts.
         (folder / "inetrc").write_text('{host, {127,0,0,1}, ["localhost"]}. {lookup, [file, native]}.')
         (folder / "plugins").write_text(f"[{','.join(self.plugins)}].")
 
@@ -272,7 +272,7 @@ class Broker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C is for the tests, which then stop the node
+                start_new_session=True,  # Ctrl-C goes to the tests only, which then stop the node
             )
         try:
             self._wait_until_up(self._node)
@@ -285,7 +285,7 @@ class Broker:
     def _wait_until_up(self, node: subprocess.Popen[bytes]) -> None:
         boots = self.log.count(STARTED)
         give_up = time.monotonic() + BOOT_TIMEOUT
-        # Not only until it takes connections: in the moment before it is through, 4.0 loses direct answers.
+        # It takes connections shortly before it has started; RabbitMQ 4.0 loses direct replies in between.
         while not answers(self.port) or self.log.count(STARTED) == boots:
             if node.poll() is not None or (self._epmd is not None and self._epmd.poll() is not None):
                 raise self._boot_error("RabbitMQ ended while it booted")
@@ -297,11 +297,11 @@ class Broker:
         return BrokerError("\n".join([f"{what}. The end of its log:", *self.log.splitlines()[-80:]]))
 
     def _reap(self) -> None:
-        """Wait for the node and for its helpers, which end when they notice that it is gone."""
+        """Wait for the node and for its child processes, which end once they notice its end."""
         node, self._node = self._running(), None
         self._frozen = False
         node.wait()
-        # Not for long: where process 1 collects no orphans (some containers), they stay as zombies.
+        # At most a second: where process 1 does not reap orphans (some containers), they stay zombies.
         give_up = time.monotonic() + 1
         while _group_exists(node.pid) and time.monotonic() < give_up:
             time.sleep(0.01)
@@ -315,7 +315,7 @@ def _tool(name: str) -> str:
 
 
 def _environment(folder: Path, port: int, epmd_port: int, dist_port: int) -> dict[str, str]:
-    """Give the node its own of everything, and nothing of what the machine sets for another node."""
+    """Return the environment of a node, without the variables that the machine sets for another one."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}
     return inherited | {
         "HOME": f"{folder}/home",
@@ -336,21 +336,21 @@ def _environment(folder: Path, port: int, epmd_port: int, dist_port: int) -> dic
         "RABBITMQ_ADVANCED_CONFIG_FILE": f"{folder}/advanced.config",
         "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +A 16 -kernel inet_dist_use_interface {127,0,0,1}",
-        # Any free port for the commands' own Erlang nodes: the default is a range of eleven, shared by all.
+        # rabbitmqctl runs Erlang nodes too: give them any free port, since the default is a range of eleven.
         "RABBITMQ_CTL_DIST_PORT_MIN": "0",
         "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-        # Makes the start script become the node, as a service manager wants it, instead of a parent that watches it.
+        # The start script then replaces itself with the node, instead of running it as a child.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 
 
 def start_epmd(port: int, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start the name server of Erlang nodes; in the foreground, so that it is a child to end by its id."""
+    """Start the name server of Erlang nodes in the foreground, as a child process."""
     return subprocess.Popen(["epmd", "-address", HOST, "-port", str(port)], env=env)
 
 
 def free_ports(count: int) -> list[int]:
-    """Give so many ports that nobody listens on now."""
+    """Return ports that no process listens on now."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.choice(PORTS)
@@ -361,7 +361,7 @@ def free_ports(count: int) -> list[int]:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As RabbitMQ does: connections that linger after their end (TIME_WAIT) do not count.
+        # As RabbitMQ does: connections in TIME_WAIT do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -375,7 +375,7 @@ def _thread_states(pid: int) -> list[str]:
 
 
 def answers(port: int) -> bool:
-    """Ask for AMQP 0-9-1; a broker that is up begins with a frame of type 1, ``connection.start``."""
+    """Return whether a broker accepts AMQP 0-9-1: its first frame is of type 1, ``connection.start``."""
     try:
         with socket.create_connection((HOST, port), timeout=1) as probe:
             probe.sendall(b"AMQP\x00\x00\x09\x01")

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from .broker import Broker, BrokerError, free_ports, start_epmd
 
-# An election takes about a second after a crash, and longer after a freeze, which has to be noticed first.
+# An election takes about a second after a crash, and longer after a freeze, which is detected later.
 PATIENCE = 30.0
-# It answers in half a second, or hangs because it asks a node that has just gone silent.
+# A command takes half a second, or hangs because it asks a node that was frozen.
 CTL_TIMEOUT = 10.0
 
-# Not list_queues: that asks the leader itself, and waits a minute for one that is frozen.
+# list_queues asks the leader itself, and waits a minute for a frozen one.
 LEADER = """
     {ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)),
     {Name, _} = amqqueue:get_pid(Queue),
@@ -32,8 +32,8 @@ class Cluster:
     RabbitMQ nodes of their own, joined, each with its ports and its data.
 
     Quorum queues work while a majority runs. A node that was killed comes back with ``restart``, which waits for
-    another; after a crash of all, restart them at the same time. Freeze a node for less than a minute: then the others
-    take it for dead, and it does not get along with them when it thaws.
+    another; after a crash of all, restart them at the same time. Freeze a node for less than a minute: after that, the
+    others treat it as dead, and it cannot rejoin when it thaws.
 
     Args:
         size: How many nodes.
@@ -58,7 +58,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """All nodes, in the form in which a client or server takes several."""
+        """The URLs of all nodes, separated by semicolons, as clients and servers take them."""
         return ";".join(node.url for node in self.nodes)
 
     def start(self) -> None:
@@ -84,7 +84,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """End the nodes, and remove all that they kept."""
+        """End the nodes, and remove their data."""
         try:
             _each(Broker.stop, self.nodes)
         finally:
@@ -95,7 +95,7 @@ class Cluster:
 
     def leader_of(self, queue: str) -> Broker:
         """
-        Give the node that leads a quorum queue of the virtual host ``/``; while there is none, wait for the election.
+        Return the node that leads a quorum queue of the virtual host ``/``; wait for an election if there is none.
 
         Raises:
             BrokerError: There is no such queue, or no leader in time.
@@ -107,12 +107,12 @@ class Cluster:
         Wait until every node sees that all run, and all members of every quorum queue are online.
 
         Raises:
-            BrokerError: It did not come to that in time.
+            BrokerError: It took too long.
         """
         _wait_for(self._is_whole, "the cluster is not whole")
 
     def _elected(self, queue: str) -> Broker | None:
-        # Each node knows it by hearsay. The others still name a dead leader, and one that comes back may name itself.
+        # A majority decides: nodes may still name a dead leader, and a restarted one may name itself.
         awake = [node for node in self.nodes if node.awake]
         named = _each(lambda node: node.ctl("eval", LEADER % queue, timeout=CTL_TIMEOUT).strip(), awake)
         return next((node for node in awake if named.count(node.name) > self.size // 2), None)
@@ -121,7 +121,7 @@ class Cluster:
         if not all(node.awake for node in self.nodes):
             return False
         queues = self.nodes[0].list("queues", "type", "members", "online", timeout=CTL_TIMEOUT)
-        # RabbitMQ 4 names members of the others as well, but none that is online.
+        # RabbitMQ 4 lists members for other types too, but none as online.
         if any(set(queue["members"]) != set(queue["online"]) for queue in queues if "quorum" in queue["type"]):
             return False
         everybody = {node.name for node in self.nodes}
@@ -134,13 +134,13 @@ def _running_nodes(node: Broker) -> set[str]:
 
 
 def _each(action: Callable[[Broker], T], nodes: Sequence[Broker]) -> list[T]:
-    """Do it to all nodes at the same time."""
+    """Run an action on all nodes at the same time."""
     with ThreadPoolExecutor(len(nodes)) as pool:
         return list(pool.map(action, nodes))
 
 
 def _wait_for(ask: Callable[[], T | None], otherwise: str) -> T:
-    """Ask until the answer is neither None nor False. A node that cannot answer is one that cannot yet."""
+    """Call ``ask`` until its result is true. Errors count as "not yet"."""
     give_up = time.monotonic() + PATIENCE
     while True:
         error: Exception | None = None

@@ -15,7 +15,7 @@ from .tools import wait_for
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "jsonrpc_amqp"]
-# For what takes a second or two on a machine that has nothing else to do.
+# What takes a second or two on an idle machine must be done by then.
 PATIENCE = 25.0
 
 
@@ -39,7 +39,7 @@ def run(
 
 
 class Program:
-    """One that keeps running, with what it has said so far."""
+    """A running program, and its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process = process
@@ -52,7 +52,7 @@ class Program:
         return self._output.read_text()
 
     def wait_until_said(self, text: str, times: int = 1) -> None:
-        """Wait until it has said something so many times."""
+        """Wait until its output contains a text ``times`` times."""
 
         def is_said() -> bool:
             assert self.process.poll() is None or self.output.count(text) >= times, self.output
@@ -61,11 +61,11 @@ class Program:
         wait_for(is_said, PATIENCE, told=lambda: self.output)
 
     def wait(self) -> int:
-        """Wait for its end, and give its exit code."""
+        """Wait for its end, and return its exit code."""
         return self.process.wait(PATIENCE)
 
     def terminate(self) -> int:
-        """Tell it to end, wait for that, and give its exit code."""
+        """Send SIGTERM, wait for the end, and return the exit code."""
         self.process.terminate()
         return self.wait()
 
@@ -79,7 +79,7 @@ def running(
     env: Mapping[str, str] | None = None,
     stdin: Path = Path(os.devnull),
 ) -> Iterator[Program]:
-    """Keep it running for a ``with`` block; it is told to end after that, if it has not."""
+    """Run it during a ``with`` block; after that, end it unless it has ended."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "output")
         with output.open("ab") as file, stdin.open("rb") as given:
@@ -99,14 +99,14 @@ def running(
 
 @contextmanager
 def serving(*args: str, url: str, processes: int = 1, env: Mapping[str, str] | None = None) -> Iterator[Program]:
-    """Run ``serve`` for a ``with`` block that begins when all of its processes are served by the broker."""
+    """Run ``serve`` during a ``with`` block, which begins when all of its processes consume."""
     with running("serve", *args, url=url, env=env) as program:
         program.wait_until_said(": serving '", processes)
         yield program
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs (a zombie does not)."""
+    """Return whether a process runs (a zombie does not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

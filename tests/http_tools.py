@@ -1,4 +1,4 @@
-"""HTTP for tests: requests, a server that answers as it is told, and one of jsonrpclib-pelix's in a process."""
+"""HTTP for tests: requests, a server that writes given bytes, and a server of jsonrpclib-pelix in a process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def request(
 
 
 class Asked(NamedTuple):
-    """A request as it came."""
+    """A request, byte for byte."""
 
     head: bytes
     body: bytes
@@ -49,10 +49,10 @@ class Asked(NamedTuple):
 
 class RawServer:
     """
-    An HTTP server that writes what it is told, byte for byte, and keeps what came.
+    An HTTP server that writes what a function decides, byte for byte, and keeps the requests.
 
     Args:
-        answer: Is handed the connection and the request, and does as it likes; True: read another on it.
+        answer: Called with the connection and each request; True: read another request from it.
     """
 
     def __init__(self, answer: Callable[[socket.socket, Asked], object]) -> None:
@@ -70,7 +70,7 @@ class RawServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # shutdown wakes who waits in accept and recv; close alone does not.
+        # shutdown wakes threads that wait in accept and recv; close alone does not.
         for sock in (self._listener, *self._open):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -91,7 +91,7 @@ class RawServer:
             thread.start()
 
     def _serve(self, sock: socket.socket) -> None:
-        # Errors: the other side went away.
+        # Errors: the other side has closed the connection.
         with suppress(OSError), sock, sock.makefile("rb") as file:
             while (asked := self._read(file)) is not None:
                 self.asked.append(asked)
@@ -111,7 +111,7 @@ class RawServer:
 
 
 def ok(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
-    """Write an HTTP answer with a body."""
+    """Return an HTTP response with a body."""
     lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
@@ -138,7 +138,7 @@ def bridge(service: str, to: str, *args: str, url: str) -> Iterator[Program]:
 
 @contextmanager
 def gateway(*args: str, url: str) -> Iterator[tuple[Program, int]]:
-    """Run ``jsonrpc-amqp gateway`` at a free port; gives that, too."""
+    """Run ``jsonrpc-amqp gateway`` on a free port, and return both."""
     with running("gateway", "--listen", f"{HOST}:0", *args, url=url) as program:
         program.wait_until_said(f"http://{HOST}:")
         port = program.output.partition(f"http://{HOST}:")[2].partition("/")[0]

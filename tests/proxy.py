@@ -1,5 +1,5 @@
 """
-A TCP proxy that fails when told to: it cuts, delays and drips what it forwards, or falls silent.
+A TCP proxy that fails on request: it cuts, delays and drips what it forwards, or falls silent.
 
 It stands for the network between a client and the broker, and does only what a network can do.
 """
@@ -23,13 +23,13 @@ from .broker import HOST, free_ports
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 READ_SIZE = 65_536
-# Nothing is read from a side while so many bytes wait for the other: a sender has to notice that nobody takes them.
+# Nothing is read from a side while so many bytes wait for the other: a sender has to notice a slow reader.
 MOST_WAITING = 1024 * 1024
 # Time for the peer to read a byte before the next is sent; without it most reads find several.
 DRIP_PAUSE = 0.0001
 # Closed with this, a socket sends a reset and drops what waits in it: linger on, for 0 s.
 ABRUPTLY = struct.pack("ii", 1, 0)
-# An order takes less than a millisecond; the rest is for a machine that is busy.
+# An order takes less than a millisecond on an idle machine.
 PATIENCE = 10.0
 
 
@@ -56,7 +56,7 @@ class _End:
 
 class Proxy:
     """
-    Forwards the connections made to its own port of 127.0.0.1, and fails them when told to.
+    Forwards connections to its own port of 127.0.0.1, and fails them on request.
 
     Its methods may be called from any thread. When one returns, it is in effect, for living and for new connections.
 
@@ -99,7 +99,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where and as whom to connect to a broker behind it."""
+        """The URL to connect to a broker behind it."""
         return f"amqp://guest:guest@{HOST}:{self.port}/"
 
     @property
@@ -208,7 +208,7 @@ class Proxy:
         end.other.size += len(data)
 
     def _write_all(self) -> float | None:
-        """Write what is due and tell the selector what to wait for; give the seconds until more is due."""
+        """Write what is due and tell the selector what to wait for; return the seconds until more is due."""
         latest = time.monotonic() - self._delay
         for end in [end for end in self._ends if not end.silent]:
             try:
@@ -240,7 +240,7 @@ class Proxy:
                 return
 
     def _finish(self, end: _End) -> None:
-        """Pass on that the other side has nothing more to say; when both have not, that is the end."""
+        """Pass on the end of one direction; after that of both, close."""
         end.sock.shutdown(socket.SHUT_WR)
         end.writable = False
         if not end.other.writable:

@@ -1,4 +1,4 @@
-"""What the tests of the command line have served: ``serve tests.served:methods``."""
+"""The methods that tests of the command line serve: ``serve tests.served:methods``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jsonrpc_amqp import Server
 
 
 def process(number: int) -> list[int]:
-    """Say who answers."""
+    """Return the process that runs this, and the argument."""
     return [os.getpid(), number]
 
 
 def record(number: int) -> int:
-    """Leave a line behind, and take 50 ms more: to be stopped in the midst of it shows as a second line."""
+    """Write a line, then take 50 ms: if the process ends meanwhile, the redelivered request writes a second line."""
     line = f"{number}\n".encode()
     file = os.open(os.environ["RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:

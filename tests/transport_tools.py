@@ -1,4 +1,4 @@
-"""A listener that writes down what it hears, and waits for it."""
+"""A listener that records its calls, and lets a test wait for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from jsonrpc_amqp.amqp.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from jsonrpc_amqp.errors import TransportError
 
-# Long enough for a broker on a busy machine; nobody waits this long when all is well.
+# Long enough for a broker on a busy machine; tests that pass never wait so long.
 PATIENCE = 10.0
 
 T = TypeVar("T")
@@ -22,8 +22,8 @@ class Recorder:
     One end of a transport.
 
     Attributes:
-        on_delivery: Called with each delivery, on the owner's thread, after it was written down.
-        due: What ``on_tick`` answers as long as that time has not come.
+        on_delivery: Called with each delivery, on the leader's thread, after it was recorded.
+        due: What ``on_tick`` returns until that time.
         threads: The identifiers of the threads that called.
     """
 
@@ -62,7 +62,7 @@ class Recorder:
         return self
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float = PATIENCE) -> None:
-        """Wait until something was heard that makes the predicate true; fail after ``timeout`` seconds."""
+        """Wait until a call makes the predicate true; fail after ``timeout`` seconds."""
         with self._heard:
             assert self._heard.wait_for(predicate, timeout), f"not in {timeout} s; heard: {self}"
 
@@ -88,12 +88,12 @@ class Recorder:
         self.session.flush()
 
     def publish_confirmed(self, message: Publish) -> TransportError | None:
-        """Publish, and give the outcome."""
+        """Publish, and return the outcome."""
         outcome: TransportError | None = self._told(self.session.publish_confirmed, message)
         return outcome
 
     def publish_surely(self, message: Publish) -> None:
-        """Publish until it is confirmed: what a broker refused may have cost the session."""
+        """Publish until it is confirmed: the broker closes the session of what it rejects."""
         while True:
             sessions, outcome = len(self.sessions), Future[TransportError | None]()
             if self.session.publish_confirmed(message, outcome.set_result):
@@ -125,7 +125,7 @@ class Recorder:
         assert self._told(self.session.cancel) is None
 
     def _told(self, verb: Callable[..., bool | None], *args: object) -> Any:
-        """Give what a verb tells its callback, the last argument, which it may call but once."""
+        """Return the argument of a verb's callback, its last argument, which it may call only once."""
         answer: Future[Any] = Future()
         assert verb(*args, answer.set_result) is not False, "the session is gone"
         self.session.flush()
@@ -182,7 +182,7 @@ class Recorder:
 
 
 def eventually(predicate: Callable[[], bool]) -> None:
-    """Ask again until it is so: for what a broker does in its own time after it has answered."""
+    """Wait for what a broker does some time after its reply."""
     give_up = time.monotonic() + PATIENCE
     while not predicate():
         assert time.monotonic() < give_up

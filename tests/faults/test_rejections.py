@@ -88,6 +88,8 @@ class Counting(Service):
     def __init__(self) -> None:
         super().__init__()
         self.runs: Counter[int] = Counter()
+        self.may_return = threading.Event()
+        self.may_return.set()
         self.begun_counts: set[int] = set()
         self._lock = threading.Lock()
         self.methods |= {"count": self.count, "large": self.large}
@@ -95,6 +97,7 @@ class Counting(Service):
     def count(self, number: int) -> None:
         self.begun_counts.add(number)
         time.sleep(0.05)
+        assert self.may_return.wait(10)
         with self._lock:
             self.runs[number] += 1
 
@@ -177,10 +180,12 @@ def _delete_exchange(case: Case, url: str, service: str, served: Counting) -> No
     ):
         for number in case.rounds():
             others = [direct.submit("nap", [0.3, n]) for n in range(3)]
+            served.may_return.clear()
             lost = client.submit("count", [number], retry="safe")
             wait_for(lambda number=number: number in served.begun_counts)  # type: ignore[misc]
             channel.exchange_delete(service)
             deleted = time.monotonic()
+            served.may_return.set()
             # Some of their replies are held back until the exchange is declared again.
             assert [each.result(5) for each in others] == [0, 1, 2]
             assert direct.call("double", [2], retry="safe") == 4

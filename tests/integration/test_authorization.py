@@ -149,7 +149,7 @@ def test_a_request_in_the_name_of_another_is_dropped(
 def test_a_server_of_another_user_is_not_believed(where: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
     with (
         Server(where, service, methods={"whoami": whoami}),
-        Client(where, service, server_user="srv", timeout=0.5) as client,
+        Client(where, service, server_user="srv", timeout=1) as client,
     ):
         with pytest.raises(CallTimeout, match="answers were rejected so far; of the last: it is from user 'guest'"):
             client.call("whoami")
@@ -215,7 +215,7 @@ def test_replies_need_not_carry_a_user(service: str) -> None:
     transport_of_nobody = type("Anonymous", (MemoryTransport,), {"user": None})(service)
     with (
         Server(service=service, transport=transport_of_nobody, methods={"whoami": whoami}),
-        Client(where, service, server_user="guest", timeout=0.3) as client,
+        Client(where, service, server_user="guest", timeout=1) as client,
         pytest.raises(CallTimeout, match="a sender without a user_id"),
     ):
         client.call("whoami")

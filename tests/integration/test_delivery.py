@@ -351,8 +351,8 @@ def test_what_may_not_run_is_no_dead_letter(
 def test_expired_calls_are_no_dead_letters(place: str, service: str) -> None:
     with Server(place, service, dead_letters=True):
         pass
-    with Client(place, service, timeout=0.2) as client:
-        expired = client.submit("run")
+    with Client(place, service) as client:
+        expired = client.submit("run", timeout=0.2)
         client.notify("late")
         assert expired.exception(5) is not None
         loser = Loser(place, service, dead_letters=f"{service}_dead")

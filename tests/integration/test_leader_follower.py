@@ -155,8 +155,8 @@ def test_a_deadline_is_kept(client: Client) -> None:
     lead(client)
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        client.call("nap", [0.5], timeout=0.1)
-    assert 0.1 <= time.monotonic() - began < 0.3
+        client.call("nap", [1.0], timeout=0.1)
+    assert 0.1 <= time.monotonic() - began < 0.9
 
 
 def test_a_thread_that_ends_leaves_the_place(client: Client) -> None:

@@ -63,7 +63,7 @@ def test_broker_that_goes_and_comes_back(fragile: Broker, service: str, reply: A
         began = time.monotonic()
         with pytest.raises(NotConnected) as caught:
             client.call("add", [1, 2], timeout=1)
-        assert 0.9 < time.monotonic() - began < 1.5
+        assert 0.9 < time.monotonic() - began < 1.9
         assert not caught.value.may_have_run
         with pytest.raises(NotConnected):
             client.notify("add", [1, 2], timeout=0.5)
@@ -85,13 +85,13 @@ def test_frozen_broker_is_noticed_and_close_is_bounded(fragile: Broker, service:
         began = time.monotonic()
         with pytest.raises(CallTimeout):
             client.call("ok", timeout=1)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 3  # before the heartbeats show it, 4 s after the last
         waiting = client.submit("ok", timeout=30)
         with pytest.raises(ConnectionLost, match="silent"):
             waiting.result(8)
         began = time.monotonic()
         client.close()
-        assert time.monotonic() - began < 1.3
+        assert time.monotonic() - began < 3
     finally:
         fragile.thaw()
     server.stop(grace=1)
@@ -144,7 +144,7 @@ def test_servers_all_down_is_told(url: str, service: str) -> None:
         Client(url, service) as client,
         pytest.raises(CallTimeout, match="0 consumers, 1 message waiting: no server is running"),
     ):
-        client.call("ok", timeout=0.7)
+        client.call("ok", timeout=1.5)
 
 
 def test_request_queue_deleted_under_a_live_server(broker: Broker, service: str) -> None:

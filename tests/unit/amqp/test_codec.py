@@ -572,7 +572,7 @@ def test_a_body_over_the_cap_is_thrown_away_as_it_arrives() -> None:
     ],
 )
 def test_what_is_here_of_a_body_takes_little_more_than_its_size(reads: Callable[[bytes], Iterable[bytes]]) -> None:
-    size, piece = MIB // 4, 5000
+    size, piece = MIB // 16, 5000
     target = decoder(max_body=size, frame_max=size)
     method, header, *_ = frames_of(deliver(b"x"))
     assert target.feed(method + header.replace(pack(">HHQ", 60, 0, 1), pack(">HHQ", 60, 0, size))) == []

@@ -234,11 +234,12 @@ hostile = pytest.mark.parametrize(
 @hostile
 @pytest.mark.parametrize("start", [b"", b'["', b"["], ids=ascii)
 def test_hostile_texts_take_time_in_proportion(unit: bytes, start: bytes) -> None:
-    text = start + unit * (16 * MIB // len(unit)) + b"[" * 200
+    # What is quadratic takes minutes here.
+    text = start + unit * (4 * MIB // len(unit)) + b"[" * 200
     before = time.process_time()
     with pytest.raises(Malformed):
         loads(text)
-    assert time.process_time() - before < 6
+    assert time.process_time() - before < 1.5
 
 
 @hostile
