@@ -171,7 +171,7 @@ def test_a_read_that_was_filled_makes_the_next_one_larger(target: Target, monkey
     assert sizes == [READ_SIZE, LARGE_READ, READ_SIZE]
 
 
-# -- TLS --------------------------------------------------------------------------------------------------------------
+# -- TLS ------------------------------------------------------------------------------------------------------------
 
 
 def test_with_tls_the_wire_covers_reading() -> None:

@@ -58,7 +58,7 @@ def elsewhere(function: Any) -> None:
     assert not thread.is_alive()
 
 
-# -- what is written, and when ------------------------------------------------------------------------------------
+# -- what is written, and when --------------------------------------------------------------------------------------
 
 
 def test_all_that_is_queued_leaves_by_one_write(target: Target) -> None:
@@ -134,7 +134,7 @@ def test_a_hold_is_for_the_flushes_of_its_thread_only(target: Target) -> None:
     assert target.link.written == [b"one", b"two"]
 
 
-# -- who is writing -----------------------------------------------------------------------------------------------
+# -- who is writing -------------------------------------------------------------------------------------------------
 
 
 def test_is_writing_here_is_so_within_a_write_of_this_thread_only(target: Target) -> None:
@@ -156,7 +156,7 @@ def test_a_mark_that_an_exception_left_behind_means_nothing(target: Target) -> N
     assert not target.outbox.is_writing_here()
 
 
-# -- a socket that takes no more ----------------------------------------------------------------------------------
+# -- a socket that takes no more ------------------------------------------------------------------------------------
 
 
 def test_what_the_socket_did_not_take_is_written_on_before_all_else(target: Target) -> None:
@@ -202,7 +202,7 @@ def test_it_is_full_while_too_many_bytes_wait(target: Target, monkeypatch: pytes
     assert seen == [False, True, False, True]
 
 
-# -- errors -------------------------------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_error_of_the_socket_is_reported_and_nothing_follows_it(target: Target) -> None:
