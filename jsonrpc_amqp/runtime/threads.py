@@ -145,8 +145,12 @@ class ThreadsRuntime:
             leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
 
     def close(self, timeout: float) -> bool:
-        """Wait until the connection has finished, and its threads with it, but those whose job blocks."""
-        if threading.current_thread() in self._threads:
+        """
+        Wait until the connection has finished, and its threads with it, but those whose job blocks.
+
+        The leader does not wait: that would keep the connection from finishing.
+        """
+        if threading.current_thread() in self._threads or self.would_deadlock():
             return False
         deadline = time.monotonic() + timeout
         if not self._over.wait(timeout):
