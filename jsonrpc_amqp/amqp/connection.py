@@ -139,7 +139,8 @@ class Connection:
             return
         self._close_by = time.monotonic() + timeout
         self.post(self._begin_close)
-        self.runtime.close(timeout + _CLOSE_SLACK)
+        if not self.would_deadlock():
+            self.runtime.close(timeout + _CLOSE_SLACK)
 
     # -- by the leader: what it watches ---------------------------------------------------------------
 

@@ -603,6 +603,17 @@ def test_close_waits_for_the_runtime(target: Target) -> None:
     assert target.runtime.closes == [pytest.approx(1.2)]
 
 
+def test_close_by_a_signal_handler_within_a_write_does_not_wait_for_itself(target: Target) -> None:
+    link = target.open()
+    link.on_write = lambda: target.connection.close(1.0)
+    target.session.publish(MESSAGE)
+    target.session.flush()
+    assert target.runtime.closes == []
+    link.on_write = lambda: None
+    target.tick()
+    assert target.state is State.CLOSING
+
+
 def test_a_connection_that_was_never_started_just_ends(target: Target) -> None:
     target.connection.close(1.0)
     assert target.connection.finished
