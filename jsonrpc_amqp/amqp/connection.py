@@ -139,7 +139,8 @@ class Connection:
             return
         self._close_by = time.monotonic() + timeout
         self.post(self._begin_close)
-        self.runtime.close(timeout + _CLOSE_SLACK)
+        if not self.would_deadlock():
+            self.runtime.close(timeout + _CLOSE_SLACK)
 
     # -- by the leader: what it watches ---------------------------------------------------------------
 
@@ -306,12 +307,13 @@ class Connection:
 
     def end(self, session: LiveSession, error: TransportError, *, again_at_once: bool = False) -> None:
         """End a session, unless it has ended."""
-        if not session.close(error):
-            return
         with self._lock:
+            if self._session is not session:
+                return
             self._session = None
             self._is_woken = True
             is_closing = self._state is State.CLOSING
+        session.close()
         if is_closing:
             self._state = State.CLOSED
         elif self._options.reconnect:
@@ -320,9 +322,11 @@ class Connection:
             self._state = State.WAITING
         else:
             self._state = State.IDLE
-        self._listener.on_lost(session, error)
+        # Each by itself: an error of one must not keep the others from being reported, nor end the leader.
+        self._guard(lambda: session.fail_confirms(error))
+        self._guard(lambda: self._listener.on_lost(session, error))
         if self._state is State.IDLE:
-            self._listener.on_failed(NotConnected(str(error)), None)
+            self._guard(lambda: self._listener.on_failed(NotConnected(str(error)), None))
 
     def finish(self) -> None:
         """End for good, if this connection is closing."""

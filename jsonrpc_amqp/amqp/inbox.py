@@ -70,6 +70,8 @@ class Inbox:
         except OSError as exc:
             raise self._link.lost(exc) from exc
         if data is None:
+            # With TLS another thread may have found the wire in use, and left its bytes to this one.
+            self._outbox.flush()
             return
         if not data:
             raise ConnectionLost(f"the broker at {self._link.where} closed the connection")

@@ -254,6 +254,8 @@ class Link:
 
         for step in steps:
             self._perform(step, lambda _args: ended(None), ended)
+        if not steps and done is not None:
+            done()
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""

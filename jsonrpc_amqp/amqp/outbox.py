@@ -63,7 +63,7 @@ class Outbox:
         self._unsent: memoryview | None = None
         self._writer: int | None = None
         self._holder: int | None = None
-        self._is_closed = False
+        self._is_over = False
 
     @property
     def is_full(self) -> bool:
@@ -122,14 +122,18 @@ class Outbox:
     def go_on(self) -> None:
         """Write what the socket did not take."""
         with self.wire:
-            if self._unsent is not None:
-                self._send(self._unsent)
+            try:
+                if self._unsent is not None and not self._is_over:
+                    self._send(self._unsent)
+            except BaseException as exc:
+                self._interrupted(exc)
+                raise
         self.flush()
 
     def close(self) -> None:
         """Let go of the socket; nothing is written any more."""
         with self.wire:  # no thread writes to the descriptor while it is closed
-            self._is_closed = True
+            self._is_over = True
             self._link.discard()
         with self.lock:
             self._queued.clear()
@@ -137,26 +141,31 @@ class Outbox:
             self._bytes = 0
 
     def _has_output(self) -> bool:
-        return self._unsent is None and not self._is_closed and bool(self._queued or self.unacked.due)
+        return self._unsent is None and not self._is_over and bool(self._queued or self.unacked.due)
 
     def _write_queued(self) -> None:
         """With the wire held."""
         try:
             with self.lock:
-                if self._unsent is not None or self._is_closed:
+                if self._unsent is not None or self._is_over:
                     return
                 self.put_acks()
                 queued, self._queued = self._queued, []  # one step: a signal handler within it loses nothing
                 data = queued[0] if len(queued) == 1 else b"".join(queued)
             self._send(memoryview(data))
         except BaseException as exc:
-            self._on_interrupt(exc)
+            self._interrupted(exc)
             raise
+
+    def _interrupted(self, exc: BaseException) -> None:
+        self._is_over = True  # it is unknown how much was written, so nothing may follow
+        self._on_interrupt(exc)
 
     def _send(self, data: memoryview) -> None:
         try:
             sent = self._link.write(data)
         except OSError as exc:
+            self._is_over = True  # an ack must not leave when the reply before it did not
             self._on_error(exc)
             return
         self._heartbeat.last_write = time.monotonic()

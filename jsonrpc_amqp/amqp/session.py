@@ -164,8 +164,9 @@ class LiveSession:
 
     def invalidate(self, error: TransportError, *, again_at_once: bool = False) -> None:
         """Send nothing more, and have the leader end the session."""
-        if self._state is State.LIVE:
-            self._state = State.INVALID
+        with self._lock:  # an ended session stays so
+            if self._state is State.LIVE:
+                self._state = State.INVALID
         self._owner.post(lambda: self._owner.end(self, error, again_at_once=again_at_once))
 
     def put(self, data: bytes) -> None:
@@ -230,15 +231,15 @@ class LiveSession:
         self.link.begin_close()
         self.outbox.flush()
 
-    def close(self, error: TransportError) -> bool:
-        """Let go of the socket, and end what waits for a confirm. False: that was done before."""
+    def close(self) -> None:
+        """Let go of the socket."""
         with self._lock:
-            if self._state is State.ENDED:
-                return False
             self._state = State.ENDED
         self.outbox.close()
+
+    def fail_confirms(self, error: TransportError) -> None:
+        """Report the end of the session to all that wait for a confirm."""
         self._publisher.fail(error)
-        return True
 
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Report deliveries."""

@@ -152,7 +152,11 @@ class ThreadsRuntime:
             leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
 
     def close(self, timeout: float) -> bool:
-        """Wait until the connection and its threads have ended, but those in a job; the leader does not wait."""
+        """
+        Wait until the connection has finished, and its threads with it, but those whose job blocks.
+
+        The leader does not wait: that would keep the connection from finishing.
+        """
         if threading.current_thread() in self._threads or self.would_deadlock():
             return False
         deadline = time.monotonic() + timeout

@@ -331,6 +331,26 @@ def test_another_caller_reclaims(connection: FakeConnection, runtime: ThreadsRun
     assert readers != [other.ident]
 
 
+def test_close_by_a_caller_that_drives_does_not_wait_for_itself(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    """As a signal handler does that closes a client within a call."""
+    reply.call_until_delegated()
+    closed: list[tuple[int, bool]] = []
+    me = threading.get_ident()
+
+    def close(byte: int) -> None:
+        if threading.get_ident() == me:
+            closed.append((byte, runtime.close(PATIENCE)))
+
+    connection.on_read = close
+    began = time.monotonic()
+    while not closed:
+        reply.call_until_delegated()
+    assert time.monotonic() - began < PATIENCE
+    assert closed[0][1] is False
+
+
 def test_nothing_is_delegated_while_something_is_due(
     connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
 ) -> None:
