@@ -93,7 +93,7 @@ class Lifecycle:
 
     def opened(self, session: Session) -> None:
         """Note a new session."""
-        self.session, self.failure = session, None
+        self.session, self.failure, self.gave_up = session, None, False
         self._changed.notify_all()
 
     def failed(self, error: TransportError, *, is_final: bool) -> None:

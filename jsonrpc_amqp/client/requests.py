@@ -300,6 +300,8 @@ class Requests:
         if congested:
             return
         with self._lock:
+            if self._life.session is not session:
+                return  # not open yet: its calls would carry the addresses of the connection before
             failed = self._sender.send_parked(session)
         self._endings.fail_all(failed)
         session.flush()

@@ -68,11 +68,9 @@ class Sender:
             else:
                 call.sent = session.publish(message)
         except CallTimeout as exc:
-            self._pending.pop(call.number)
-            return exc
+            return self._failed(call, exc)
         except Exception as exc:
-            self._pending.pop(call.number)
-            return EncodeError(f"AMQP has no form for the message: {exc}")
+            return self._failed(call, EncodeError(f"AMQP has no form for the message: {exc}"))
         if not call.sent:
             self._parked.append(call)  # the session has just ended; there will be another
         return None
@@ -105,6 +103,10 @@ class Sender:
         if call.is_cancelled:
             self._pending.pop(call.number)
         return call.number in self._pending
+
+    def _failed(self, call: Call, error: JsonRpcAmqpError) -> JsonRpcAmqpError | None:
+        # A signal handler that interrupted the sending may have ended it: by closing the client.
+        return None if self._pending.pop(call.number) is None else error
 
     def _describe(self, address: AnyAddress, call: Call) -> Publish:
         options = call.send_options
