@@ -41,11 +41,11 @@ class FakeLink(Link):
         self.sends_requests = sends_requests
         self.heartbeat = heartbeat
         self.consumer, self.publisher, self.confirmer = CONSUMER, PUBLISHER, CONFIRMER
-        self.encoder = Encoder(frame_max=FRAME_MAX, encode_table=lambda table: bytes(dumps("F", [table])))
-        self.decoder = Decoder(max_body=1 << 20, frame_max=FRAME_MAX, decode_table=lambda raw: loads("F", raw)[0][0])
+        self.encoder = Encoder(frame_max=FRAME_MAX, encode_table=lambda table: bytes(dumps("F", (table,))))
+        self.decoder = Decoder(max_body=1 << 20, frame_max=FRAME_MAX, decode_table=lambda raw: loads("F", raw, 0)[0][0])
+        self.discarded = 0
         sock: Any = SimpleNamespace(fileno=lambda: -1 if self.discarded else 77)
         self.sock = sock
-        self.discarded = 0
         self.writes: list[tuple[bytes, int]] = []
         self.rooms: list[int] = []
         self.reads: list[bytes | Exception | None] = []
