@@ -30,7 +30,8 @@ from jsonrpc_amqp.errors import (
     Unroutable,
 )
 from jsonrpc_amqp.wire.reply_checks import ReplyChecks
-from tests.unit.client.fakes import EXCHANGE, FakeCall, FakeSession, call
+
+from .fakes import EXCHANGE, FakeCall, FakeSession, call
 
 SAFE, IDEMPOTENT = SendOptions(retry="safe"), SendOptions(retry="idempotent")
 

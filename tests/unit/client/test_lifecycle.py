@@ -11,7 +11,8 @@ import pytest
 from jsonrpc_amqp.client import lifecycle
 from jsonrpc_amqp.client.lifecycle import Lifecycle
 from jsonrpc_amqp.errors import AccessRefused, ClientClosed, NotConnected
-from tests.unit.client.fakes import SERVICE, FakeSession, Rig, call
+
+from .fakes import SERVICE, FakeSession, Rig, call
 
 
 @pytest.fixture

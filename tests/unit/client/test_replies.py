@@ -14,7 +14,8 @@ from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.client.replies import Paired, Replies, callbacks_last
 from jsonrpc_amqp.errors import MalformedReply
 from jsonrpc_amqp.wire.reply_checks import ReplyChecks
-from tests.unit.client.fakes import EXCHANGE, SERVICE, FakeCall, call, notification
+
+from .fakes import EXCHANGE, SERVICE, FakeCall, call, notification
 
 
 class Dialect:

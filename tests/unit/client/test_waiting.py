@@ -10,7 +10,8 @@ import pytest
 from jsonrpc_amqp.client.call import WaitingCall
 from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.client.waiting import Waiter
-from tests.unit.client.fakes import FakeTransport
+
+from .fakes import FakeTransport
 
 
 class Waiting:
