@@ -91,6 +91,7 @@ def test_keywords_and_their_defaults() -> None:
         ({"dialect": "recipe2011", "queue": "q"}, ValueError, "is spoken over the exchange only"),
         ({"server_user": ""}, ValueError, "users are one name or several"),
         ({"server_user": 5}, TypeError, "users are one name or several"),
+        ({"url": "http://x"}, ValueError, "a broker URL starts with amqp://"),
         ({"url": 5}, TypeError, "a broker's URL is a string, not int"),
         ({"heartbeat": 0.5}, ValueError, "heartbeat"),
     ],
