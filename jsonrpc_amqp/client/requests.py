@@ -139,9 +139,11 @@ class Requests:
         Note that a service will be called, so that its replies can be bound as soon as there is a connection.
 
         Raises:
+            ClientClosed: This process was forked by the one that uses the client.
             InvalidName, ValueError: See ``Addresses.check``.
         """
         if service not in self._addresses.services:
+            self._life.check_not_foreign()
             self._addresses.check(service)
             with self._lock:
                 self._addresses.services.add(service)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from jsonrpc_amqp.amqp.base import Delivery, Listener, Outcome, Publish, QueueFacts
@@ -26,8 +25,9 @@ class FakeSession:
     Attributes:
         asked: The verbs in order.
         published: All messages that were taken.
-        outcomes: Of ``publish_confirmed`` and ``bind``, in order, by verb.
-        found: What ``inspect`` is to call, in order, with the queue.
+        confirms: The outcomes of ``publish_confirmed``, for the test to call.
+        binds: Keys, and the outcomes of ``bind``.
+        inspections: Queues, and what ``inspect`` is to call with the facts.
         is_gone: True makes it take no message.
         error: Raised by the next ``publish`` or ``publish_confirmed``.
     """
@@ -267,11 +267,3 @@ def reply_to(message: Publish, body: bytes = b"[1]", *, key: str | None = None, 
         key = message.routing_key.replace(".request.", ".response.", 1)
     exchange = more.pop("exchange", EXCHANGE)
     return Delivery(1, 1, False, exchange, key, body, correlation_id=message.correlation_id, **more)
-
-
-@contextmanager
-def at(monkeypatch: Any, now: float) -> Iterator[None]:
-    """Stop the monotonic clock at a time."""
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "monotonic", lambda: now)
-        yield

@@ -5,7 +5,8 @@ from __future__ import annotations
 from jsonrpc_amqp.client.addresses import Addresses, Routing
 from jsonrpc_amqp.client.reply_bindings import REDECLARE_SECONDS, ReplyBindings
 from jsonrpc_amqp.errors import AccessRefused, TransportError
-from tests.unit.client.fakes import EXCHANGE, FakeSession
+
+from .fakes import EXCHANGE, FakeSession
 
 Done = list[tuple[str, TransportError | None]]
 

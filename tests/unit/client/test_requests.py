@@ -25,7 +25,8 @@ from jsonrpc_amqp.errors import (
     TransportError,
     Unroutable,
 )
-from tests.unit.client.fakes import (
+
+from .fakes import (
     EXCHANGE,
     SERVICE,
     FakeCall,

@@ -10,7 +10,8 @@ import pytest
 from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.client.retries import FIRST_DELAY, LEAST_SECONDS, LONGEST_DELAY, Retries
 from jsonrpc_amqp.errors import CallTimeout, Unroutable
-from tests.unit.client.fakes import call
+
+from .fakes import call
 
 ERROR = Unroutable("no queue")
 NOW = 1000.0

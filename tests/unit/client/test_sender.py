@@ -14,7 +14,8 @@ from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.client.reply_bindings import ReplyBindings
 from jsonrpc_amqp.client.sender import Sender
 from jsonrpc_amqp.errors import AccessRefused, CallTimeout, EncodeError, Overloaded, TransportError
-from tests.unit.client.fakes import EXCHANGE, SERVICE, FakeCall, FakeSession, call, notification
+
+from .fakes import EXCHANGE, SERVICE, FakeCall, FakeSession, call, notification
 
 
 class Dialect:

@@ -8,7 +8,8 @@ from jsonrpc_amqp.amqp.base import QueueFacts
 from jsonrpc_amqp.client.call import SendOptions
 from jsonrpc_amqp.client.timeouts import TimeoutReports, not_connected, within_text
 from jsonrpc_amqp.errors import AccessRefused, Blocked, CallTimeout, NotConnected, TransportError
-from tests.unit.client.fakes import SERVICE, FakeSession, call
+
+from .fakes import SERVICE, FakeSession, call
 
 RAN = "the method may have run, or may still"
 SLOW = f"the broker did not say in time how many consumers queue 'S_req' has; {RAN}"
