@@ -320,9 +320,9 @@ class Connection:
             self._state = State.WAITING
         else:
             self._state = State.IDLE
-        self._listener.on_lost(session, error)
+        self._guard(lambda: self._listener.on_lost(session, error))
         if self._state is State.IDLE:
-            self._listener.on_failed(NotConnected(str(error)), None)
+            self._guard(lambda: self._listener.on_failed(NotConnected(str(error)), None))
 
     def finish(self) -> None:
         """End for good, if this connection is closing."""

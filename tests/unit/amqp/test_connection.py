@@ -621,6 +621,42 @@ def test_an_error_of_a_callback_at_the_end_leaves_a_connection_that_goes_on(fixt
     assert fixture.session.generation == 2
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("mistake"), SystemExit("mistake")])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("reconnect", [True, False])
+def test_an_error_of_on_lost_raises_nothing_at_the_leader(
+    make: Make, end: Callable[[Fixture], None], error: BaseException, reconnect: bool
+) -> None:
+    fixture = make(reconnect=reconnect)
+    fixture.open(FakeLink(heartbeat=10))
+    fixture.listener.raises["on_lost"] = error
+    end(fixture)
+    failed = [] if reconnect else [("on_failed", NotConnected, False)]
+    assert fixture.listener.take() == [("on_lost", 1), *failed]
+    fixture.open()
+    assert fixture.session.generation == 2
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("mistake"), SystemExit("mistake")])
+@pytest.mark.parametrize("end", ENDS)
+def test_an_error_of_an_outcome_does_not_keep_the_session_from_ending(
+    fixture: Fixture, end: Callable[[Fixture], None], error: BaseException
+) -> None:
+    outcomes: list[TransportError | None] = []
+
+    def fail(_error: TransportError | None) -> None:
+        raise error
+
+    fixture.open(FakeLink(heartbeat=10))
+    fixture.session.publish_confirmed(MESSAGE, fail)
+    fixture.session.publish_confirmed(MESSAGE, outcomes.append)
+    end(fixture)
+    assert fixture.listener.take() == [("on_lost", 1)]
+    assert [type(each) for each in outcomes] == [ConnectionLost]
+    fixture.open()
+    assert fixture.session.generation == 2
+
+
 # -- CLOSING and CLOSED ---------------------------------------------------------------------------
 
 
@@ -629,12 +665,13 @@ def test_close_writes_what_is_queued_and_waits_for_the_broker(fixture: Fixture) 
     fixture.session.publish(MESSAGE)
     fixture.close()
     assert fixture.state() is State.CLOSING
-    assert not fixture.connection.finished
+    finished = [fixture.connection.finished]
     assert link.written == link.encoder.publish(PUBLISHER, MESSAGE) + b"<connection.close>"
     assert fixture.connection.interest() == (77, False)
     link.handlers["on_closed"]()
+    finished.append(fixture.connection.finished)
+    assert finished == [False, True]
     assert fixture.state() is State.CLOSED
-    assert fixture.connection.finished
     assert link.discarded == 1
     assert fixture.listener.events == [("on_lost", 1)]
     assert "the connection was closed" in str(fixture.listener.errors[0])
@@ -650,8 +687,7 @@ def test_a_close_that_the_broker_does_not_confirm_ends_in_time(fixture: Fixture)
     fixture.connection.tick(due - 0.01)
     assert fixture.state() is State.CLOSING
     fixture.connection.tick(due)
-    assert fixture.state() is State.CLOSED
-    assert link.discarded == 1
+    assert (fixture.state(), link.discarded) == (State.CLOSED, 1)
 
 
 @pytest.mark.parametrize("reconnect", [True, False])
