@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from threading import RLock
 
@@ -17,6 +18,8 @@ from .delivery_tracking import Confirms, Recent, find_rejected
 from .frames import Confirm, ReturnEvent
 from .link import Link
 from .outbox import Outbox
+
+log = logging.getLogger("jsonrpc_amqp.transport")
 
 # Bytes. From this size on a body is queued as it is, and copied once, with all else that leaves by the same write.
 LARGE_BODY = 1 << 13
@@ -106,7 +109,11 @@ class Publisher:
             outcomes = [outcome for _message, outcome in self._confirms.drain()]
             outcomes += [outcome for _message, outcome in self._held if outcome is not None]
         for outcome in outcomes:
-            outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
+            try:
+                outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
+            # BaseException: a sys.exit() in a user's callback must not keep the session from ending.
+            except BaseException:
+                log.exception("unexpected error in a callback at the end of a connection")
 
     def returned(self, event: ReturnEvent) -> bool:
         """Note a returned message, which its confirm reports. False: it was published without confirms."""

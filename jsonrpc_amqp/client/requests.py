@@ -161,6 +161,9 @@ class Requests:
             self.use(call.service)
         life, pending = self._life, self._pending
         life.check_process()
+        if call.has_callbacks:
+            # No thread waits for it. First, so that no caller leads when the reply comes, and runs the callbacks.
+            self._transport.runtime.reclaim()
         with self._lock:
             life.check_open()
             if len(pending) >= self._max_pending:
@@ -177,8 +180,6 @@ class Requests:
             session.flush()
         if wake:
             self._transport.wake()
-        if call.has_callbacks:
-            self._transport.runtime.reclaim()  # no thread waits for it
 
     def check_confirms(self) -> None:
         """

@@ -17,6 +17,7 @@ def waiting(number: int = 1, *, now: float = 0.0, timeout: float | None = 30.0, 
     deadline = math.inf if timeout is None else now + timeout
     call = WaitingCall(service, b"{}", qid=str(number), deadline=deadline, timeout=timeout)
     call.number = str(number)
+    call.sent = True
     return call
 
 
@@ -83,6 +84,28 @@ def test_queue_is_inspected_before_the_deadline(timeout: float, inspect_at: floa
     assert pending.due(timeout) == ([], [call])
     assert call.number not in pending
     assert pending.next_alarm == math.inf
+
+
+def test_queue_of_a_parked_call_is_inspected_once_it_was_sent() -> None:
+    call = waiting(timeout=1.0)
+    call.sent = False
+    pending = holding(call)
+    assert pending.due(0.25) == ([], [])
+    assert pending.next_alarm == pytest.approx(0.25 + 0.75 / 2)
+    call.sent = True
+    assert pending.due(0.7) == ([call], [])
+    assert pending.due(1.0) == ([], [call])
+
+
+def test_call_that_stays_parked_ends_at_its_deadline() -> None:
+    call = waiting(timeout=1.0)
+    call.sent = False
+    pending, looks = holding(call), 0
+    while (now := pending.next_alarm) < 1.0:
+        assert not pending.due(now)[1]
+        looks += 1
+    assert pending.due(1.0) == ([], [call])
+    assert looks < 12
 
 
 def test_late_look_finds_both() -> None:

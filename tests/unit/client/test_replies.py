@@ -63,7 +63,8 @@ class Pairing:
     def receive(self, *deliveries: Delivery) -> None:
         """Handle deliveries as the client does."""
         self.replies.translate(list(deliveries))
-        callbacks_last(self.replies.end_call, [self.replies.pair(each) for each in deliveries])
+        for paired in callbacks_last([self.replies.pair(each) for each in deliveries]):
+            self.replies.end_call(paired)
 
 
 def test_reply_ends_its_call() -> None:
@@ -77,7 +78,7 @@ def test_reply_ends_its_call() -> None:
 def test_pairing_ends_no_call() -> None:
     made = Pairing()
     waits, delivery = made.call(), made.delivery()
-    assert made.replies.pair(delivery) == Paired(delivery, waits, None)
+    assert made.replies.pair(delivery) == (delivery, waits, None)
     assert (waits.ends, len(made.pending)) == ([], 0)
 
 
@@ -191,8 +192,8 @@ def test_hint_of_a_dialect() -> None:
 
 def test_calls_with_callbacks_come_last_and_keep_their_order() -> None:
     made = Pairing()
-    paired = [
-        Paired(made.delivery(number=number), made_call, None)
+    paired: list[Paired] = [
+        (made.delivery(number=number), made_call, None)
         for number, made_call in [
             ("1", call(has_callbacks=True)),
             ("2", None),
@@ -200,6 +201,6 @@ def test_calls_with_callbacks_come_last_and_keep_their_order() -> None:
             ("4", call()),
         ]
     ]
-    seen: list[str | None] = []
-    callbacks_last(lambda each: seen.append(each.delivery.correlation_id), paired)
-    assert seen == ["2", "4", "1", "3"]
+    assert [each[0].correlation_id for each in callbacks_last(paired)] == ["2", "4", "1", "3"]
+    assert callbacks_last(paired[:1]) == paired[:1]
+    assert callbacks_last([paired[0], paired[2]]) == [paired[0], paired[2]]
