@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Returned
+from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, QueueFacts, Returned
 from jsonrpc_amqp.client.addresses import resolve_routing
 from jsonrpc_amqp.client.call import SendOptions
 from jsonrpc_amqp.errors import (
@@ -171,7 +171,7 @@ def test_notification_needs_no_binding() -> None:
 
 def test_refused_binding_ends_the_calls_of_its_service_alone() -> None:
     rig, session = connected()
-    mine, other = rig.submit(service="T"), rig.submit()
+    mine, other = rig.submit(service="T"), rig.submit(service="U")
     error = AccessRefused("no")
     session.binds[0][1](error)
     assert isinstance(mine.error, AccessRefused)
@@ -462,6 +462,7 @@ def test_final_attempt_ends_all_calls_each_with_an_error_of_its_own() -> None:
     rig.requests.on_failed(error, None)
     assert [str(first.error), str(second.error)] == ["refused", "refused"]
     assert len({id(first.error), id(second.error), id(error)}) == 3
+    assert rig.requests._sender._parked == []
     assert rig.open().published == []
 
 
@@ -483,6 +484,19 @@ def test_calls_end_at_their_deadline() -> None:
     assert len(made.ends) == 1
     counts = rig.requests.counts()
     assert (counts["timeouts"], counts["dropped_replies"], counts["pending"]) == (1, 1, 1)
+
+
+def test_facts_of_the_connection_before_are_not_reported() -> None:
+    rig, session = connected()
+    now = time.monotonic()
+    rig.submit(timeout=10.0, now=now)
+    rig.requests.on_tick(now + 8.5)
+    session.inspections[0][1](QueueFacts(0, 0))
+    rig.requests.on_lost(session, ConnectionLost("gone"))
+    rig.open()
+    made = rig.submit()
+    rig.requests.expire(made)
+    assert str(made.error).endswith(": the method may have run, or may still")
 
 
 def test_expire_ends_a_call_once() -> None:
@@ -568,7 +582,8 @@ def test_returned_call_is_sent_again_under_another_number() -> None:
     assert made.number != first
     at = rig.requests.on_tick(time.monotonic())
     assert at is not None
-    rig.requests.on_tick(time.monotonic() + 0.2)
+    assert at < time.monotonic() + 0.2
+    rig.requests.on_tick(at)
     assert [message.correlation_id for message in session.published] == [first, made.number]
     rig.requests.on_deliveries(session, [reply_to(session.published[0], b"old"), reply_to(session.published[1])])
     assert made.ends == [b"[1]"]
