@@ -117,13 +117,7 @@ class Requests:
         checks = ReplyChecks(routing.exchange if routing.reply == "topic" else "", server_users)
         self._replies = Replies(self._pending, self._addresses, checks, dialect, self.stats)
         self._endings = Endings(
-            self._lock,
-            self._life,
-            self._retries,
-            self._reports,
-            self._replies,
-            wake=transport.wake,
-            stats=self.stats,
+            self._lock, self._life, self._retries, self._reports, self._replies, wake=transport.wake, stats=self.stats
         )
         self.waiter = Waiter(self._lock, transport, self._pending)
         self._next_tick = 0.0
@@ -170,6 +164,9 @@ class Requests:
                 raise _too_many(self._max_pending, call.service)
             call.number = str(next(self._numbers))
             wake = pending.add(call) < self._next_tick
+            if life.closed:  # by a signal handler, since the check above
+                pending.pop(call.number)
+                life.check_open()
             session = life.session
             error = self._sender.send_or_park(session, call)
         if error is not None:
@@ -311,11 +308,12 @@ class Requests:
 
     def on_tick(self, now: float) -> float | None:
         with self._lock:
+            again, too_late = self._retries.due(now)  # before the deadlines: the error of an attempt says more
             near, expired = self._pending.due(now)
             if expired:
                 self._sender.forget_ended()
             session = self._life.session
-            failed = self._sender.send_again(session, self._retries.due(now))
+            failed = self._sender.send_again(session, again)
             alarm = min(self._pending.next_alarm, self._retries.next_alarm)
             redeclare, redeclare_at = self._bindings.next_redeclare(now, has_pending=len(self._pending) > 0)
             if alarm < math.inf:
@@ -327,7 +325,7 @@ class Requests:
             for service in {call.service for call in near if call.sent and not call.send_options.is_notification}:
                 self._reports.inspect(session, service)
         self._endings.fail_all(failed)
-        self._endings.fail_all((call, self._endings.timeout(call)) for call in expired)
+        self._endings.expire(expired, too_late)
         return None if alarm == math.inf else alarm
 
     def _on_bound(self, session: Session, service: str, error: TransportError | None) -> None:

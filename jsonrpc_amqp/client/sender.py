@@ -80,9 +80,9 @@ class Sender:
         parked, self._parked = self._parked, []
         return self._send(session, parked)
 
-    def send_again(self, session: Session | None, numbers: Iterable[str]) -> Failed:
-        """Send calls by their numbers, as far as they are pending; return those that failed."""
-        return self._send(session, [call for number in numbers if (call := self._pending.get(number)) is not None])
+    def send_again(self, session: Session | None, calls: Iterable[Call]) -> Failed:
+        """Send calls for another attempt; return those that failed."""
+        return self._send(session, calls)
 
     def forget_ended(self) -> None:
         """Drop the parked calls that have ended: otherwise those of an outage would pile up until its end."""

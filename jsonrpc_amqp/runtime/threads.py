@@ -120,7 +120,7 @@ class ThreadsRuntime:
 
     def wake(self) -> None:
         """Have ``tick`` called soon."""
-        if not self._leadership.reclaim():
+        if not self._reclaim():
             self._wake()
 
     def _wake(self) -> None:
@@ -129,8 +129,13 @@ class ThreadsRuntime:
 
     def reclaim(self) -> None:
         """Have the I/O thread drive, if a caller does."""
-        if self._leadership.reclaim():
+        self._reclaim()
+
+    def _reclaim(self) -> bool:
+        reclaimed = self._leadership.reclaim()
+        if reclaimed:
             self._delegation.note_end(self._leadership.steps)
+        return reclaimed
 
     def would_deadlock(self) -> bool:
         """Whether the calling thread is the leader."""

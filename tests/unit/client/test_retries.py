@@ -79,11 +79,24 @@ def test_due_calls_come_once_in_order() -> None:
     later.failures = 4
     for made in (slow, quick, later):
         waiting.schedule(made, ERROR, NOW)
-    assert waiting.due(NOW) == []
-    assert waiting.due(NOW + 1.0) == [quick.number, slow.number]
+    assert waiting.due(NOW) == ([], [])
+    assert waiting.due(NOW + 1.0) == ([quick, slow], [])
     assert waiting.next_alarm == pytest.approx(NOW + 1.6)
-    assert waiting.due(NOW + 2.0) == [later.number]
-    assert (waiting.due(math.inf), waiting.next_alarm) == ([], math.inf)
+    assert waiting.due(NOW + 2.0) == ([later], [])
+    assert (waiting.due(math.inf), waiting.next_alarm) == (([], []), math.inf)
+
+
+def test_a_call_whose_time_to_be_sent_comes_late_ends_with_the_error_that_it_has() -> None:
+    pending = Pending()
+    waiting = retries(pending)
+    made, ended = call(now=NOW, timeout=1.0), call(now=NOW, timeout=1.0)
+    for each in (made, ended):
+        assert waiting.schedule(each, ERROR, NOW)
+    pending.pop(ended.number)
+    assert waiting.due(NOW + 0.95) == ([], [made])  # a busy machine
+    assert len(pending) == 0
+    assert str(made.last_error) == f"{ERROR} (attempt 1)"
+    assert made.last_error.may_have_run == ERROR.may_have_run
 
 
 def test_last_error_names_the_one_before() -> None:

@@ -248,18 +248,18 @@ def test_cleared_calls_are_not_sent() -> None:
 # -- further attempts -----------------------------------------------------------------------------------------------
 
 
-def test_calls_are_sent_again_by_their_numbers() -> None:
+def test_calls_are_sent_again() -> None:
     made = Sending()
     first, cancelled = made.call(body=b"first"), made.call(body=b"cancelled")
     cancelled.cancelled = True
-    assert made.sender.send_again(made.session, [cancelled.number, "99", first.number]) == []
+    assert made.sender.send_again(made.session, [cancelled, first]) == []
     assert made.bodies() == [b"first"]
 
 
 def test_calls_to_send_again_are_parked_without_a_session() -> None:
     made = Sending()
     again = made.call()
-    assert made.sender.send_again(None, [again.number]) == []
+    assert made.sender.send_again(None, [again]) == []
     made.sender.send_parked(made.session)
     assert made.bodies() == [b"{}"]
 
