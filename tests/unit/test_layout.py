@@ -273,7 +273,7 @@ def test_no_import_cycles() -> None:
 # -- sizes ------------------------------------------------------------------------------------------------------------
 
 LONGEST_MODULE, LONGEST_CLASS = 500, 300
-# What may be longer, by its path or its path and class ("amqp/codec:Decoder"), and why.
+# What may be longer, by its path or its path and class ("amqp/decoder:Decoder"), and why.
 LONG_MODULES: dict[str, str] = {}
 LONG_CLASSES: dict[str, str] = {}
 
