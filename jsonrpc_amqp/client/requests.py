@@ -32,7 +32,7 @@ from .call import Call
 from .endings import Endings, lost
 from .lifecycle import Lifecycle
 from .pending import Pending
-from .replies import Replies, callbacks_last
+from .replies import Replies
 from .reply_bindings import ReplyBindings
 from .retries import Retries
 from .sender import Sender
@@ -160,7 +160,8 @@ class Requests:
         life, pending = self._life, self._pending
         life.check_process()
         with self._lock:
-            life.check_open()
+            if life.closed:
+                life.check_open()
             if len(pending) >= self._max_pending:
                 raise self._too_many(call)
             call.number = str(next(self._numbers))
@@ -288,8 +289,8 @@ class Requests:
         replies = self._replies
         replies.translate(deliveries)
         with self._lock:
-            paired = [replies.pair(delivery) for delivery in deliveries]
-        callbacks_last(replies.end_call, paired)
+            paired = replies.pair(deliveries)
+        replies.end_calls(paired)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))
