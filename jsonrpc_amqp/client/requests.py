@@ -32,7 +32,7 @@ from .call import Call
 from .endings import Endings, lost
 from .lifecycle import Lifecycle
 from .pending import Pending
-from .replies import Replies, callbacks_last
+from .replies import Replies
 from .reply_bindings import ReplyBindings
 from .retries import Retries
 from .sender import Sender
@@ -159,7 +159,8 @@ class Requests:
             # No thread waits for it. First, so that no caller leads when the reply comes, and runs the callbacks.
             self._transport.runtime.reclaim()
         with self._lock:
-            life.check_open()
+            if life.closed:
+                life.check_open()
             if len(pending) >= self._max_pending:
                 raise _too_many(self._max_pending, call.service)
             call.number = str(next(self._numbers))
@@ -282,9 +283,8 @@ class Requests:
         replies = self._replies
         replies.translate(deliveries)
         with self._lock:
-            paired = [replies.pair(delivery) for delivery in deliveries]
-        for each in callbacks_last(paired):
-            replies.end_call(each)
+            paired = replies.pair(deliveries)
+        replies.end_calls(paired)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))

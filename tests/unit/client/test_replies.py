@@ -11,7 +11,7 @@ import pytest
 from jsonrpc_amqp.amqp.base import Delivery, Publish
 from jsonrpc_amqp.client.addresses import Addresses, AnyAddress, Routing
 from jsonrpc_amqp.client.pending import Pending
-from jsonrpc_amqp.client.replies import Paired, Replies, callbacks_last
+from jsonrpc_amqp.client.replies import Replies
 from jsonrpc_amqp.errors import MalformedReply
 from jsonrpc_amqp.wire.reply_checks import ReplyChecks
 
@@ -63,8 +63,7 @@ class Pairing:
     def receive(self, *deliveries: Delivery) -> None:
         """Handle deliveries as the client does."""
         self.replies.translate(list(deliveries))
-        for paired in callbacks_last([self.replies.pair(each) for each in deliveries]):
-            self.replies.end_call(paired)
+        self.replies.end_calls(self.replies.pair(list(deliveries)))
 
 
 def test_reply_ends_its_call() -> None:
@@ -78,7 +77,7 @@ def test_reply_ends_its_call() -> None:
 def test_pairing_ends_no_call() -> None:
     made = Pairing()
     waits, delivery = made.call(), made.delivery()
-    assert made.replies.pair(delivery) == (delivery, waits, None)
+    assert made.replies.pair([delivery]) == [(delivery, waits, None)]
     assert (waits.ends, len(made.pending)) == ([], 0)
 
 
@@ -191,16 +190,10 @@ def test_hint_of_a_dialect() -> None:
 
 
 def test_calls_with_callbacks_come_last_and_keep_their_order() -> None:
-    made = Pairing()
-    paired: list[Paired] = [
-        (made.delivery(number=number), made_call, None)
-        for number, made_call in [
-            ("1", call(has_callbacks=True)),
-            ("2", None),
-            ("3", call(has_callbacks=True)),
-            ("4", call()),
-        ]
-    ]
-    assert [each[0].correlation_id for each in callbacks_last(paired)] == ["2", "4", "1", "3"]
-    assert callbacks_last(paired[:1]) == paired[:1]
-    assert callbacks_last([paired[0], paired[2]]) == [paired[0], paired[2]]
+    made, ended = Pairing(), []
+    for number, has_callbacks in (("1", True), ("2", False), ("3", True), ("4", False)):
+        waits = made.call(call(body=number.encode(), has_callbacks=has_callbacks), number=number)
+        waits.on_end = lambda each: ended.append(each.number)
+    made.receive(*(made.delivery(number=number) for number in ("1", "2", "9", "3", "4")))
+    assert ended == ["2", "4", "1", "3"]
+    assert made.stats == {"dropped_replies": 1}
