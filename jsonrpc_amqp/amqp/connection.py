@@ -194,10 +194,10 @@ class Connection:
             self._due = self._do_what_is_due(now)
         session, due = self._session, self._due
         if session is not None:
-            session.outbox.is_watched = session.inbox.is_in_burst(now)
+            session.outbox.flush_is_imminent = session.inbox.is_in_burst(now)
             # Behind that: a thread that relies on it has queued before.
             session.outbox.flush()
-            if session.outbox.is_watched:
+            if session.outbox.flush_is_imminent:
                 due = min(due, now + FLUSH_SECONDS)
         return None if due == math.inf else due
 

@@ -25,8 +25,8 @@ class Outbox:
     The outbox of one session.
 
     ``lock`` guards what is queued, the acks that are due, and the state of the session. It is held for moments, never
-    during I/O, and it is reentrant for the sake of signal handlers. ``wire`` is the right to write to the socket, and
-    with TLS to read from it; ``lock`` is taken under it, never the other way round.
+    during I/O, and it is reentrant for the sake of signal handlers. ``write_lock`` is the right to write to the socket,
+    and with TLS to read from it; ``lock`` is taken under it, never the other way round.
 
     Args:
         link: Its socket, and the number of the channel that consumes.
@@ -37,7 +37,7 @@ class Outbox:
 
     Attributes:
         unacked: The deliveries of the session, and which of their acks are due.
-        is_watched: The leader is about to call ``flush``, within a millisecond.
+        flush_is_imminent: The leader is about to call ``flush``, within a millisecond.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Outbox:
         self._on_error = on_error
         self._on_interrupt = on_interrupt
         self.lock = threading.RLock()
-        self.wire = threading.Lock()
+        self.write_lock = threading.Lock()
         self.unacked = Unacked()
-        self.is_watched = False
+        self.flush_is_imminent = False
         self._queued: list[bytes | memoryview] = []
         self._bytes = 0
         self._unsent: memoryview | None = None
@@ -78,7 +78,7 @@ class Outbox:
     def is_writing_here(self) -> bool:
         """Whether the calling thread is writing: this is a signal handler then."""
         # An exception of another handler can keep the mark from being cleared, but not the lock.
-        return self._writer == threading.get_ident() and self.wire.locked()
+        return self._writer == threading.get_ident() and self.write_lock.locked()
 
     def put(self, data: bytes) -> None:
         """Queue bytes. With ``lock`` held."""
@@ -94,14 +94,14 @@ class Outbox:
     def put_acks(self) -> None:
         """Queue the acks that are due, behind the replies that they stand for. With ``lock`` held."""
         for tag, multiple in self.unacked.collect():
-            self.put(ack(self._link.consumer, tag, multiple))
+            self.put(ack(self._link.consumer_channel, tag, multiple))
 
-    def hold(self) -> None:
-        """Have the calling thread's ``flush`` do nothing until ``release``: it flushes then, for all it has queued."""
+    def defer_flush(self) -> None:
+        """Have the calling thread's ``flush`` do nothing until ``end_defer``; the thread flushes once behind that."""
         self._holder = threading.get_ident()
 
-    def release(self) -> None:
-        """End ``hold``."""
+    def end_defer(self) -> None:
+        """End ``defer_flush``."""
         self._holder = None
 
     def flush(self) -> None:
@@ -110,9 +110,9 @@ class Outbox:
         if self._holder == me:
             return
         # Not by a lone acquire(): a signal handler that raises between it and the release would leave it locked.
-        while self._has_output() and not self.wire.locked():
+        while self._has_output() and not self.write_lock.locked():
             try:
-                with self.wire:
+                with self.write_lock:
                     self._writer = me
                     self._write_queued()
             finally:
@@ -121,7 +121,7 @@ class Outbox:
 
     def go_on(self) -> None:
         """Write what the socket did not take."""
-        with self.wire:
+        with self.write_lock:
             try:
                 if self._unsent is not None and not self._is_over:
                     self._send(self._unsent)
@@ -132,7 +132,7 @@ class Outbox:
 
     def close(self) -> None:
         """Let go of the socket; nothing is written any more."""
-        with self.wire:  # no thread writes to the descriptor while it is closed
+        with self.write_lock:  # no thread writes to the descriptor while it is closed
             self._is_over = True
             self._link.discard()
         with self.lock:
@@ -144,7 +144,7 @@ class Outbox:
         return self._unsent is None and not self._is_over and bool(self._queued or self.unacked.due)
 
     def _write_queued(self) -> None:
-        """With the wire held."""
+        """With ``write_lock`` held."""
         try:
             with self.lock:
                 if self._unsent is not None or self._is_over:

@@ -76,7 +76,7 @@ class Replies:
         return paired
 
     def end_calls(self, paired: list[Paired]) -> None:
-        """End the calls of replies; those that run callbacks, which may take their time, come last. Without any lock."""
+        """End the calls of replies; those that run callbacks, which may be slow, come last. Without any lock."""
         later: list[tuple[Call, Delivery]] = []
         for delivery, call, mismatch in paired:
             if call is None:

@@ -40,7 +40,7 @@ class FakeLink:
         self.on_write: Callable[[], None] = lambda: None
         self.on_read: Callable[[], None] = lambda: None
         self.incoming: list[bytes | BaseException | None] = []
-        self.consumer, self.publisher, self.confirmer = CONSUMER, PUBLISHER, CONFIRMER
+        self.consumer_channel, self.publisher_channel, self.confirmer_channel = CONSUMER, PUBLISHER, CONFIRMER
         self.encoder = Encoder(frame_max=FRAME_MAX, encode_table=encode_table)
         self.decoder = Decoder(max_body=MIB, frame_max=FRAME_MAX, decode_table=decode_table)
         self.where = "there:5672"
@@ -92,10 +92,10 @@ class FakeLink:
         self.frames.append(frame)
 
     def reopen_publisher(self) -> None:
-        self.publisher += 10
+        self.publisher_channel += 10
 
     def reopen_confirmer(self) -> None:
-        self.confirmer += 10
+        self.confirmer_channel += 10
 
     def redeclare(self, done: Callable[[], None] | None = None) -> None:
         self.calls.append(("redeclare", done))

@@ -565,7 +565,7 @@ def test_what_is_queued_is_written_before_the_close(target: Target) -> None:
     link = target.open()
     target.session.publish(MESSAGE)
     close(target)
-    assert link.written == [link.encoder.publish(link.publisher, MESSAGE)]
+    assert link.written == [link.encoder.publish(link.publisher_channel, MESSAGE)]
     assert link.calls == [("begin_close", None)]
     link.callbacks["on_closed"]()
     assert target.connection.finished
@@ -645,7 +645,7 @@ def test_it_watches_the_socket_and_for_room_while_there_is_none(target: Target) 
     assert target.connection.is_due(target.clock.now)  # so that whoever leads looks
     target.connection.on_writable()
     assert target.connection.interest() == (7, False)
-    assert link.stream == link.encoder.publish(link.publisher, MESSAGE)
+    assert link.stream == link.encoder.publish(link.publisher_channel, MESSAGE)
     link.sock.fd = -1
     assert target.connection.interest() == (None, False)
 
@@ -711,7 +711,7 @@ def test_during_a_burst_it_flushes_each_millisecond(target: Target) -> None:
     assert target.session.writes_soon
     target.session.publish(MESSAGE)
     assert target.tick() == target.clock.now + 0.001
-    assert link.written == [link.encoder.publish(link.publisher, MESSAGE)]
+    assert link.written == [link.encoder.publish(link.publisher_channel, MESSAGE)]
     target.tick(0.02)
     assert not target.session.writes_soon
 

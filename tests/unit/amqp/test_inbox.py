@@ -144,16 +144,16 @@ def test_several_deliveries_of_one_read_are_a_burst(target: Target, monkeypatch:
 
 
 def state(target: Target, now: float) -> tuple[bool, bool]:
-    return target.inbox.is_in_burst(now), target.outbox.is_watched
+    return target.inbox.is_in_burst(now), target.outbox.flush_is_imminent
 
 
 def test_during_a_report_a_thread_must_not_rely_on_the_leader(target: Target) -> None:
     seen: list[bool] = []
-    target.on_report = lambda: seen.append(target.outbox.is_watched)
+    target.on_report = lambda: seen.append(target.outbox.flush_is_imminent)
     for tag in (1, 3):
         target.read(deliver(b"1", tag=tag) + deliver(b"2", tag=tag + 1))
     assert seen == [False, False]
-    assert target.outbox.is_watched
+    assert target.outbox.flush_is_imminent
 
 
 def test_a_read_that_was_filled_makes_the_next_one_larger(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,15 +177,15 @@ def test_a_read_that_was_filled_makes_the_next_one_larger(target: Target, monkey
 def test_with_tls_the_wire_covers_reading() -> None:
     target = Target(tls=True)
     seen: list[bool] = []
-    target.link.on_read = lambda: seen.append(target.outbox.wire.locked())
-    target.on_report = lambda: seen.append(target.outbox.wire.locked())
+    target.link.on_read = lambda: seen.append(target.outbox.write_lock.locked())
+    target.on_report = lambda: seen.append(target.outbox.write_lock.locked())
     target.read(ACK)
     assert seen == [True, False]
 
 
 def test_without_tls_it_does_not(target: Target) -> None:
     seen: list[bool] = []
-    target.link.on_read = lambda: seen.append(target.outbox.wire.locked())
+    target.link.on_read = lambda: seen.append(target.outbox.write_lock.locked())
     target.read(ACK)
     assert seen == [False]
 

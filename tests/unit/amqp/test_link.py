@@ -206,7 +206,7 @@ def test_a_server_declares_binds_and_consumes_last(amqp: FakeConnection) -> None
         (CONSUMER, "basic_qos", 9),
         (CONSUMER, "basic_consume", "q", False),
     ]
-    assert (link.consumer, link.publisher, link.confirmer) == (CONSUMER, PUBLISHER, CONFIRMER)
+    assert (link.consumer_channel, link.publisher_channel, link.confirmer_channel) == (CONSUMER, PUBLISHER, CONFIRMER)
     assert (link.reply_queue, link.sends_requests, cast(Any, link.decoder)) == ("", False, ("decoder", 99))
 
 
@@ -224,9 +224,9 @@ def test_a_client_consumes_its_own_reply_queue_without_acks(amqp: FakeConnection
 def test_direct_requests_leave_by_the_channel_that_consumes(amqp: FakeConnection, confirm: bool) -> None:
     link = Link(cast(Any, amqp), Plan("", reply_queue="direct", confirm=confirm), URL, max_body=99)
     assert amqp.sent[-1] == (CONSUMER, "basic_consume", DIRECT_REPLY_TO, True)
-    assert link.publisher == link.consumer
-    assert (link.confirmer == link.consumer) is confirm
-    assert (link.confirmer, "confirm_select") in amqp.sent
+    assert link.publisher_channel == link.consumer_channel
+    assert (link.confirmer_channel == link.consumer_channel) is confirm
+    assert (link.confirmer_channel, "confirm_select") in amqp.sent
 
 
 def test_a_passive_plan_declares_and_binds_nothing(amqp: FakeConnection) -> None:
@@ -285,14 +285,14 @@ def test_numbers_of_channels_are_not_used_again_until_all_were(amqp: FakeConnect
     amqp.channel_max = 6
     live = Live(amqp, SERVER)
     for _ in range(4):
-        amqp.close_channel(live.link.publisher, NotFound("gone"))
+        amqp.close_channel(live.link.publisher_channel, NotFound("gone"))
         live.link.reopen_publisher()
     assert amqp.opened == [1, 2, 3, 4, 5, 6, 3, 5]
 
 
 def test_a_new_confirmer_is_in_confirm_mode(server: Live) -> None:
     server.link.reopen_confirmer()
-    assert server.link.confirmer == 5
+    assert server.link.confirmer_channel == 5
     assert server.amqp.since() == [(5, "confirm_select")]
 
 

@@ -122,14 +122,14 @@ def test_a_signal_handler_within_a_write_only_queues(target: Target) -> None:
 
 
 def test_a_hold_is_for_the_flushes_of_its_thread_only(target: Target) -> None:
-    target.outbox.hold()
+    target.outbox.defer_flush()
     target.put(b"one")
     target.outbox.flush()
     assert target.link.written == []
     elsewhere(target.outbox.flush)
     assert target.link.written == [b"one"]
     target.put(b"two")
-    target.outbox.release()
+    target.outbox.end_defer()
     target.outbox.flush()
     assert target.link.written == [b"one", b"two"]
 
@@ -256,7 +256,7 @@ def test_an_exception_of_a_signal_handler_within_a_write_is_reported_and_nothing
     target.outbox.flush()
     target.outbox.go_on()
     assert target.link.stream == (b"a" if stalled else b"")
-    assert not target.outbox.wire.locked()
+    assert not target.outbox.write_lock.locked()
     assert not target.outbox.is_writing_here()
 
 

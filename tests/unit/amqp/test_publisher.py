@@ -75,7 +75,7 @@ class Target:
 
     def close_channel(self, channel: int, error: TransportError) -> None:
         """Do what the link does when the broker closes a channel."""
-        self.publisher.hold(channel)
+        self.publisher.pause(channel)
         self.publisher.channel_closed(channel, error)
 
 
@@ -134,7 +134,7 @@ def test_a_message_that_cannot_be_encoded_raises_at_once(target: Target) -> None
 
 
 def test_a_message_that_cannot_be_encoded_raises_at_once_while_publishes_are_held(target: Target) -> None:
-    target.publisher.hold(PUBLISHER)
+    target.publisher.pause(PUBLISHER)
     with pytest.raises(ValueError, match="routing_key: 256 bytes"):
         target.publish(Publish("e", "k" * 256, b""))
     target.publish(reply(1))
@@ -181,7 +181,7 @@ def test_a_returned_message_without_confirms_is_left_to_others(target: Target) -
 
 def test_the_end_of_the_session_is_reported_to_all_that_wait_for_a_confirm(target: Target) -> None:
     target.publish_confirmed(reply(1), "sent")
-    target.publisher.hold(CONFIRMER)
+    target.publisher.pause(CONFIRMER)
     target.publish(reply(2))
     target.publish_confirmed(reply(3), "held")
     target.publisher.fail(ConnectionLost("gone"))
@@ -195,7 +195,7 @@ def test_the_end_of_the_session_is_reported_to_all_that_wait_for_a_confirm(targe
 
 
 def test_what_is_held_leaves_in_order_and_its_acks_behind_it(target: Target) -> None:
-    target.publisher.hold(PUBLISHER)
+    target.publisher.pause(PUBLISHER)
     target.publish(reply(1))
     target.publish_confirmed(reply(2), "2")
     target.publisher.ack(1)
@@ -210,7 +210,7 @@ def test_what_is_held_leaves_in_order_and_its_acks_behind_it(target: Target) -> 
 
 
 def test_what_follows_a_resume_is_not_held(target: Target) -> None:
-    target.publisher.hold(PUBLISHER)
+    target.publisher.pause(PUBLISHER)
     target.publisher.resume()
     target.publish(reply(1))
     target.publisher.ack(1)
@@ -220,9 +220,9 @@ def test_what_follows_a_resume_is_not_held(target: Target) -> None:
 
 
 def test_nothing_is_held_because_of_a_channel_that_does_not_publish(target: Target) -> None:
-    target.publisher.hold(1)
-    target.publisher.hold(CONSUMER)
-    assert not target.publisher.is_held
+    target.publisher.pause(1)
+    target.publisher.pause(CONSUMER)
+    assert not target.publisher.is_paused
 
 
 # -- the broker closes the channel that publishes -------------------------------------------------------------------
@@ -234,12 +234,12 @@ def test_the_rejected_reply_is_reported_and_those_behind_it_are_sent_again(targe
     target.publish(before, large, behind)
     target.written()
     error = too_large(10)
-    target.publisher.hold(PUBLISHER)
+    target.publisher.pause(PUBLISHER)
     target.publish(reply(3))
     target.publisher.channel_closed(PUBLISHER, error)
     assert target.rejected == [(error, large)]
     assert target.written() == target.on(REPLIED, behind, reply(3))
-    assert not target.publisher.is_held
+    assert not target.publisher.is_paused
 
 
 def test_a_message_that_was_handled_is_not_sent_again(target: Target) -> None:
@@ -296,7 +296,7 @@ def test_no_candidate_ends_the_connection(target: Target) -> None:
 
 
 def test_a_channel_that_consumes_replies_ends_the_connection_once_the_rejected_one_is_reported(target: Target) -> None:
-    target.link.publisher = target.link.confirmer = CONSUMER
+    target.link.publisher_channel = target.link.confirmer_channel = CONSUMER
     target.link.sends_requests = True
     large = Publish("jsonrpc", "k", b"x" * 10)
     target.publish(large)
@@ -344,7 +344,7 @@ def test_the_confirmer_is_replaced_and_the_rejected_message_is_reported(target: 
     target.publish_confirmed(reply(2), "behind")
     target.written()
     error = too_large(10)
-    target.publisher.hold(CONFIRMER)
+    target.publisher.pause(CONFIRMER)
     target.publish_confirmed(reply(3), "held")
     target.publisher.channel_closed(CONFIRMER, error)
     assert target.outcomes[0] == ("rejected", error)
