@@ -14,6 +14,44 @@ from jsonrpc_amqp.errors import TransportError
 # Long enough for a broker on a busy machine; tests that pass never wait so long.
 PATIENCE = 10.0
 
+# Binding key, routing key, and whether a topic exchange connects them (AMQP 0-9-1, section 3.1.3.3).
+TOPICS = [
+    ("a.b", "a.b", True),
+    ("a.b", "a.b.c", False),
+    ("a.b", "a", False),
+    ("a.b", "aXb", False),
+    ("A.b", "a.b", False),
+    ("a.*", "a.b", True),
+    ("a.*", "a", False),
+    ("a.*", "a.b.c", False),
+    ("*.b", "a.b", True),
+    ("*.b", "b", False),
+    ("a.*.c", "a.b.c", True),
+    ("a.*.c", "a.c", False),
+    ("a.b*", "a.bc", False),
+    ("*", "a", True),
+    ("*", "a.b", False),
+    ("#", "a", True),
+    ("#", "a.b.c", True),
+    ("S.request.#", "S.request", True),
+    ("S.request.#", "S.request.joe-1", True),
+    ("S.request.#", "S.request.joe-1.7", True),
+    ("S.request.#", "S.requests", False),
+    ("S.request.#", "S.response.joe-1.7", False),
+    ("#.c", "c", True),
+    ("#.c", "a.b.c", True),
+    ("#.c", "a.b", False),
+    ("a.#.c", "a.c", True),
+    ("a.#.c", "a.b.b.c", True),
+    ("a.#.c", "a.b.c.d", False),
+    ("a.#.c", "a", False),
+    ("a.*.#", "a", False),
+    ("a.*.#", "a.b", True),
+    ("#.b.#", "b", True),
+    ("#.b.#", "a.b.c", True),
+    ("#.b.#", "a.c", False),
+]
+
 T = TypeVar("T")
 
 

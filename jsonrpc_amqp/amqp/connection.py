@@ -95,12 +95,12 @@ class Connection:
                 return
             self._pid = os.getpid()
             self._listener = listener
-            self._state = State.WAITING
             self._back_off.reset()
             self._retry_at = time.monotonic()
             if not self._is_started:
-                self._is_started = True
                 self.runtime.start(self, name=f"{self.name}-io")
+                self._is_started = True
+            self._state = State.WAITING
         self.wake()
 
     def would_deadlock(self) -> bool:
@@ -139,7 +139,8 @@ class Connection:
             return
         self._close_by = time.monotonic() + timeout
         self.post(self._begin_close)
-        self.runtime.close(timeout + _CLOSE_SLACK)
+        if not self.would_deadlock():
+            self.runtime.close(timeout + _CLOSE_SLACK)
 
     # -- by the leader: what it watches ---------------------------------------------------------------
 
@@ -193,10 +194,10 @@ class Connection:
             self._due = self._do_what_is_due(now)
         session, due = self._session, self._due
         if session is not None:
-            session.outbox.is_watched = session.inbox.is_in_burst(now)
+            session.outbox.flush_is_imminent = session.inbox.is_in_burst(now)
             # Behind that: a thread that relies on it has queued before.
             session.outbox.flush()
-            if session.outbox.is_watched:
+            if session.outbox.flush_is_imminent:
                 due = min(due, now + FLUSH_SECONDS)
         return None if due == math.inf else due
 
@@ -283,9 +284,14 @@ class Connection:
         self._listener.on_failed(error, delay)
 
     def _open(self, link: Link) -> None:
+        session = LiveSession(self, self._listener, link, self.stats["connections"] + 1)
+        try:
+            early = session.go_live()
+        except Exception as exc:  # the attempt has failed after all
+            link.discard()
+            self._dial_failed(NotConnected(f"no connection to the broker at {link.where}: {exc!r}"))
+            return
         self.stats["connections"] += 1
-        session = LiveSession(self, self._listener, link, self.stats["connections"])
-        early = session.go_live()
         with self._lock:
             self._session = session
             self._state = State.OPEN
@@ -301,12 +307,13 @@ class Connection:
 
     def end(self, session: LiveSession, error: TransportError, *, again_at_once: bool = False) -> None:
         """End a session, unless it has ended."""
-        if not session.close(error):
-            return
         with self._lock:
+            if self._session is not session:
+                return
             self._session = None
             self._is_woken = True
             is_closing = self._state is State.CLOSING
+        session.close()
         if is_closing:
             self._state = State.CLOSED
         elif self._options.reconnect:
@@ -315,9 +322,11 @@ class Connection:
             self._state = State.WAITING
         else:
             self._state = State.IDLE
-        self._listener.on_lost(session, error)
+        # Each by itself: an error of one must not keep the others from being reported, nor end the leader.
+        self._guard(lambda: session.fail_confirms(error))
+        self._guard(lambda: self._listener.on_lost(session, error))
         if self._state is State.IDLE:
-            self._listener.on_failed(NotConnected(str(error)), None)
+            self._guard(lambda: self._listener.on_failed(NotConnected(str(error)), None))
 
     def finish(self) -> None:
         """End for good, if this connection is closing."""

@@ -32,7 +32,7 @@ class Unacked:
         """Note that a delivery is finished, so that its ack is due."""
         self.due.add(tag)
 
-    def give_up(self, tag: int) -> None:
+    def note_rejected(self, tag: int) -> None:
         """Note that a tag was settled otherwise (``basic.reject``)."""
         self._settled.add(tag)
 

@@ -40,7 +40,7 @@ class Inbox:
 
     Args:
         link: Its socket and decoder.
-        outbox: Is flushed once behind all that one read brought; with TLS its ``wire`` covers reading, too.
+        outbox: Is flushed once behind all that one read brought; with TLS its ``write_lock`` covers reading, too.
         heartbeat: Notes the time of each read.
         handler: Takes what was read.
     """
@@ -70,6 +70,8 @@ class Inbox:
         except OSError as exc:
             raise self._link.lost(exc) from exc
         if data is None:
+            # With TLS another thread may have found the wire in use, and left its bytes to this one.
+            self._outbox.flush()
             return
         if not data:
             raise ConnectionLost(f"the broker at {self._link.where} closed the connection")
@@ -83,13 +85,13 @@ class Inbox:
         except FrameError as exc:
             raise ConnectionLost(f"the broker at {self._link.where} does not speak AMQP: {exc}") from exc
         outbox = self._outbox
-        outbox.is_watched = False  # the listener may take its time
-        outbox.hold()
+        outbox.flush_is_imminent = False  # the listener may take its time
         try:
+            outbox.defer_flush()
             self._report(events)
         finally:
-            outbox.release()
-        outbox.is_watched = self._heartbeat.last_read < self._burst_until
+            outbox.end_defer()
+        outbox.flush_is_imminent = self._heartbeat.last_read < self._burst_until
         outbox.flush()
 
     def _read_plain(self) -> bytes | None:
@@ -99,7 +101,7 @@ class Inbox:
 
     def _read_tls(self) -> bytes | None:
         link = self._link
-        with self._outbox.wire:
+        with self._outbox.write_lock:
             data = link.read(READ_SIZE)
             while data and link.buffered():
                 data += link.read(READ_SIZE) or b""

@@ -31,8 +31,9 @@ class Link:
     One live connection: its socket, its channels, and py-amqp for what is rare.
 
     Attributes:
-        consumer, publisher, confirmer: Numbers of the channels that consume, that publish without confirms, and that
-            publish in confirm mode.
+        consumer_channel: Number of the channel that consumes.
+        publisher_channel: Number of the channel that publishes without confirms.
+        confirmer_channel: Number of the channel that publishes in confirm mode.
     """
 
     def __init__(self, connection: AmqpConnection, plan: Plan, url: BrokerURL, *, max_body: int) -> None:
@@ -60,12 +61,12 @@ class Link:
         if plan.exchange:
             self._declare_exchange(self._control, passive=not plan.declare)
         consumer = self._open_channel()
-        self.consumer = consumer.number
+        self.consumer_channel = consumer.number
         direct = plan.reply_queue == "direct"
-        self.publisher = self.consumer if direct else self._open_channel().number
+        self.publisher_channel = self.consumer_channel if direct else self._open_channel().number
         if direct and plan.confirm:
             consumer.confirm_select()
-        self.confirmer = self.publisher if direct and plan.confirm else self._open_confirmer().number
+        self.confirmer_channel = self.publisher_channel if direct and plan.confirm else self._open_confirmer().number
         queue = self._declare_queue(plan)
         if plan.prefetch:
             consumer.basic_qos(0, plan.prefetch, False)
@@ -202,11 +203,11 @@ class Link:
 
     def reopen_publisher(self) -> None:
         """Open a new channel for ``publish``. RabbitMQ takes publishes right behind ``channel.open``."""
-        self.publisher = self._open_channel().number
+        self.publisher_channel = self._open_channel().number
 
     def reopen_confirmer(self) -> None:
         """Open a new channel in confirm mode."""
-        self.confirmer = self._open_confirmer().number
+        self.confirmer_channel = self._open_confirmer().number
 
     def bind(self, routing_key: str, done: Callable[[TransportError | None], None]) -> None:
         """Bind the reply queue with one more key."""
@@ -254,6 +255,8 @@ class Link:
 
         for step in steps:
             self._perform(step, lambda _args: ended(None), ended)
+        if not steps and done is not None:
+            done()
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""
@@ -265,7 +268,7 @@ class Link:
 
     def cancel(self, done: Callable[[], None]) -> None:
         """Stop consuming; ``done`` when no delivery can follow."""
-        channel = self._connection.channels.get(self.consumer)
+        channel = self._connection.channels.get(self.consumer_channel)
         if channel is None or not self._consumer_tag:
             done()
             return

@@ -222,7 +222,7 @@ class MemorySession:
 
     def take(self, message: Message) -> None:
         tag = self.receive(message)
-        # ReplyChecks count as acknowledged when they leave an exclusive queue.
+        # Replies count as acknowledged when they leave an exclusive queue.
         if self._queue and not self._queue.owner:
             self._unacked[tag] = message
 

@@ -20,7 +20,7 @@ from ..errors import TopologyMismatch
 from .base import DELIVERY_COUNT, Delivery, Plan, Publish
 
 
-class Consumer(Protocol):
+class Subscriber(Protocol):
     """What a queue delivers to: a session."""
 
     def has_room(self) -> bool:
@@ -105,7 +105,7 @@ class Message:
 class Queue:
     """Messages in the order of their numbers, and the sessions that consume them in turn."""
 
-    def __init__(self, name: str, plan: Plan | None = None, owner: Consumer | None = None) -> None:
+    def __init__(self, name: str, plan: Plan | None = None, owner: Subscriber | None = None) -> None:
         self.name = name
         # Without a type RabbitMQ takes the default of its virtual host, which is classic unless set.
         self.queue_type = (plan and plan.queue_type) or "classic"
@@ -113,7 +113,7 @@ class Queue:
         self.dead_letters = plan and plan.dead_letters
         self.owner = owner
         self.ready: deque[Message] = deque()
-        self.consumers: deque[Consumer] = deque()
+        self.consumers: deque[Subscriber] = deque()
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -153,7 +153,7 @@ class Queue:
             self.ready.popleft()
         return len(self.ready)
 
-    def _next_consumer(self) -> Consumer | None:
+    def _next_consumer(self) -> Subscriber | None:
         for _ in range(len(self.consumers)):
             consumer = self.consumers[0]
             self.consumers.rotate(-1)
@@ -171,8 +171,8 @@ class Broker:
         # The binding keys of each queue name of each exchange.
         self.exchanges: dict[str, dict[str, set[str]]] = {}
         self.queues: dict[str, Queue] = {}
-        self.direct: dict[str, Consumer] = {}
-        self.sessions: set[Consumer] = set()
+        self.direct: dict[str, Subscriber] = {}
+        self.sessions: set[Subscriber] = set()
 
     def cut(self, *, forget: bool = False) -> None:
         with self.lock:

@@ -25,8 +25,8 @@ class Outbox:
     The outbox of one session.
 
     ``lock`` guards what is queued, the acks that are due, and the state of the session. It is held for moments, never
-    during I/O, and it is reentrant for the sake of signal handlers. ``wire`` is the right to write to the socket, and
-    with TLS to read from it; ``lock`` is taken under it, never the other way round.
+    during I/O, and it is reentrant for the sake of signal handlers. ``write_lock`` is the right to write to the socket,
+    and with TLS to read from it; ``lock`` is taken under it, never the other way round.
 
     Args:
         link: Its socket, and the number of the channel that consumes.
@@ -37,7 +37,7 @@ class Outbox:
 
     Attributes:
         unacked: The deliveries of the session, and which of their acks are due.
-        is_watched: The leader is about to call ``flush``, within a millisecond.
+        flush_is_imminent: The leader is about to call ``flush``, within a millisecond.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class Outbox:
         self._on_error = on_error
         self._on_interrupt = on_interrupt
         self.lock = threading.RLock()
-        self.wire = threading.Lock()
+        self.write_lock = threading.Lock()
         self.unacked = Unacked()
-        self.is_watched = False
+        self.flush_is_imminent = False
         self._queued: list[bytes | memoryview] = []
         self._bytes = 0
         self._unsent: memoryview | None = None
         self._writer: int | None = None
         self._holder: int | None = None
-        self._is_closed = False
+        self._is_over = False
 
     @property
     def is_full(self) -> bool:
@@ -78,7 +78,7 @@ class Outbox:
     def is_writing_here(self) -> bool:
         """Whether the calling thread is writing: this is a signal handler then."""
         # An exception of another handler can keep the mark from being cleared, but not the lock.
-        return self._writer == threading.get_ident() and self.wire.locked()
+        return self._writer == threading.get_ident() and self.write_lock.locked()
 
     def put(self, data: bytes) -> None:
         """Queue bytes. With ``lock`` held."""
@@ -94,14 +94,14 @@ class Outbox:
     def put_acks(self) -> None:
         """Queue the acks that are due, behind the replies that they stand for. With ``lock`` held."""
         for tag, multiple in self.unacked.collect():
-            self.put(ack(self._link.consumer, tag, multiple))
+            self.put(ack(self._link.consumer_channel, tag, multiple))
 
-    def hold(self) -> None:
-        """Have the calling thread's ``flush`` do nothing until ``release``: it flushes then, for all it has queued."""
+    def defer_flush(self) -> None:
+        """Have the calling thread's ``flush`` do nothing until ``end_defer``; the thread flushes once behind that."""
         self._holder = threading.get_ident()
 
-    def release(self) -> None:
-        """End ``hold``."""
+    def end_defer(self) -> None:
+        """End ``defer_flush``."""
         self._holder = None
 
     def flush(self) -> None:
@@ -110,9 +110,9 @@ class Outbox:
         if self._holder == me:
             return
         # Not by a lone acquire(): a signal handler that raises between it and the release would leave it locked.
-        while self._has_output() and not self.wire.locked():
+        while self._has_output() and not self.write_lock.locked():
             try:
-                with self.wire:
+                with self.write_lock:
                     self._writer = me
                     self._write_queued()
             finally:
@@ -121,15 +121,19 @@ class Outbox:
 
     def go_on(self) -> None:
         """Write what the socket did not take."""
-        with self.wire:
-            if self._unsent is not None:
-                self._send(self._unsent)
+        with self.write_lock:
+            try:
+                if self._unsent is not None and not self._is_over:
+                    self._send(self._unsent)
+            except BaseException as exc:
+                self._interrupted(exc)
+                raise
         self.flush()
 
     def close(self) -> None:
         """Let go of the socket; nothing is written any more."""
-        with self.wire:  # no thread writes to the descriptor while it is closed
-            self._is_closed = True
+        with self.write_lock:  # no thread writes to the descriptor while it is closed
+            self._is_over = True
             self._link.discard()
         with self.lock:
             self._queued.clear()
@@ -137,26 +141,31 @@ class Outbox:
             self._bytes = 0
 
     def _has_output(self) -> bool:
-        return self._unsent is None and not self._is_closed and bool(self._queued or self.unacked.due)
+        return self._unsent is None and not self._is_over and bool(self._queued or self.unacked.due)
 
     def _write_queued(self) -> None:
-        """With the wire held."""
+        """With ``write_lock`` held."""
         try:
             with self.lock:
-                if self._unsent is not None or self._is_closed:
+                if self._unsent is not None or self._is_over:
                     return
                 self.put_acks()
                 queued, self._queued = self._queued, []  # one step: a signal handler within it loses nothing
                 data = queued[0] if len(queued) == 1 else b"".join(queued)
             self._send(memoryview(data))
         except BaseException as exc:
-            self._on_interrupt(exc)
+            self._interrupted(exc)
             raise
+
+    def _interrupted(self, exc: BaseException) -> None:
+        self._is_over = True  # it is unknown how much was written, so nothing may follow
+        self._on_interrupt(exc)
 
     def _send(self, data: memoryview) -> None:
         try:
             sent = self._link.write(data)
         except OSError as exc:
+            self._is_over = True  # an ack must not leave when the reply before it did not
             self._on_error(exc)
             return
         self._heartbeat.last_write = time.monotonic()

@@ -8,6 +8,7 @@ again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from threading import RLock
 
@@ -17,6 +18,8 @@ from .delivery_tracking import Confirms, Recent, find_rejected
 from .frames import Confirm, ReturnEvent
 from .link import Link
 from .outbox import Outbox
+
+log = logging.getLogger("jsonrpc_amqp.transport")
 
 # Bytes. From this size on a body is queued as it is, and copied once, with all else that leaves by the same write.
 LARGE_BODY = 1 << 13
@@ -33,7 +36,7 @@ class Publisher:
         on_rejected: Reports a message of ``publish`` that the broker rejected.
 
     Attributes:
-        is_held: A channel is being replaced: publishes are kept, and acks behind them.
+        is_paused: A channel is being replaced: publishes are kept, and acks behind them.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Publisher:
         self._confirms = Confirms()
         self._held: list[tuple[Publish, Outcome | None]] = []
         self._held_acks: list[int] = []
-        self.is_held = False
+        self.is_paused = False
 
     # -- from any thread, with the lock held ----------------------------------------------------------
 
@@ -65,13 +68,13 @@ class Publisher:
             ValueError: AMQP has no form for it; see ``Encoder.publish``.
         """
         link = self._link
-        if self.is_held:
-            link.encoder.publish(link.publisher, message)  # raises now what it would raise when it is sent
+        if self.is_paused:
+            link.encoder.publish(link.publisher_channel, message)  # raises now what it would raise when it is sent
             self._held.append((message, outcome))
             return
         # Direct replies come only to the channel that their requests left by.
         is_plain = outcome is None or message.reply_to == DIRECT_REPLY_TO
-        channel = link.publisher if is_plain else link.confirmer
+        channel = link.publisher_channel if is_plain else link.confirmer_channel
         # Encoded under the lock: the next moment the channel may be another.
         if len(message.body) < LARGE_BODY:
             self._outbox.put(link.encoder.publish(channel, message))
@@ -84,7 +87,7 @@ class Publisher:
 
     def ack(self, tag: int) -> None:
         """Note that a delivery is finished; its reply may be among the publishes that are held."""
-        if self.is_held:
+        if self.is_paused:
             self._held_acks.append(tag)
         else:
             self._outbox.unacked.finish(tag)
@@ -93,7 +96,7 @@ class Publisher:
 
     def confirmed(self, confirm: Confirm) -> None:
         """Report the outcomes that a confirm decides."""
-        if confirm.channel != self._link.confirmer:
+        if confirm.channel != self._link.confirmer_channel:
             return
         with self._lock:
             settled = self._confirms.settle(confirm.tag, confirm.multiple, confirm.nack)
@@ -106,21 +109,25 @@ class Publisher:
             outcomes = [outcome for _message, outcome in self._confirms.drain()]
             outcomes += [outcome for _message, outcome in self._held if outcome is not None]
         for outcome in outcomes:
-            outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
+            try:
+                outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
+            # BaseException: a sys.exit() in a user's callback must not keep the session from ending.
+            except BaseException:
+                log.exception("unexpected error in a callback at the end of a connection")
 
     def returned(self, event: ReturnEvent) -> bool:
         """Note a returned message, which its confirm reports. False: it was published without confirms."""
-        if event.channel != self._link.confirmer:
+        if event.channel != self._link.confirmer_channel:
             return False
         with self._lock:
             self._confirms.note_returned(event.returned)
         return True
 
-    def hold(self, channel: int) -> None:
+    def pause(self, channel: int) -> None:
         """Keep publishes while a channel is replaced: another one on the old number would end the connection."""
-        if channel in (self._link.publisher, self._link.confirmer):
+        if channel in (self._link.publisher_channel, self._link.confirmer_channel):
             with self._lock:
-                self.is_held = True
+                self.is_paused = True
 
     def channel_closed(self, channel: int, error: TransportError) -> None:
         """
@@ -130,9 +137,9 @@ class Publisher:
             ConnectionLost: That is not possible: it is not known which message was rejected, say.
         """
         link = self._link
-        if channel == link.confirmer and channel != link.consumer:
+        if channel == link.confirmer_channel and channel != link.consumer_channel:
             self._confirmer_closed(error)
-        elif channel == link.publisher:
+        elif channel == link.publisher_channel:
             self._publisher_closed(error)
         else:
             raise ConnectionLost(f"the broker closed the channel that consumes: {error}")
@@ -150,7 +157,7 @@ class Publisher:
         rejected, behind = messages[places[0]], messages[places[0] + 1 :]
         self._on_rejected(error, rejected)
         is_missing = isinstance(error, TopologyMismatch)
-        if link.publisher == link.consumer or (is_missing and not link.can_redeclare):
+        if link.publisher_channel == link.consumer_channel or (is_missing and not link.can_redeclare):
             # The channel took the consumer of the replies with it; or an exchange is gone for good.
             raise _lost(error)
         link.reopen_publisher()
@@ -176,11 +183,11 @@ class Publisher:
         self.resume()
 
     def resume(self, again: list[Publish] | None = None) -> None:
-        """End ``hold``: send some messages again, and then what was held."""
+        """End ``pause``: send some messages again, and then what was held."""
         with self._lock:
             held, self._held = self._held, []
             acks, self._held_acks = self._held_acks, []
-            self.is_held = False
+            self.is_paused = False
             for message in again or ():
                 self.publish(message)
             for message, outcome in held:

@@ -98,7 +98,7 @@ class LiveSession:
         self._lock = self.outbox.lock
         self._state = State.LIVE
         self._blocked = False
-        self._held_back = False
+        self._has_congested = False
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -141,13 +141,13 @@ class LiveSession:
 
     @property
     def writes_soon(self) -> bool:
-        return self.outbox.is_watched
+        return self.outbox.flush_is_imminent
 
     @property
     def congested(self) -> bool:
         if not self._is_congested():
             return False
-        self._held_back = True  # before the second look: relief is reported only to those who were held back
+        self._has_congested = True  # before the second look: relief is reported only to those who were held back
         return self._is_congested()
 
     def bind(self, routing_key: str, outcome: Outcome) -> None:
@@ -164,8 +164,9 @@ class LiveSession:
 
     def invalidate(self, error: TransportError, *, again_at_once: bool = False) -> None:
         """Send nothing more, and have the leader end the session."""
-        if self._state is State.LIVE:
-            self._state = State.INVALID
+        with self._lock:  # an ended session stays so
+            if self._state is State.LIVE:
+                self._state = State.INVALID
         self._owner.post(lambda: self._owner.end(self, error, again_at_once=again_at_once))
 
     def put(self, data: bytes) -> None:
@@ -194,8 +195,8 @@ class LiveSession:
             if self._is_gone():
                 self._owner.stats["dropped_acks"] += 1
             else:
-                self.outbox.unacked.give_up(delivery.tag)
-                self.outbox.put(reject(self.link.consumer, delivery.tag, requeue))
+                self.outbox.unacked.note_rejected(delivery.tag)
+                self.outbox.put(reject(self.link.consumer_channel, delivery.tag, requeue))
 
     def _is_congested(self) -> bool:
         return self._blocked or self.outbox.is_full
@@ -216,7 +217,7 @@ class LiveSession:
         """Take the socket over from py-amqp; return the bytes that it had read already."""
         return self.link.go_live(
             write=self.put,
-            on_channel_closing=self._publisher.hold,
+            on_channel_closing=self._publisher.pause,
             on_channel_closed=self._publisher.channel_closed,
             on_consumer_cancelled=self._consumer_cancelled,
             on_blocked=self._set_blocked,
@@ -230,15 +231,15 @@ class LiveSession:
         self.link.begin_close()
         self.outbox.flush()
 
-    def close(self, error: TransportError) -> bool:
-        """Let go of the socket, and end what waits for a confirm. False: that was done before."""
+    def close(self) -> None:
+        """Let go of the socket."""
         with self._lock:
-            if self._state is State.ENDED:
-                return False
             self._state = State.ENDED
         self.outbox.close()
+
+    def fail_confirms(self, error: TransportError) -> None:
+        """Report the end of the session to all that wait for a confirm."""
         self._publisher.fail(error)
-        return True
 
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Report deliveries."""
@@ -273,8 +274,8 @@ class LiveSession:
 
     def report_relief(self) -> None:
         """Report the end of congestion to the listener, if it was held back."""
-        if self._held_back and not self._is_congested():
-            self._held_back = False
+        if self._has_congested and not self._is_congested():
+            self._has_congested = False
             self._listener.on_congested(self, False)
 
     def _redeclare(self) -> None:
@@ -285,7 +286,7 @@ class LiveSession:
         self._blocked = blocked
         log.warning("%s: the broker %s publishers", self._owner.name, "blocks" if blocked else "no longer blocks")
         if blocked:
-            self._held_back = True
+            self._has_congested = True
             self._listener.on_congested(self, True)
         else:
             self.report_relief()

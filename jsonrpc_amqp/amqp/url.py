@@ -95,8 +95,8 @@ def _parse_url(text: str) -> BrokerURL:
         # Split as http: urlsplit does not look for a query or a port in every scheme.
         parts = urlsplit(f"http{text.removeprefix(scheme)}")
         port, query = parts.port, dict(parse_qsl(parts.query))
-        if "@" in parts.path + parts.query:
-            raise ValueError  # a "/" or "?" in the password cut the URL in the wrong place
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError  # a "/", "?" or "#" in the password cut the URL in the wrong place
     except ValueError:
         raise ValueError(
             "the broker URL is malformed: is its port no number up to 65535, or is a '/', '?', '#', '@' or ';' in "

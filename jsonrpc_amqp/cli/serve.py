@@ -12,7 +12,7 @@ import click
 
 from .. import Server, TransportError
 from ..options import CONCURRENCY, DELIVERY_LIMIT, PREFETCH
-from ..server.supervisor import Workers, stop_with_parent
+from ..server.supervisor import Supervisor, stop_with_parent
 from .common import (
     TRANSPORT_ERROR,
     USAGE_ERROR,
@@ -186,7 +186,7 @@ def _supervise(context: click.Context, count: int, url: str) -> int:
     # themselves where it is a pipe, which this process has already read.
     sources = {context.get_parameter_source(name) for name in ("url", "url_file")}
     env = None if sources <= {click.core.ParameterSource.DEFAULT} else {**os.environ, "AMQP_URL": url}
-    return Workers(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
+    return Supervisor(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
 
 
 def _worker_arguments(context: click.Context) -> list[str]:

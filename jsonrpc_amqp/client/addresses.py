@@ -117,7 +117,7 @@ class Addresses:
         """Return the routing key that the reply to a call must have."""
         if self.reply_to is not None:
             return self.reply_to
-        address = self.of(service)
+        address = self._known.get(service) or self.of(service)
         assert isinstance(address, Address)
         return address.reply_key + qid
 

@@ -115,6 +115,13 @@ class Call(ABC):
         self._last_error = error
         self._may_have_run = self._may_have_run or error.may_have_run
 
+    @property
+    def last_error(self) -> TransportError:
+        """The error of the last attempt, as the end of a call that failed, with what earlier attempts add to it."""
+        error = self._last_error
+        assert error is not None
+        return type(error)(f"{error} (attempt {self.failures})", may_have_run=self._may_have_run)
+
     def with_attempts(self, error: JsonRpcAmqpError) -> JsonRpcAmqpError:
         """Return a final error, with what earlier attempts add to it."""
         if self._last_error is None or not isinstance(error, TransportError):

@@ -60,6 +60,12 @@ class Endings:
         """End a call, which is no longer pending, with an error."""
         call.fail(call.with_attempts(error))
 
+    def expire(self, expired: list[Call], too_late: list[Call]) -> None:
+        """End calls that reached their deadline, and calls for which another attempt would come too late."""
+        for call in too_late:
+            call.fail(call.last_error)
+        self.fail_all((call, self.timeout(call)) for call in expired)
+
     def timeout(self, call: Call) -> TransportError:
         """Return the error of a call that reached its deadline."""
         self._stats["timeouts"] += 1

@@ -17,16 +17,16 @@ from typing import Any
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 # Held for moments. Reentrant: a signal handler that interrupts one of them may use futures.
-_moment = threading.RLock()
+_futures_lock = threading.RLock()
 
 
-def _renew_moment() -> None:
-    global _moment
-    _moment = threading.RLock()
+def _renew_lock() -> None:
+    global _futures_lock
+    _futures_lock = threading.RLock()
 
 
 # Another thread may have held it at the fork.
-os.register_at_fork(after_in_child=_renew_moment)
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class CallFuture(Future[Any]):
@@ -45,7 +45,7 @@ class CallFuture(Future[Any]):
     # It is an attribute there, and no code but its own sets it.
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         # Waiting, cancelling and looking at several futures need it. Once it is made, all changes use it.
-        with _moment:
+        with _futures_lock:
             if self._made is None:
                 self._made = threading.Condition()
             return self._made
@@ -76,7 +76,7 @@ class CallFuture(Future[Any]):
             super().set_exception(exception)
 
     def add_done_callback(self, fn: Callable[[Future[Any]], Any]) -> None:
-        with _moment:
+        with _futures_lock:
             if self._made is None and self._state == PENDING:
                 self._done_callbacks.append(fn)
                 return
@@ -84,7 +84,7 @@ class CallFuture(Future[Any]):
 
     def _finish(self, result: Any, exception: BaseException | None) -> bool:
         """End it, unless the condition was made."""
-        with _moment:
+        with _futures_lock:
             if self._made is not None:
                 return False
             if self._state != PENDING:

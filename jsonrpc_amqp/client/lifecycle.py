@@ -58,15 +58,23 @@ class Lifecycle:
             ClientClosed: This process was forked by the one that uses it.
         """
         process = _process
-        if self._pid == process:
-            return
-        if self._pid is not None:
+        if self._pid != process:
+            self.check_not_foreign()
+            # At the first use: a client that was only made before a fork serves both sides.
+            self._pid = process
+
+    def check_not_foreign(self) -> None:
+        """
+        Check that no other process uses the client, without using it. Without the lock, as ``check_process``.
+
+        Raises:
+            ClientClosed: This process was forked by the one that uses it.
+        """
+        if self.is_foreign():
             raise ClientClosed(
                 f"this client belongs to process {self._pid}, which forked this one: a connection cannot be shared. "
                 "Make a client in each process"
             )
-        # At the first use: a client that was only made before a fork serves both sides.
-        self._pid = process
 
     def is_foreign(self) -> bool:
         """Return whether another process uses the client."""
@@ -93,7 +101,7 @@ class Lifecycle:
 
     def opened(self, session: Session) -> None:
         """Note a new session."""
-        self.session, self.failure = session, None
+        self.session, self.failure, self.gave_up = session, None, False
         self._changed.notify_all()
 
     def failed(self, error: TransportError, *, is_final: bool) -> None:

@@ -12,6 +12,8 @@ from .call import Call
 # a slow broker still replies in time, but not before a part of its timeout has passed, since most calls end until then.
 _INSPECT_SECONDS = 2.0
 _INSPECT_PART = 0.25
+# A call that is parked at that time is looked at again, after half of what is left of its time, down to this.
+_LEAST_SECONDS = 0.01
 
 
 class Pending:
@@ -55,7 +57,11 @@ class Pending:
         return self._calls.pop(number, None) if number is not None else None
 
     def due(self, now: float) -> tuple[list[Call], list[Call]]:
-        """Return the calls whose queues are to be inspected; remove and return those that reached their deadline."""
+        """
+        Return the calls whose queues are to be inspected; remove and return those that reached their deadline.
+
+        A queue is inspected once its call was sent: before that, the error of a call does not depend on it.
+        """
         near, expired = [], []
         while self._alarms and self._alarms[0][0] <= now:
             _when, number, is_deadline = heapq.heappop(self._alarms)
@@ -64,6 +70,8 @@ class Pending:
                 continue
             if is_deadline:
                 expired.append(self._calls.pop(number))
+            elif not call.sent and (left := call.deadline - now) > _LEAST_SECONDS:
+                heapq.heappush(self._alarms, (now + left / 2, number, False))
             else:
                 near.append(call)
                 heapq.heappush(self._alarms, (call.deadline, number, True))

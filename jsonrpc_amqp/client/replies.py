@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
 
 from ..amqp.base import Delivery
 from ..dialects import ClientDialect
@@ -19,12 +17,8 @@ from .pending import Pending
 log = logging.getLogger("jsonrpc_amqp.client")
 
 
-class Paired(NamedTuple):
-    """A delivery, and the call whose reply it is; or why it is not the reply to the call that it names."""
-
-    delivery: Delivery
-    call: Call | None
-    mismatch: str | None
+Paired = tuple[Delivery, Call | None, str | None]
+"""A delivery, the pending call whose number it has, and why it is not the reply to that call. Plain: one per reply."""
 
 
 class Replies:
@@ -67,33 +61,44 @@ class Replies:
             for delivery in deliveries:
                 delivery.correlation_id = self._dialect.number(delivery)
 
-    def pair(self, delivery: Delivery) -> Paired:
-        """Find the call of a delivery, and remove it from the pending ones. With the lock of the requests held."""
-        number = delivery.correlation_id
-        call = self._pending.get(number)
-        if call is None:
-            return Paired(delivery, None, None)
-        mismatch = self._mismatch(call, delivery)
-        if mismatch is not None:
-            return Paired(delivery, None, mismatch)
-        return Paired(delivery, self._pending.pop(number), None)
+    def pair(self, deliveries: list[Delivery]) -> list[Paired]:
+        """Find the calls of deliveries, and remove them from the pending ones. With the lock of the requests held."""
+        pending = self._pending
+        paired: list[Paired] = []
+        for delivery in deliveries:
+            call = pending.get(delivery.correlation_id)
+            mismatch = None
+            if call is not None:
+                mismatch = self._mismatch(call, delivery)
+                if mismatch is None:
+                    pending.pop(call.number)
+            paired.append((delivery, call, mismatch))
+        return paired
 
-    def end_call(self, paired: Paired) -> None:
-        """End the call, or count and log what is no reply. Without any lock held."""
-        delivery, call, mismatch = paired
-        if call is not None:
-            self._succeed(call, delivery)
-        elif mismatch is not None:
-            self._reject(delivery, mismatch)
-        else:
-            self._stats["dropped_replies"] += 1
-            log.info("dropped a late reply (correlation_id %s)", printable(delivery.correlation_id or ""))
+    def end_calls(self, paired: list[Paired]) -> None:
+        """End the calls of replies; those that run callbacks, which may be slow, come last. Without any lock."""
+        later: list[tuple[Call, Delivery]] = []
+        for delivery, call, mismatch in paired:
+            if call is None:
+                self._drop(delivery)
+            elif mismatch is not None:
+                self._reject(delivery, mismatch)
+            elif call.has_callbacks:
+                later.append((call, delivery))
+            else:
+                self._end(call, delivery)
+        for call, delivery in later:
+            self._end(call, delivery)
 
     def _mismatch(self, call: Call, delivery: Delivery) -> str | None:
         if call.send_options.is_notification or not call.sent:
             return "nothing was asked under this number"
         qid = call.qid if self._dialect is None else call.number
         return self._checks.mismatch(delivery, self._addresses.reply_key(call.service, qid))
+
+    def _drop(self, delivery: Delivery) -> None:
+        self._stats["dropped_replies"] += 1
+        log.info("dropped a late reply (correlation_id %s)", printable(delivery.correlation_id or ""))
 
     def _reject(self, delivery: Delivery, mismatch: str) -> None:
         self._last_mismatch = mismatch
@@ -104,27 +109,20 @@ class Replies:
             mismatch,
         )
 
-    def _succeed(self, call: Call, delivery: Delivery) -> None:
+    def _end(self, call: Call, delivery: Delivery) -> None:
         body = delivery.body
         if body is None:
             call.fail(MalformedReply(f"the answer of {call.service!r} has {delivery.size} bytes, over the size cap"))
-            return
-        if self._dialect is not None:
-            try:
-                body = self._dialect.response(call.body, body)
-            except Exception as exc:
-                call.fail(MalformedReply(f"the answer of {call.service!r} makes no sense: {exc}"))
-                return
-        call.succeed(body)
-
-
-def callbacks_last(call: Callable[[Paired], None], paired: list[Paired]) -> None:
-    """Handle replies; those whose calls run callbacks, which may take their time, come last."""
-    later = []
-    for each in paired:
-        if each.call is not None and each.call.has_callbacks:
-            later.append(each)
+        elif self._dialect is None:
+            call.succeed(body)
         else:
-            call(each)
-    for each in later:
-        call(each)
+            self._end_in_dialect(self._dialect, call, body)
+
+    @staticmethod
+    def _end_in_dialect(dialect: ClientDialect, call: Call, body: bytes) -> None:
+        try:
+            response = dialect.response(call.body, body)
+        except Exception as exc:
+            call.fail(MalformedReply(f"the answer of {call.service!r} makes no sense: {exc}"))
+        else:
+            call.succeed(response)

@@ -32,7 +32,7 @@ from .call import Call
 from .endings import Endings, lost
 from .lifecycle import Lifecycle
 from .pending import Pending
-from .replies import Replies, callbacks_last
+from .replies import Replies
 from .reply_bindings import ReplyBindings
 from .retries import Retries
 from .sender import Sender
@@ -117,13 +117,7 @@ class Requests:
         checks = ReplyChecks(routing.exchange if routing.reply == "topic" else "", server_users)
         self._replies = Replies(self._pending, self._addresses, checks, dialect, self.stats)
         self._endings = Endings(
-            self._lock,
-            self._life,
-            self._retries,
-            self._reports,
-            self._replies,
-            wake=transport.wake,
-            stats=self.stats,
+            self._lock, self._life, self._retries, self._reports, self._replies, wake=transport.wake, stats=self.stats
         )
         self.waiter = Waiter(self._lock, transport, self._pending)
         self._next_tick = 0.0
@@ -139,9 +133,11 @@ class Requests:
         Note that a service will be called, so that its replies can be bound as soon as there is a connection.
 
         Raises:
+            ClientClosed: This process was forked by the one that uses the client.
             InvalidName, ValueError: See ``Addresses.check``.
         """
         if service not in self._addresses.services:
+            self._life.check_not_foreign()
             self._addresses.check(service)
             with self._lock:
                 self._addresses.services.add(service)
@@ -159,12 +155,19 @@ class Requests:
             self.use(call.service)
         life, pending = self._life, self._pending
         life.check_process()
+        if call.has_callbacks:
+            # No thread waits for it. First, so that no caller leads when the reply comes, and runs the callbacks.
+            self._transport.runtime.reclaim()
         with self._lock:
-            life.check_open()
+            if life.closed:
+                life.check_open()
             if len(pending) >= self._max_pending:
                 raise _too_many(self._max_pending, call.service)
             call.number = str(next(self._numbers))
             wake = pending.add(call) < self._next_tick
+            if life.closed:  # by a signal handler, since the check above
+                pending.pop(call.number)
+                life.check_open()
             session = life.session
             error = self._sender.send_or_park(session, call)
         if error is not None:
@@ -175,8 +178,6 @@ class Requests:
             session.flush()
         if wake:
             self._transport.wake()
-        if call.has_callbacks:
-            self._transport.runtime.reclaim()  # no thread waits for it
 
     def check_confirms(self) -> None:
         """
@@ -282,8 +283,8 @@ class Requests:
         replies = self._replies
         replies.translate(deliveries)
         with self._lock:
-            paired = [replies.pair(delivery) for delivery in deliveries]
-        callbacks_last(replies.end_call, paired)
+            paired = replies.pair(deliveries)
+        replies.end_calls(paired)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))
@@ -299,17 +300,20 @@ class Requests:
         if congested:
             return
         with self._lock:
+            if self._life.session is not session:
+                return  # not open yet: its calls would carry the addresses of the connection before
             failed = self._sender.send_parked(session)
         self._endings.fail_all(failed)
         session.flush()
 
     def on_tick(self, now: float) -> float | None:
         with self._lock:
+            again, too_late = self._retries.due(now)  # before the deadlines: the error of an attempt says more
             near, expired = self._pending.due(now)
             if expired:
                 self._sender.forget_ended()
             session = self._life.session
-            failed = self._sender.send_again(session, self._retries.due(now))
+            failed = self._sender.send_again(session, again)
             alarm = min(self._pending.next_alarm, self._retries.next_alarm)
             redeclare, redeclare_at = self._bindings.next_redeclare(now, has_pending=len(self._pending) > 0)
             if alarm < math.inf:
@@ -321,7 +325,7 @@ class Requests:
             for service in {call.service for call in near if call.sent and not call.send_options.is_notification}:
                 self._reports.inspect(session, service)
         self._endings.fail_all(failed)
-        self._endings.fail_all((call, self._endings.timeout(call)) for call in expired)
+        self._endings.expire(expired, too_late)
         return None if alarm == math.inf else alarm
 
     def _on_bound(self, session: Session, service: str, error: TransportError | None) -> None:

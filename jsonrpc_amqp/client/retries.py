@@ -56,9 +56,16 @@ class Retries:
         heapq.heappush(self._due, (now + delay, call.number))
         return True
 
-    def due(self, now: float) -> list[str]:
-        """Remove and return the numbers of the calls to send now."""
-        numbers = []
+    def due(self, now: float) -> tuple[list[Call], list[Call]]:
+        """Return the calls to send now; remove and return those for which it is too late, on a busy machine say."""
+        calls, too_late = [], []
         while self._due and self._due[0][0] <= now:
-            numbers.append(heapq.heappop(self._due)[1])
-        return numbers
+            call = self._pending.get(heapq.heappop(self._due)[1])
+            if call is None:
+                continue
+            if call.deadline - now >= LEAST_SECONDS:
+                calls.append(call)
+            else:
+                self._pending.pop(call.number)
+                too_late.append(call)
+        return calls, too_late

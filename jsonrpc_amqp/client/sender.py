@@ -68,11 +68,9 @@ class Sender:
             else:
                 call.sent = session.publish(message)
         except CallTimeout as exc:
-            self._pending.pop(call.number)
-            return exc
+            return self._failed(call, exc)
         except Exception as exc:
-            self._pending.pop(call.number)
-            return EncodeError(f"AMQP has no form for the message: {exc}")
+            return self._failed(call, EncodeError(f"AMQP has no form for the message: {exc}"))
         if not call.sent:
             self._parked.append(call)  # the session has just ended; there will be another
         return None
@@ -82,9 +80,9 @@ class Sender:
         parked, self._parked = self._parked, []
         return self._send(session, parked)
 
-    def send_again(self, session: Session | None, numbers: Iterable[str]) -> Failed:
-        """Send calls by their numbers, as far as they are pending; return those that failed."""
-        return self._send(session, [call for number in numbers if (call := self._pending.get(number)) is not None])
+    def send_again(self, session: Session | None, calls: Iterable[Call]) -> Failed:
+        """Send calls for another attempt; return those that failed."""
+        return self._send(session, calls)
 
     def forget_ended(self) -> None:
         """Drop the parked calls that have ended: otherwise those of an outage would pile up until its end."""
@@ -105,6 +103,10 @@ class Sender:
         if call.is_cancelled:
             self._pending.pop(call.number)
         return call.number in self._pending
+
+    def _failed(self, call: Call, error: JsonRpcAmqpError) -> JsonRpcAmqpError | None:
+        # A signal handler that interrupted the sending may have ended it: by closing the client.
+        return None if self._pending.pop(call.number) is None else error
 
     def _describe(self, address: AnyAddress, call: Call) -> Publish:
         options = call.send_options

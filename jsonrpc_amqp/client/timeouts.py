@@ -44,17 +44,17 @@ class TimeoutReports:
 
     def inspect(self, session: Session, service: str) -> None:
         """Ask the broker how many messages and consumers the queue of a service has, unless that was just asked."""
-        now, last = self._clock(), self._inspections.get(service)
-        if last is not None and now - last.asked_at <= _SHARED_SECONDS:
+        now, inspection = self._clock(), self._inspections.get(service)
+        if inspection is None:
+            inspection = self._inspections[service] = _Inspection(now)
+        elif now - inspection.asked_at <= _SHARED_SECONDS:
             return
-        inspection = _Inspection(now)
-        if last is not None:
-            inspection.facts, inspection.replied_at = last.facts, last.replied_at  # until there is a reply
+        else:
+            inspection.asked_at = now
 
         def found(facts: QueueFacts | None) -> None:
             inspection.facts, inspection.replied_at = facts, self._clock()
 
-        self._inspections[service] = inspection
         session.inspect(self._queue_of(service), found)
 
     def error(

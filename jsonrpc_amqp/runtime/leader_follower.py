@@ -74,8 +74,11 @@ class Leadership:
 
     def begin_job(self) -> None:
         """Note that the leader begins a job."""
-        self.jobs += 1
-        self.state = State.INLINE
+        with self._lock:
+            if self.state is State.REQUESTED:
+                self._answer(State.LEADING)
+            self.jobs += 1
+            self.state = State.INLINE
 
     def end_job(self) -> bool:
         """Note that the calling thread has ended its job. False: a follower leads now."""
@@ -104,13 +107,13 @@ class Leadership:
         Args:
             patience: Seconds to wait for that.
         """
+        answered, me = threading.Lock(), threading.get_ident()
+        answered.acquire()
         with self._lock:
             if self.state is not State.LEADING:
                 return False
-            answered = self._answered = threading.Lock()
-            answered.acquire()
-            self.caller = threading.get_ident()
-            self.state = State.REQUESTED
+            # In one step: a signal handler that requested leadership between two of them would be confused with this.
+            self._answered, self.caller, self.state = answered, me, State.REQUESTED
         self._wake()
         try:
             if not answered.acquire(timeout=patience):
@@ -132,6 +135,8 @@ class Leadership:
             drive: The step; it returns whether the caller may make another.
             is_readable: Its argument.
         """
+        if not self.is_delegated_here():
+            return  # another caller may lead now: its mark must stay
         # Before the lock: a signal handler that runs as soon as this thread has it must learn that it must not wait.
         self._stepping = threading.get_ident()
         try:

@@ -100,8 +100,15 @@ class ThreadsRuntime:
         self._name = name
         self._waker = Waker()
         self._poll.register(self._waker, select.POLLIN)
+        # In the list first: what the thread begins may wake it.
         self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
-        self._threads[0].start()
+        try:
+            self._threads[0].start()
+        except RuntimeError:  # the system has no thread left
+            self._threads.clear()
+            self._poll.unregister(self._waker)
+            self._waker.close()
+            raise
 
     def set_inline_jobs(self, jobs: InlineJobs) -> None:
         """Run these jobs on the leader."""
@@ -113,7 +120,7 @@ class ThreadsRuntime:
 
     def wake(self) -> None:
         """Have ``tick`` called soon."""
-        if not self._leadership.reclaim():
+        if not self._reclaim():
             self._wake()
 
     def _wake(self) -> None:
@@ -122,8 +129,13 @@ class ThreadsRuntime:
 
     def reclaim(self) -> None:
         """Have the I/O thread drive, if a caller does."""
-        if self._leadership.reclaim():
+        self._reclaim()
+
+    def _reclaim(self) -> bool:
+        reclaimed = self._leadership.reclaim()
+        if reclaimed:
             self._delegation.note_end(self._leadership.steps)
+        return reclaimed
 
     def would_deadlock(self) -> bool:
         """Whether the calling thread is the leader."""
@@ -145,8 +157,12 @@ class ThreadsRuntime:
             leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
 
     def close(self, timeout: float) -> bool:
-        """Wait until the connection has finished, and its threads with it, but those whose job blocks."""
-        if threading.current_thread() in self._threads:
+        """
+        Wait until the connection has finished, and its threads with it, but those whose job blocks.
+
+        The leader does not wait: that would keep the connection from finishing.
+        """
+        if threading.current_thread() in self._threads or self.would_deadlock():
             return False
         deadline = time.monotonic() + timeout
         if not self._over.wait(timeout):

@@ -56,7 +56,7 @@ class _Worker:
     due: float = 0.0
 
 
-class Workers:
+class Supervisor:
     """
     Runs worker processes until SIGTERM or SIGINT, then until they have drained. A second signal kills all at once.
 

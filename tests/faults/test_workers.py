@@ -175,7 +175,7 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
     "otherwise at random",
     full=3,
     short=1,
-    seconds=60,
+    seconds=240,  # a process is started for each death, which takes seconds on a busy machine
 )
 def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"queue_type": "quorum", "dead_letters": True}
@@ -184,7 +184,7 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
     channel = connection.channel()
     kept = {f"{service}_req", f"{service}_dead"}
     fleet = Fleet(broker.url, service, tmp_path, **options, prefetch=10)
-    with census(broker, durable=kept), fleet, make_client(broker.url, service, timeout=60) as client:
+    with census(broker, durable=kept), fleet, make_client(broker.url, service, timeout=240) as client:
         for number in case.rounds():
             began, runs_before = time.monotonic(), len(fleet.runs("poison"))
             expired = client.submit("innocent", [-1], timeout=0.2)
@@ -197,7 +197,7 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
             case.record.results += len(innocents)
             case.bit("processes killed", deaths)
             assert len(fleet.runs("poison")) - runs_before == deaths
-            case.within("whole round", time.monotonic() - began, bound=60, slack=30)
+            case.within("whole round", time.monotonic() - began, bound=60, slack=180)
             wait_for(lambda number=number: _waiting(channel, f"{service}_dead") == number + 1)  # type: ignore[misc]
             _method, _properties, body = channel.basic_get(f"{service}_dead", auto_ack=False)
             assert b'"poison"' in body

@@ -258,7 +258,7 @@ def test_a_handler_may_call_while_its_thread_waits_for_an_answer(
 
     def is_busy(thread: int) -> bool:
         outbox = connection._session.outbox
-        is_writing = outbox._writer == thread and outbox.wire.locked()
+        is_writing = outbox._writer == thread and outbox.write_lock.locked()
         return is_writing or leadership_of(client).leader == thread
 
     answers: list[int] = []

@@ -281,7 +281,7 @@ def test_no_request_is_acknowledged_while_its_answer_is_held_back(broker: Broker
     with server, Client(broker.url, service, timeout=20) as client:
         connection: Any = server._consumer._transport
         session = connection._session
-        session._publisher.hold(session.link.publisher)
+        session._publisher.pause(session.link.publisher_channel)
         answer = client.submit("add", [1, 2])
         wait_for(lambda: server.stats()["answered"] == 1)
         session.flush()

@@ -13,53 +13,14 @@ from typing import Any
 import pytest
 
 from jsonrpc_amqp.amqp.base import Plan, Publish, QueueFacts, Session, Transport
-from jsonrpc_amqp.amqp.memory import MemoryTransport, disconnect, reset
-from jsonrpc_amqp.amqp.memory_broker import topic_matches
+from jsonrpc_amqp.amqp.memory import reset
 from jsonrpc_amqp.amqp.transport import connect_transport
-from jsonrpc_amqp.errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
+from jsonrpc_amqp.errors import TopologyMismatch, TransportError, Unroutable
 from jsonrpc_amqp.options import ConnectionOptions
 
-from ..transport_tools import PATIENCE, Recorder, eventually
+from ..transport_tools import PATIENCE, TOPICS, Recorder, eventually
 
 Connect = Callable[..., Recorder]
-
-# Binding key, routing key, and whether a topic exchange connects them (AMQP 0-9-1, section 3.1.3.3).
-TOPICS = [
-    ("a.b", "a.b", True),
-    ("a.b", "a.b.c", False),
-    ("a.b", "a", False),
-    ("a.b", "aXb", False),
-    ("A.b", "a.b", False),
-    ("a.*", "a.b", True),
-    ("a.*", "a", False),
-    ("a.*", "a.b.c", False),
-    ("*.b", "a.b", True),
-    ("*.b", "b", False),
-    ("a.*.c", "a.b.c", True),
-    ("a.*.c", "a.c", False),
-    ("a.b*", "a.bc", False),
-    ("*", "a", True),
-    ("*", "a.b", False),
-    ("#", "a", True),
-    ("#", "a.b.c", True),
-    ("S.request.#", "S.request", True),
-    ("S.request.#", "S.request.joe-1", True),
-    ("S.request.#", "S.request.joe-1.7", True),
-    ("S.request.#", "S.requests", False),
-    ("S.request.#", "S.response.joe-1.7", False),
-    ("#.c", "c", True),
-    ("#.c", "a.b.c", True),
-    ("#.c", "a.b", False),
-    ("a.#.c", "a.c", True),
-    ("a.#.c", "a.b.b.c", True),
-    ("a.#.c", "a.b.c.d", False),
-    ("a.#.c", "a", False),
-    ("a.*.#", "a", False),
-    ("a.*.#", "a.b", True),
-    ("#.b.#", "b", True),
-    ("#.b.#", "a.b.c", True),
-    ("#.b.#", "a.c", False),
-]
 
 
 @pytest.fixture
@@ -587,128 +548,6 @@ def test_a_delivery_of_a_dead_session_means_nothing_to_the_next(connect: Connect
     session.ack(old)
     second.close()
     connect(queue=name, prefetch=1).wait_for_bodies(b"1")
-
-
-# -- memory:// alone ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def memory(name: str) -> Iterator[Connect]:
-    """Connects to a memory broker, the test's own unless another is named."""
-    opened: list[Recorder] = []
-
-    def connect(broker: str = name, **plan: Any) -> Recorder:
-        opened.append(Recorder(MemoryTransport(broker), Plan(**{"exchange": "jsonrpc", **plan})))
-        return opened[-1].start()
-
-    yield connect
-    for end in opened:
-        end.close()
-        reset(name)
-
-
-@pytest.mark.parametrize(("binding_key", "routing_key", "matches"), [*TOPICS, ("#", "", True), ("*", "", False)])
-def test_memory_topic_matches(binding_key: str, routing_key: str, matches: bool) -> None:
-    assert topic_matches(binding_key, routing_key) is matches
-
-
-def test_memory_names_are_apart(memory: Connect, name: str) -> None:
-    memory(reply_queue="exclusive", bindings=("a",))
-    other = memory(broker=f"{name}-other")
-    assert isinstance(other.publish_confirmed(Publish("jsonrpc", "a", b"")), Unroutable)
-    reset(f"{name}-other")
-
-
-def test_memory_reset_forgets(memory: Connect, name: str) -> None:
-    memory(queue="q", bindings=("a",)).close()
-    client = memory()
-    assert client.publish_confirmed(Publish("jsonrpc", "a", b"old")) is None
-    reset(name)
-    client.wait_for(lambda: len(client.sessions) == 2)
-    assert client.inspect("q") is None
-    assert isinstance(client.publish_confirmed(Publish("jsonrpc", "a", b"new")), Unroutable)
-
-
-def test_memory_disconnect_is_told_and_healed(memory: Connect, name: str) -> None:
-    server = memory(queue="q", bindings=("a",), prefetch=1)
-    assert server.publish_confirmed(Publish("jsonrpc", "a", b"held")) is None
-    [held] = server.wait_for_bodies(b"held")
-    old = server.session
-    disconnect(name)
-    assert old.publish(Publish("jsonrpc", "a", b"")) is False
-    again = server.wait_for_bodies(b"held", b"held")[1]
-    assert (held.redelivered, again.redelivered) == (False, True)
-    assert [type(error) for error in server.lost] == [ConnectionLost]
-    assert server.session.generation != old.generation
-
-
-def test_memory_disconnect_hands_each_message_out_once(memory: Connect, name: str) -> None:
-    servers = [memory(queue="q", bindings=("a",), prefetch=1) for _ in range(2)]
-    assert servers[0].publish_confirmed(Publish("jsonrpc", "a", b"held")) is None
-    servers[0].wait_for_bodies(b"held")
-    disconnect(name)
-    for server in servers:
-        server.wait_for(lambda server=server: len(server.sessions) == 2)  # type: ignore[misc]
-        assert server.inspect("q") is not None
-    assert len(servers[0].deliveries) + len(servers[1].deliveries) == 2
-
-
-def test_memory_calls_back_on_one_thread_of_its_own(memory: Connect) -> None:
-    end = memory(reply_queue="exclusive", bindings=("a",))
-    threads: Future[int] = Future()
-    assert end.session.publish_confirmed(
-        Publish("jsonrpc", "a", b"hello"), lambda error: threads.set_result(threading.get_ident())
-    )
-    end.wait_for_bodies(b"hello")
-    assert end.threads == {threads.result(PATIENCE)}
-    assert threading.get_ident() not in end.threads
-
-
-def test_memory_close_ends_the_thread(name: str) -> None:
-    transport = MemoryTransport(name, connection_name="the thread of this test")
-    Recorder(transport, Plan("jsonrpc")).start()
-    assert "the thread of this test" in [thread.name for thread in threading.enumerate()]
-    transport.close(PATIENCE)
-    assert "the thread of this test" not in [thread.name for thread in threading.enumerate()]
-
-
-def test_memory_close_flushes_what_is_to_be_told(memory: Connect) -> None:
-    end = memory(reply_queue="exclusive", bindings=("a",))
-    outcomes: list[TransportError | None] = []
-    for _ in range(100):
-        end.session.publish_confirmed(Publish("jsonrpc", "a", b""), outcomes.append)
-    end.close()
-    assert outcomes == [None] * 100
-    assert len(end.deliveries) == 100
-
-
-def test_memory_may_be_closed_by_a_callback(memory: Connect) -> None:
-    end = memory(reply_queue="exclusive", bindings=("a",))
-    closed = threading.Event()
-
-    def close(session: Session, delivery: object) -> None:
-        end.close()
-        closed.set()
-
-    end.on_delivery = close
-    end.session.publish(Publish("jsonrpc", "a", b"the end"))
-    assert closed.wait(PATIENCE)
-    again = memory(reply_queue="exclusive", bindings=("a",))
-    assert again.publish_confirmed(Publish("jsonrpc", "a", b"again")) is None
-    again.wait_for_bodies(b"again")
-    end.wait_for_bodies(b"the end")
-
-
-def test_memory_survives_a_listener_that_raises(memory: Connect, caplog: pytest.LogCaptureFixture) -> None:
-    end = memory(reply_queue="exclusive", bindings=("a",))
-
-    def fail(session: Session, delivery: object) -> None:
-        raise ValueError("no")
-
-    end.on_delivery = fail
-    end.session.publish(Publish("jsonrpc", "a", b"1"))
-    end.bind("b")
-    assert "raised" in caplog.text
 
 
 # -- dead letters ---------------------------------------------------------------------------------------------

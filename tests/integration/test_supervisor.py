@@ -16,9 +16,9 @@ from ..tools import wait_for
 
 PARENT = """
 import logging, sys
-from jsonrpc_amqp.server.supervisor import Workers
+from jsonrpc_amqp.server.supervisor import Supervisor
 logging.basicConfig(level="INFO", format="%(message)s")
-sys.exit(Workers([sys.executable, "-c", sys.argv[1]], int(sys.argv[2]), hopeless=3).run())
+sys.exit(Supervisor([sys.executable, "-c", sys.argv[1]], int(sys.argv[2]), hopeless=3).run())
 """
 
 # What they say is written at once: print writes piece by piece, and the pieces of two workers mix.
@@ -125,7 +125,7 @@ def test_one_without_hope_ends_all_with_its_exit_code() -> None:
 
 def test_a_program_that_does_not_start_is_tried_again() -> None:
     script = "import logging, sys\nfrom jsonrpc_amqp.server.supervisor import Workers\nlogging.basicConfig()\n"
-    script += "Workers(['/nonexistent/program'], 1, hopeless=3).run()"
+    script += "Supervisor(['/nonexistent/program'], 1, hopeless=3).run()"
     with running(program=[sys.executable, "-c", script]) as program:
         program.wait_until_said("did not start", 2)
         assert program.terminate() == 0

@@ -65,7 +65,7 @@ def test_each_finished_delivery_is_acked_once_and_no_other(steps: list[str], cha
                 unacked.finish(tag)
                 finished.add(tag)
             else:
-                unacked.give_up(tag)
+                unacked.note_rejected(tag)
                 channel.nack(tag)
 
 
@@ -118,8 +118,8 @@ def test_last_tag_named_is_one_that_the_broker_still_awaits() -> None:
 
 def test_deliveries_given_back_are_passed_over() -> None:
     unacked = Unacked()
-    unacked.give_up(1)
-    unacked.give_up(3)
+    unacked.note_rejected(1)
+    unacked.note_rejected(3)
     finish(unacked, 2)
     assert unacked.collect() == [(2, False)]
     finish(unacked, 4)
@@ -128,7 +128,7 @@ def test_deliveries_given_back_are_passed_over() -> None:
 
 def test_deliveries_given_back_only_need_no_ack() -> None:
     unacked = Unacked()
-    unacked.give_up(1)
+    unacked.note_rejected(1)
     assert unacked.collect() == []
 
 

@@ -144,7 +144,7 @@ def test_a_fork_amid_a_moment_of_another_thread() -> None:
     held, over = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with futures._moment:
+        with futures._futures_lock:
             held.set()
             over.wait(10)
 

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable
-from concurrent.futures import CancelledError
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jsonrpc_amqp.client.call import Call, FutureCall, WaitingCall
+from jsonrpc_amqp.client.call import Call, WaitingCall
 from jsonrpc_amqp.client.pending import Pending
-from jsonrpc_amqp.errors import CallTimeout, ConnectionLost, JsonRpcAmqpError
 
 
 def waiting(number: int = 1, *, now: float = 0.0, timeout: float | None = 30.0, service: str = "S") -> WaitingCall:
     deadline = math.inf if timeout is None else now + timeout
     call = WaitingCall(service, b"{}", qid=str(number), deadline=deadline, timeout=timeout)
     call.number = str(number)
+    call.sent = True
     return call
-
-
-def future(parse: Callable[[bytes], Any] = bytes.decode) -> FutureCall:
-    return FutureCall("S", b"{}", qid="1", deadline=30.0, timeout=30.0, parse=parse)
 
 
 def holding(*calls: Call) -> Pending:
@@ -67,10 +59,6 @@ def test_take_gives_those_that_fit() -> None:
     assert calls[1].number in pending
 
 
-def test_call_that_was_not_sent_says_so() -> None:
-    assert waiting().sent is False
-
-
 # -- by deadline ----------------------------------------------------------------------------------------------------
 
 
@@ -96,6 +84,28 @@ def test_queue_is_inspected_before_the_deadline(timeout: float, inspect_at: floa
     assert pending.due(timeout) == ([], [call])
     assert call.number not in pending
     assert pending.next_alarm == math.inf
+
+
+def test_queue_of_a_parked_call_is_inspected_once_it_was_sent() -> None:
+    call = waiting(timeout=1.0)
+    call.sent = False
+    pending = holding(call)
+    assert pending.due(0.25) == ([], [])
+    assert pending.next_alarm == pytest.approx(0.25 + 0.75 / 2)
+    call.sent = True
+    assert pending.due(0.7) == ([call], [])
+    assert pending.due(1.0) == ([], [call])
+
+
+def test_call_that_stays_parked_ends_at_its_deadline() -> None:
+    call = waiting(timeout=1.0)
+    call.sent = False
+    pending, looks = holding(call), 0
+    while (now := pending.next_alarm) < 1.0:
+        assert not pending.due(now)[1]
+        looks += 1
+    assert pending.due(1.0) == ([], [call])
+    assert looks < 12
 
 
 def test_late_look_finds_both() -> None:
@@ -222,108 +232,3 @@ def test_many_answered_calls_do_not_pile_up_and_hide_none(looked_at: bool) -> No
         pending.pop(str(number))
     assert len(pending._alarms) < 2_000
     assert pending.due(30.0) == ([] if looked_at else [call], [call])
-
-
-# -- who waits ------------------------------------------------------------------------------------------------------
-
-
-def test_waiting_call_without_its_end_goes_on() -> None:
-    call = waiting()
-    assert call.wait(0.0) is False
-    assert call.wait(0.01) is False
-
-
-def test_waiting_call_gives_its_answer() -> None:
-    call = waiting()
-    call.succeed(b"[1]")
-    assert call.wait(0.0) is True
-    assert call.result() == b"[1]"
-
-
-@pytest.mark.parametrize("seconds", [1e12, math.inf])
-def test_waiting_call_takes_any_number_of_seconds(seconds: float) -> None:
-    call = waiting()
-    call.succeed(b"")
-    assert call.wait(seconds) is True
-
-
-def test_waiting_call_raises_what_it_ended_with() -> None:
-    call, error = waiting(), CallTimeout("no answer")
-    call.fail(error)
-    assert call.wait(0.0) is True
-    with pytest.raises(CallTimeout) as caught:
-        call.result()
-    assert caught.value is error
-
-
-@pytest.mark.parametrize("lost", [False, True])
-def test_end_wakes_the_thread_that_waits(lost: bool) -> None:
-    call = waiting()
-    ends: list[object] = []
-
-    def wait() -> None:
-        assert call.wait(20)
-        try:
-            ends.append(call.result())
-        except JsonRpcAmqpError as exc:
-            ends.append(type(exc))
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    if lost:
-        call.fail(ConnectionLost("gone"))
-    else:
-        call.succeed(b"[1]")
-    thread.join(20)
-    assert ends == [ConnectionLost if lost else b"[1]"]
-
-
-def test_future_gets_what_the_answer_says() -> None:
-    call = future()
-    call.succeed(b"19")
-    assert call.future.result(0) == "19"
-
-
-@given(st.sampled_from([ValueError("no"), ConnectionLost("gone"), KeyError("k")]))
-def test_future_gets_what_reading_the_answer_raises(error: Exception) -> None:
-    def parse(_body: bytes) -> None:
-        raise error
-
-    call = future(parse)
-    call.succeed(b"19")
-    assert call.future.exception(0) is error
-
-
-def test_future_gets_the_error() -> None:
-    call, error = future(), ConnectionLost("gone")
-    call.fail(error)
-    assert call.future.exception(0) is error
-
-
-@pytest.mark.parametrize("end", [lambda call: call.succeed(b"19"), lambda call: call.fail(ConnectionLost("gone"))])
-def test_end_of_a_cancelled_future_is_dropped(end: Callable[[Call], None]) -> None:
-    call = future()
-    assert call.future.cancel()
-    end(call)
-    with pytest.raises(CancelledError):
-        call.future.result(0)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_future_cancelled_while_its_answer_is_read_stays_so(fails: bool) -> None:
-    def parse(_body: bytes) -> None:
-        call.future.cancel()
-        if fails:
-            raise ValueError("no")
-
-    call = future(parse)
-    call.succeed(b"19")
-    assert call.future.cancelled()
-
-
-def test_first_end_of_a_future_counts() -> None:
-    call = future()
-    call.succeed(b"19")
-    call.fail(ConnectionLost("gone"))
-    call.succeed(b"20")
-    assert call.future.result(0) == "19"

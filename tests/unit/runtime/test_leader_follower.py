@@ -204,6 +204,58 @@ def test_caller_leads_during_a_step(leadership: Leadership) -> None:
     assert leadership.steps == 2
 
 
+def test_a_step_that_comes_too_late_leaves_the_mark_of_another_caller(leadership: Leadership) -> None:
+    leaders: list[int | None] = []
+
+    def drive(is_readable: bool) -> bool:
+        late = threading.Thread(target=lambda: leadership.step(lambda _: True, True))
+        late.start()
+        late.join(PATIENCE)
+        leaders.append(leadership.leader)
+        return True
+
+    leadership.state = State.DELEGATED
+    leadership.caller = threading.get_ident()
+    leadership.step(drive, True)
+    assert leaders == [threading.get_ident()]
+    assert leadership.steps == 1
+
+
+def test_a_request_by_a_signal_handler_within_a_request_does_not_confuse_it(
+    leadership: Leadership, wakes: Wakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_ident = threading.get_ident
+
+    def interrupted() -> int:
+        monkeypatch.setattr(threading, "get_ident", get_ident)
+        assert not leadership.request(0.001)
+        return get_ident()
+
+    leadership.lead()
+    granted: list[bool] = []
+
+    def call() -> None:
+        monkeypatch.setattr(threading, "get_ident", interrupted)
+        granted.append(leadership.request(PATIENCE))
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    for _ in range(3):  # the request of the handler, its end, and the request of the caller
+        wakes.wait()
+    assert leadership.grant(is_possible=True)
+    caller.join(PATIENCE)
+    assert granted == [True]
+
+
+def test_a_job_withdraws_a_request(leadership: Leadership, wakes: Wakes) -> None:
+    leadership.lead()
+    caller = Caller(leadership)
+    wakes.wait()
+    leadership.begin_job()
+    assert not caller.join()
+    assert (leadership.state, leadership.caller) == (State.INLINE, None)
+
+
 def test_an_exception_in_a_step_ends_the_delegation_and_leaves_no_mark(leadership: Leadership, wakes: Wakes) -> None:
     def drive(is_readable: bool) -> bool:
         raise KeyboardInterrupt

@@ -209,6 +209,35 @@ def test_close_by_the_leader_does_not_wait_for_itself(connection: FakeConnection
     connection.wait_for(lambda: closed == [False])
 
 
+def test_close_by_a_caller_that_leads_does_not_wait_for_itself(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    closed: list[bool] = []
+    reply.call_until_delegated()
+    connection.on_read = lambda byte: closed.append(runtime.close(PATIENCE))
+    reply.call()
+    connection.wait_for(lambda: closed == [False])
+
+
+def test_a_runtime_that_could_not_start_holds_no_descriptor(
+    connection: FakeConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = len(os.listdir("/proc/self/fd"))
+    runtime = ThreadsRuntime()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            runtime.start(connection, name="driver")
+    runtime.wake()
+    assert len(os.listdir("/proc/self/fd")) == before
+    for _ in running(connection, runtime):  # and may be started again
+        connection.far.send(b"x")
+        connection.wait_for(lambda: connection.received == b"x")
+
+
 def test_close_gives_up_in_time(connection: FakeConnection, runtime: ThreadsRuntime) -> None:
     assert not runtime.close(0.001)
 
@@ -300,6 +329,26 @@ def test_another_caller_reclaims(connection: FakeConnection, runtime: ThreadsRun
     other.start()
     other.join(PATIENCE)
     assert readers != [other.ident]
+
+
+def test_close_by_a_caller_that_drives_does_not_wait_for_itself(
+    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply
+) -> None:
+    """As a signal handler does that closes a client within a call."""
+    reply.call_until_delegated()
+    closed: list[tuple[int, bool]] = []
+    me = threading.get_ident()
+
+    def close(byte: int) -> None:
+        if threading.get_ident() == me:
+            closed.append((byte, runtime.close(PATIENCE)))
+
+    connection.on_read = close
+    began = time.monotonic()
+    while not closed:
+        reply.call_until_delegated()
+    assert time.monotonic() - began < PATIENCE
+    assert closed[0][1] is False
 
 
 def test_nothing_is_delegated_while_something_is_due(

@@ -1,378 +1,52 @@
-"""Frames <-> values: the same bytes as py-amqp's, the same events however they are cut, and nothing but FrameError."""
+"""What a broker sends: the same events however it is cut, within bounds, and nothing but FrameError."""
 
 from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 from struct import pack, unpack_from
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from amqp import spec
-from amqp.basic_message import Message
-from amqp.method_framing import frame_handler, frame_writer
-from amqp.serialization import dumps, loads
+from amqp.serialization import dumps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.amqp.base import Delivery, Publish, Returned
-from jsonrpc_amqp.amqp.decoder import Decoder
-from jsonrpc_amqp.amqp.encoder import Encoder, ack, reject
-from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Event, Frame, FrameError, ReturnEvent
+from jsonrpc_amqp.amqp.encoder import Encoder, ack
+from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, FrameError, ReturnEvent
 
-# The smallest that AMQP allows, so that small bodies take several frames.
-FRAME_MAX = 4096
-MIB = 1 << 20
-INT64_MAX = (1 << 63) - 1
-
-
-# -- py-amqp's side -----------------------------------------------------------------------------------
-
-
-def written(channel: int, method: tuple[int, int], arguments: bytes, content: Message | None = None) -> bytes:
-    """Give what py-amqp writes."""
-    out = bytearray()
-    connection = SimpleNamespace(frame_max=FRAME_MAX, bytes_sent=0)
-    frame_writer(connection, SimpleNamespace(write=out.extend))(1, channel, method, arguments, content)
-    return bytes(out)
-
-
-def frames_of(data: bytes) -> list[bytes]:
-    frames, start = [], 0
-    while start < len(data):
-        end = start + unpack_from(">I", data, start + 3)[0] + 8
-        frames.append(data[start:end])
-        start = end
-    return frames
-
-
-def read_back(data: bytes) -> list[tuple[int, tuple[int, int], bytes, Message | None]]:
-    """Give the publishes that py-amqp reads: channel, method, arguments, content."""
-    seen: list[Any] = []
-    publishes = frozenset([spec.Basic.Publish])
-    handle = frame_handler(SimpleNamespace(bytes_recv=0), lambda *event: seen.append(event), content_methods=publishes)
-    for each in frames_of(data):
-        assert each[-1] == 0xCE
-        handle((each[0], unpack_from(">H", each, 1)[0], each[7:-1]))
-    return seen
-
-
-def decode_table(table: bytes) -> dict[str, Any]:
-    return dict(loads("F", table, 0)[0][0])
-
-
-def encode_table(table: Mapping[str, Any]) -> bytes:
-    return bytes(dumps("F", (table,)))
-
-
-def decoder(*, max_body: int = MIB, frame_max: int = FRAME_MAX) -> Decoder:
-    return Decoder(max_body=max_body, frame_max=frame_max, decode_table=decode_table)
-
-
-def encoder() -> Encoder:
-    return Encoder(frame_max=FRAME_MAX, encode_table=encode_table)
-
-
-def deliver(
-    body: bytes = b"{}", *, channel: int = 1, tag: int = 1, redelivered: bool = False, exchange: str = "jsonrpc",
-    routing_key: str = "a.request.b.1", **properties: Any
-) -> bytes:  # fmt: skip
-    arguments = dumps("sLbss", ("consumer", tag, redelivered, exchange, routing_key))
-    return written(channel, spec.Basic.Deliver, arguments, Message(body, **properties))
-
-
-def give_back(body: bytes, *, channel: int, code: int, text: str, exchange: str, key: str, **properties: Any) -> bytes:
-    arguments = dumps("Bsss", (code, text, exchange, key))
-    return written(channel, spec.Basic.Return, arguments, Message(body, **properties))
-
-
-def get_ok(body: bytes, *, channel: int) -> bytes:
-    return written(channel, spec.Basic.GetOk, dumps("Lbssl", (1, False, "e", "k", 0)), Message(body))
-
-
-def frame(kind: int, channel: int, payload: bytes, end: int = 0xCE) -> bytes:
-    return pack(">BHI", kind, channel, len(payload)) + payload + bytes([end])
-
-
-def with_table(table: bytes) -> bytes:
-    """Give a delivery whose headers are these bytes, with their length."""
-    method, _header, body = frames_of(deliver(b"{}"))
-    return method + frame(2, 1, pack(">HHQH", 60, 0, 2, 0x2000) + table) + body
-
-
-def facts(event: Event) -> Any:
-    """Make events comparable: a delivery is no tuple."""
-    if isinstance(event, Delivery):
-        return {name: getattr(event, name) for name in {*Delivery.__slots__, "headers"} - {"headers_of"}}
-    return event
-
-
-def feed(data: bytes, cuts: Iterable[int] = (), **options: Any) -> list[Any]:
-    """Decode a stream, cut at these places."""
-    target = decoder(**options)
-    pieces = (data[start:end] for start, end in pairwise([0, *sorted(cuts), len(data)]))
-    return [facts(event) for piece in pieces for event in target.feed(piece)]
-
-
-def only_delivery(data: bytes, **options: Any) -> Delivery:
-    (event,) = decoder(**options).feed(data)
-    assert isinstance(event, Delivery)
-    return event
-
-
-METHOD, HEADER, BODY = frames_of(deliver(b"body"))
-BIG = encode_table({"x": "." * FRAME_MAX})
-HEADER_OF_BIG = frame(2, 1, pack(">HHQH", 60, 0, len(BIG), 0))
-RETURN = frames_of(give_back(b"", channel=1, code=312, text="NO_ROUTE", exchange="e", key="k"))[0]
-
-
-# -- what is tried ------------------------------------------------------------------------------------
-
-# 63 characters of four bytes each fit a short string.
-names = st.text(max_size=63)
-optional_names = st.none() | names
-channels = st.integers(1, 3)
-# No frame, one, one that is full or nearly, two, four.
-sizes = st.sampled_from([FRAME_MAX - 9, FRAME_MAX - 8, FRAME_MAX - 7, 3 * FRAME_MAX])
-bodies = st.binary(max_size=64) | sizes.map(bytes)
-tables = st.dictionaries(
-    st.text(max_size=12).filter(lambda name: name != "timeout-ms"),
-    st.none() | st.booleans() | st.integers(-INT64_MAX, INT64_MAX) | st.floats(allow_nan=False) | st.text(max_size=20)
-    | st.lists(st.integers(0, 9), max_size=3),
-    max_size=4,
-)  # fmt: skip
-publishes = st.builds(
-    Publish,
-    exchange=names,
-    routing_key=names,
-    body=bodies,
-    mandatory=st.booleans(),
-    persistent=st.booleans(),
-    correlation_id=optional_names,
-    reply_to=optional_names,
-    expiration_ms=st.none() | st.integers(1, 0xFFFFFFFF),
-    timeout_ms=st.none() | st.integers(1, 0x7FFFFFFF),
-    message_id=optional_names,
-    user_id=optional_names,
-    headers=st.none() | tables,
+from .tools import (
+    BIG,
+    BODY,
+    FRAME_MAX,
+    HEADER,
+    HEADER_OF_BIG,
+    METHOD,
+    MIB,
+    RETURN,
+    bodies,
+    decode_table,
+    decoder,
+    deliver,
+    deliveries,
+    encode_table,
+    encoder,
+    facts,
+    feed,
+    frame,
+    frames_of,
+    get_ok,
+    give_back,
+    names,
+    only_delivery,
+    properties,
+    streams,
+    with_table,
+    written,
 )
-properties = st.fixed_dictionaries(
-    {},
-    optional={
-        "content_type": names,
-        "content_encoding": names,
-        "application_headers": tables
-        | st.builds(lambda table, ms: {**table, "timeout-ms": ms}, tables, st.integers(1, 0xFFFFFFFF)),
-        "delivery_mode": st.integers(1, 2),
-        "priority": st.integers(0, 9),
-        "correlation_id": names,
-        "reply_to": names,
-        "expiration": names,
-        "message_id": names,
-        "timestamp": st.integers(0, INT64_MAX),
-        "type": names,
-        "user_id": names,
-        "app_id": names,
-        "cluster_id": names,
-    },
-)
-deliveries = st.fixed_dictionaries(
-    {
-        "body": bodies,
-        "channel": channels,
-        "tag": st.integers(0, (1 << 64) - 1),
-        "redelivered": st.booleans(),
-        "exchange": names,
-        "routing_key": names,
-    }
-)
-
-
-@st.composite
-def streams(draw: st.DrawFn) -> bytes:
-    """A stream of a broker: everything that it may send, the frames of the channels in turn or not."""
-    by_channel: dict[int, list[bytes]] = {}
-    for _ in range(draw(st.integers(1, 6))):
-        channel = draw(channels)
-        frames = frames_of(draw(st.sampled_from(KINDS))(draw, channel))
-        by_channel.setdefault(channel, []).extend(frames)
-    stream = []
-    while by_channel:
-        channel = draw(st.sampled_from(sorted(by_channel)))
-        stream.append(by_channel[channel].pop(0))
-        if not by_channel[channel]:
-            del by_channel[channel]
-    return b"".join(stream)
-
-
-KINDS = [
-    lambda draw, channel: deliver(**draw(deliveries) | {"channel": channel}, **draw(properties)),
-    lambda draw, channel: deliver(b"{}", channel=channel, application_headers={"timeout-ms": 5}, user_id="guest"),
-    lambda draw, channel: give_back(
-        draw(bodies), channel=channel, code=312, text="NO_ROUTE", exchange="e", key=draw(names), **draw(properties)
-    ),
-    lambda draw, channel: get_ok(draw(bodies), channel=channel),
-    lambda draw, channel: written(channel, spec.Basic.Ack, dumps("Lb", (draw(st.integers(1, 9)), draw(st.booleans())))),
-    lambda draw, channel: written(channel, spec.Queue.DeclareOk, dumps("sll", ("q", 1, 2))),
-    lambda draw, channel: HEARTBEAT,
-]
-
-
-# -- encoding -----------------------------------------------------------------------------------------
-
-
-def as_message(message: Publish) -> Message:
-    timeout = {} if message.timeout_ms is None else {"timeout-ms": message.timeout_ms}
-    expiration = None if message.expiration_ms is None else str(message.expiration_ms)
-    return Message(
-        message.body,
-        content_type="application/json",
-        application_headers={**timeout, **(message.headers or {})} or None,
-        delivery_mode=2 if message.persistent else 1,
-        correlation_id=message.correlation_id,
-        reply_to=message.reply_to,
-        expiration=expiration,
-        message_id=message.message_id,
-        user_id=message.user_id,
-    )
-
-
-@given(message=publishes, channel=st.integers(1, 65535))
-def test_a_publish_is_what_py_amqp_writes(message: Publish, channel: int) -> None:
-    arguments = dumps("Bssbb", (0, message.exchange, message.routing_key, message.mandatory, False))
-    expected = written(channel, spec.Basic.Publish, arguments, as_message(message))
-
-    assert encoder().publish(channel, message) == expected
-
-
-@given(message=publishes, timeout_ms=st.integers(1, 0xFFFFFFFF))
-def test_py_amqp_reads_a_publish(message: Publish, timeout_ms: int) -> None:
-    message.timeout_ms = timeout_ms
-    ((channel, method, arguments, content),) = read_back(encoder().publish(7, message))
-
-    assert (channel, method) == (7, spec.Basic.Publish)
-    assert content is not None
-    assert loads("Bssbb", arguments, 4)[0] == [0, message.exchange, message.routing_key, message.mandatory, False]
-    assert (content.body or b"") == message.body
-    sent = {name: value for name, value in as_message(message).properties.items() if value is not None}
-    assert content.properties == sent
-
-
-# What most calls and replies look like; the encoder keeps a template for each shape of these.
-usual_publishes = st.builds(
-    Publish,
-    exchange=names,
-    routing_key=names | st.just("100%b%%"),
-    body=bodies | st.just(b"%b %s"),
-    mandatory=st.booleans(),
-    correlation_id=names,
-    reply_to=optional_names,
-    expiration_ms=st.none() | st.integers(1, 0xFFFFFFFF),
-    timeout_ms=st.none() | st.integers(1, 0xFFFFFFFF),
-    user_id=optional_names,
-)
-
-
-@given(channel=st.integers(1, 65535), messages=st.lists(usual_publishes, min_size=1, max_size=4))
-def test_a_template_gives_the_same_bytes(channel: int, messages: list[Publish]) -> None:
-    target = encoder()
-    for message in messages * 2:  # the second time by the template
-        assert target.publish(channel, message) == b"".join(target.pieces(channel, message))
-
-
-@given(message=publishes, channel=st.integers(1, 65535))
-def test_pieces_are_the_same_bytes(message: Publish, channel: int) -> None:
-    assert b"".join(encoder().pieces(channel, message)) == encoder().publish(channel, message)
-
-
-def test_pieces_of_a_large_body_are_no_copies() -> None:
-    body = bytes(10 * FRAME_MAX)
-    for message in (Publish("e", "k", body), Publish("e", "k", body, correlation_id="1")):
-        pieces = encoder().pieces(1, message)
-        assert b"".join(pieces) == encoder().publish(1, message)
-        assert sum(len(piece) for piece in pieces if isinstance(piece, memoryview) and piece.obj is body) == len(body)
-
-
-def test_a_text_that_is_too_long_is_refused() -> None:
-    for persistent in (False, True):
-        with pytest.raises(ValueError, match="routing_key: 256 bytes"):
-            encoder().publish(1, Publish("e", "k" * 256, b"x", persistent=persistent, correlation_id="1"))
-        with pytest.raises(ValueError, match="correlation_id: 256 bytes"):
-            encoder().publish(1, Publish("e", "k", b"x", persistent=persistent, correlation_id="1" * 256))
-
-
-def test_templates_are_kept_for_a_bounded_number_of_shapes() -> None:
-    target = encoder()
-    for key in range(200):
-        for number in range(1, 12):
-            target.publish(1, Publish("e", "r" * key, b"x", correlation_id="1" * number))
-    assert 0 < len(target._templates) <= 1000
-
-
-def test_an_empty_body_has_no_body_frame() -> None:
-    assert [each[0] for each in frames_of(encoder().publish(1, Publish("e", "k", b"")))] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("timeout_ms", "entry"),
-    [
-        (1, b"I\0\0\0\x01"),
-        (0x7FFFFFFF, b"I\x7f\xff\xff\xff"),
-        (0x80000000, b"l\0\0\0\0\x80\0\0\0"),
-        (0xFFFFFFFF, b"l\0\0\0\0\xff\xff\xff\xff"),
-    ],
-)
-def test_timeouts_are_signed_integers_as_rabbitmq_reads_them(timeout_ms: int, entry: bytes) -> None:
-    assert b"\x0atimeout-ms" + entry in encoder().publish(1, Publish("e", "k", b"", timeout_ms=timeout_ms))
-
-
-def test_the_timeout_of_the_publish_wins_over_a_header_of_that_name() -> None:
-    message = Publish("e", "k", b"", timeout_ms=5, headers={"timeout-ms": 6, "other": 7})
-    ((*_, content),) = read_back(encoder().publish(1, message))
-
-    assert content is not None
-    assert content.headers == {"timeout-ms": 5, "other": 7}
-
-
-def test_a_callers_own_timeout_is_left_out_where_there_is_none() -> None:
-    message = Publish("e", "k", b"", headers={"timeout-ms": 6, "other": 7})
-    ((*_, content),) = read_back(encoder().publish(1, message))
-    assert content is not None
-    assert content.headers == {"other": 7}
-
-
-@pytest.mark.parametrize("name", ["exchange", "routing_key", "correlation_id", "reply_to", "message_id", "user_id"])
-def test_a_text_of_more_than_255_bytes_is_refused_by_name(name: str) -> None:
-    fields: dict[str, Any] = {"exchange": "e", "routing_key": "k", "body": b""}
-    longest = "\u00e9" * 127 + "x"
-
-    assert longest.encode() in encoder().publish(1, Publish(**fields | {name: longest}))
-    with pytest.raises(ValueError, match=rf"^{name}: 256 bytes"):
-        encoder().publish(1, Publish(**fields | {name: longest + "x"}))
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [{"x": object()}, {"x" * 256: 1}, {"x": 1 << 64}, {"x": "." * FRAME_MAX}, {1: 2}],
-    ids=["no type", "name too long", "number too large", "too long for a frame", "name of no text"],
-)
-def test_headers_that_do_not_fit_are_refused(headers: dict[Any, Any]) -> None:
-    for timeout_ms in (None, 1):
-        with pytest.raises(ValueError, match=r"^headers: "):
-            encoder().publish(1, Publish("e", "k", b"", headers=headers, timeout_ms=timeout_ms))
-
-
-@given(channel=st.integers(1, 65535), tag=st.integers(0, (1 << 64) - 1), multiple=st.booleans())
-def test_acks_are_what_py_amqp_writes(channel: int, tag: int, multiple: bool) -> None:
-    assert ack(channel, tag, multiple) == written(channel, spec.Basic.Ack, dumps("Lb", (tag, multiple)))
-    for requeue in (True, False):
-        assert reject(channel, tag, requeue) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, requeue)))
-
-
-# -- decoding -----------------------------------------------------------------------------------------
 
 
 @given(given_facts=deliveries, given_properties=properties)

@@ -1,0 +1,336 @@
+"""A session: whether it may be used, and what becomes of what it is given once it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from amqp import spec
+from amqp.serialization import dumps
+
+from jsonrpc_amqp.amqp import session as module
+from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
+from jsonrpc_amqp.amqp.encoder import ack, reject
+from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, ReturnEvent
+from jsonrpc_amqp.amqp.session import LiveSession, State
+from jsonrpc_amqp.errors import ConnectionLost, TransportError
+
+from .fakes import CONFIRMER, CONSUMER, PUBLISHER, Clock, FakeLink, FakeListener, FakeOwner
+
+MESSAGE = Publish("e", "k", b"{}", correlation_id="1")
+
+
+class Target:
+    """A session with a fake owner, listener and link."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.link = FakeLink()
+        self.owner = FakeOwner()
+        self.listener = FakeListener()
+        self.session = LiveSession(self.owner, self.listener, cast(Any, self.link), 1)
+
+    def written(self) -> bytes:
+        """Flush, and return what was written since the last time."""
+        self.session.flush()
+        written, self.link.written = self.link.stream, []
+        return written
+
+    def delivery(self, tag: int) -> Delivery:
+        return Delivery(CONSUMER, tag, False, "e", "k", b"{}")
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> Target:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return Target(clock)
+
+
+def make_invalid(target: Target) -> None:
+    target.session.invalidate(ConnectionLost("useless"))
+
+
+def make_silent(target: Target) -> None:
+    target.clock.now += 2 * target.link.heartbeat + 1
+
+
+def make_ended(target: Target) -> None:
+    target.session.close()
+
+
+not_live = pytest.mark.parametrize("end", [make_invalid, make_silent, make_ended])
+End = Callable[[Target], None]
+
+
+# -- live -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_publishes_and_acks_behind_the_reply(target: Target) -> None:
+    assert target.session.publish(MESSAGE, acks=target.delivery(1)) is True
+    target.session.ack(target.delivery(2))
+    assert target.written() == target.link.encoder.publish(PUBLISHER, MESSAGE) + ack(CONSUMER, 2, True)
+
+
+def test_it_publishes_with_confirms(target: Target) -> None:
+    outcomes: list[TransportError | None] = []
+    assert target.session.publish_confirmed(MESSAGE, outcomes.append) is True
+    assert target.written() == target.link.encoder.publish(CONFIRMER, MESSAGE)
+    target.session.handle(Confirm(CONFIRMER, 1, multiple=False, nack=False))
+    assert outcomes == [None]
+
+
+@pytest.mark.parametrize("requeue", [False, True])
+def test_it_rejects_and_acks_around_that(target: Target, requeue: bool) -> None:
+    target.session.ack(target.delivery(1))
+    (target.session.requeue if requeue else target.session.reject)(target.delivery(2))
+    target.session.ack(target.delivery(3))
+    # One ack for both would name a tag that was settled.
+    assert target.written() == reject(CONSUMER, 2, requeue) + ack(CONSUMER, 3, True)
+
+
+def test_a_returned_message_goes_to_the_listener_unless_a_confirm_reports_it(target: Target) -> None:
+    returned = Returned(312, "NO_ROUTE", "e", "k", "1", None)
+    for channel in (CONFIRMER, PUBLISHER):
+        target.session.handle(ReturnEvent(channel, returned))
+    assert target.listener.heard == [("returned", returned)]
+
+
+def test_a_rare_frame_goes_to_the_link(target: Target) -> None:
+    frame = Frame(1, 1, dumps("BB", spec.Queue.DeclareOk))
+    target.session.handle(frame)
+    assert target.link.frames == [frame]
+
+
+def test_deliveries_go_to_the_listener(target: Target) -> None:
+    target.session.deliver([target.delivery(1)])
+    assert target.listener.heard == [("deliveries", [b"{}"])]
+
+
+def test_a_rejected_message_is_reported_to_the_listener(target: Target) -> None:
+    callbacks = go_live(target)
+    target.session.publish(MESSAGE)
+    error = TransportError("message size 2 is larger than configured max size 1")
+    callbacks["on_channel_closing"](PUBLISHER)
+    callbacks["on_channel_closed"](PUBLISHER, error)
+    assert target.listener.heard == [("rejected", error, MESSAGE)]
+
+
+def test_of_messages_that_were_handled_none_is_the_rejected_one(target: Target) -> None:
+    callbacks = go_live(target)
+    target.session.publish(MESSAGE)
+    target.listener.handled = [MESSAGE]
+    with pytest.raises(ConnectionLost):
+        callbacks["on_channel_closed"](PUBLISHER, TransportError("message size 2 is larger"))
+    assert target.listener.heard == []
+
+
+def go_live(target: Target) -> dict[str, Any]:
+    target.link.early = b"early"
+    assert target.session.go_live() == b"early"
+    return target.link.callbacks
+
+
+def test_what_the_link_reports_once_it_is_live(target: Target) -> None:
+    callbacks = go_live(target)
+    callbacks["write"](b"from py-amqp")
+    assert target.written() == b"from py-amqp"
+    callbacks["on_closed"]()
+    assert target.owner.finishes == 1
+    with pytest.raises(ConnectionLost, match="the broker cancelled the consumer"):
+        callbacks["on_consumer_cancelled"]()
+
+
+# -- invalid, silent, ended -----------------------------------------------------------------------------------------
+
+
+@not_live
+def test_once_it_may_not_be_used_it_takes_nothing_and_counts_acks(target: Target, end: End) -> None:
+    end(target)
+    session, outcomes = target.session, list[TransportError | None]()
+    assert session.publish(MESSAGE) is False
+    assert target.owner.stats["dropped_acks"] == 0
+    assert session.publish(MESSAGE, acks=target.delivery(1)) is False
+    assert session.publish_confirmed(MESSAGE, outcomes.append) is False
+    for settle in (session.ack, session.requeue, session.reject):
+        settle(target.delivery(2))
+    assert target.owner.stats["dropped_acks"] == 4
+    assert outcomes == []
+    assert target.written() == b""
+
+
+def test_silence_of_two_heartbeats_makes_it_invalid_for_good(target: Target) -> None:
+    target.clock.now += 20.0
+    assert target.session.publish(MESSAGE) is True
+    target.clock.now += 0.1
+    assert target.session.publish(MESSAGE) is False
+    # A reply was not sent because of it, so it must end, whatever arrives now.
+    target.session.heartbeat.last_read = target.clock.now
+    assert target.session.publish(MESSAGE) is False
+    target.owner.run()
+    [(session, error, again_at_once)] = target.owner.ended
+    assert (session, str(error), again_at_once) == (
+        target.session,
+        "the broker at there:5672 was silent for two heartbeats",
+        False,
+    )
+
+
+def test_without_heartbeats_silence_means_nothing(target: Target) -> None:
+    target.link.heartbeat = 0
+    session = LiveSession(target.owner, target.listener, cast(Any, target.link), 2)
+    target.clock.now += 1e6
+    assert session.publish(MESSAGE) is True
+    session.beat(target.clock.now)
+    assert target.written() == b""
+
+
+def test_an_interrupted_write_makes_it_invalid_and_the_connection_is_made_again_at_once(target: Target) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    target.link.on_write = interrupt
+    target.session.publish(MESSAGE)
+    with pytest.raises(KeyboardInterrupt):
+        target.session.flush()
+    assert target.session.publish(MESSAGE) is False
+    target.owner.run()
+    [(_, error, again_at_once)] = target.owner.ended
+    assert (str(error), again_at_once) == ("interrupted during a write: KeyboardInterrupt()", True)
+
+
+def test_an_error_of_the_socket_in_a_write_ends_it(target: Target) -> None:
+    def fail() -> None:
+        raise BrokenPipeError("gone")
+
+    target.link.on_write = fail
+    target.session.publish(MESSAGE)
+    target.session.flush()
+    target.owner.run()
+    [(session, error, again_at_once)] = target.owner.ended
+    assert (session, str(error), again_at_once) == (target.session, "the connection ended: gone", False)
+
+
+def test_an_ended_session_stays_ended(target: Target) -> None:
+    make_ended(target)
+    make_invalid(target)
+    assert target.session._state is State.ENDED
+
+
+def test_its_end_lets_go_of_the_socket_and_is_reported_to_what_waits_for_a_confirm(target: Target) -> None:
+    outcomes: list[TransportError | None] = []
+    target.session.publish_confirmed(MESSAGE, outcomes.append)
+    target.session.close()
+    assert target.link.is_discarded
+    for _ in range(2):
+        target.session.fail_confirms(ConnectionLost("gone"))
+    [error] = outcomes
+    assert str(error) == "gone; the message may have been taken, or not"
+
+
+# -- what is posted -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_rare_is_done_by_the_leader(target: Target) -> None:
+    session, outcomes = target.session, list[Any]()
+    session.bind("a.#", outcomes.append)
+    session.inspect("q", outcomes.append)
+    session.redeclare()
+    session.cancel(outcomes.append)
+    assert target.link.calls == []
+    target.owner.run()
+    assert target.link.calls == [("bind", "a.#"), ("inspect", "q"), ("redeclare", None), ("cancel", None)]
+    assert outcomes == [None]
+
+
+def test_on_an_ended_session_it_fails(target: Target) -> None:
+    session, outcomes = target.session, list[TransportError | None]()
+    facts: list[QueueFacts | None] = []
+    session.bind("a.#", outcomes.append)
+    make_ended(target)
+    session.cancel(outcomes.append)
+    session.inspect("q", facts.append)
+    session.redeclare()
+    target.owner.run()
+    assert target.link.calls == []
+    assert [str(error) for error in outcomes] == ["the connection ended"] * 2
+    assert not any(error and error.may_have_run for error in outcomes)
+    assert facts == [None]
+
+
+def test_nothing_is_redeclared_while_the_broker_is_slow(target: Target) -> None:
+    target.link.is_busy = True
+    target.session.redeclare()
+    target.owner.run()
+    assert target.link.calls == []
+
+
+def test_a_close_leaves_behind_all_that_is_queued(target: Target) -> None:
+    target.session.publish(MESSAGE, acks=target.delivery(1))
+    target.link.begin_close = lambda: target.session.put(b"close")  # type: ignore[method-assign]
+    target.session.begin_close()
+    reply = target.link.encoder.publish(PUBLISHER, MESSAGE)
+    assert target.link.written == [reply + ack(CONSUMER, 1, False) + b"close"]
+
+
+# -- heartbeats -----------------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_is_sent_when_one_is_due(target: Target) -> None:
+    target.session.beat(target.clock.now + 4.9)
+    assert target.written() == b""
+    for _ in range(2):
+        target.session.beat(target.clock.now + 5.0)
+        target.session.beat(target.clock.now + 5.0)
+        assert target.session.heartbeat.last_write == target.clock.now + 5.0
+    assert target.written() == HEARTBEAT
+
+
+def test_a_silent_broker_is_lost(target: Target) -> None:
+    target.session.beat(target.clock.now + 20.0)
+    with pytest.raises(ConnectionLost, match=r"was silent for 20\.1 s \(two heartbeats of 10 s\)"):
+        target.session.beat(target.clock.now + 20.1)
+
+
+# -- congestion -----------------------------------------------------------------------------------------------------
+
+
+def test_an_alarm_of_the_broker_is_reported_and_so_is_its_end(target: Target) -> None:
+    on_blocked = go_live(target)["on_blocked"]
+    seen: list[bool] = []
+    for blocked in (True, False):
+        on_blocked(blocked)
+        seen.append(target.session.congested)
+    assert seen == [True, False]
+    assert target.listener.heard == [("congested", True), ("congested", False)]
+
+
+def test_relief_is_reported_once_and_only_to_those_who_were_held_back(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jsonrpc_amqp.amqp.outbox.CONGESTED_BYTES", 10)
+    target.session.put(b"x" * 11)
+    target.written()
+    target.session.report_relief()
+    assert target.listener.heard == []
+    target.session.put(b"x" * 11)
+    assert target.session.congested
+    target.session.report_relief()
+    assert target.listener.heard == []
+    target.written()
+    for _ in range(2):
+        target.session.report_relief()
+    assert target.listener.heard == [("congested", False)]
+
+
+def test_relief_waits_for_the_alarm_and_for_the_outbox(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jsonrpc_amqp.amqp.outbox.CONGESTED_BYTES", 10)
+    on_blocked = go_live(target)["on_blocked"]
+    on_blocked(True)
+    target.session.put(b"x" * 11)
+    on_blocked(False)
+    assert target.listener.heard == [("congested", True)]
+    target.written()
+    target.session.report_relief()
+    assert target.listener.heard == [("congested", True), ("congested", False)]

@@ -1,0 +1,97 @@
+"""Which services the reply queue is bound for."""
+
+from __future__ import annotations
+
+from jsonrpc_amqp.client.addresses import Addresses, Routing
+from jsonrpc_amqp.client.reply_bindings import REDECLARE_SECONDS, ReplyBindings
+from jsonrpc_amqp.errors import AccessRefused, TransportError
+
+from .fakes import EXCHANGE, FakeSession
+
+Done = list[tuple[str, TransportError | None]]
+
+
+def bindings(*services: str, is_needed: bool = True) -> tuple[ReplyBindings, Addresses]:
+    addresses = Addresses(Routing(EXCHANGE), "guest")
+    addresses.new_connection()
+    addresses.services.update(services)
+    return ReplyBindings(addresses, is_needed=is_needed), addresses
+
+
+def test_connection_begins_with_the_services_so_far() -> None:
+    made, addresses = bindings("S", "T")
+    keys = made.new_connection()
+    assert sorted(keys) == [addresses.reply_binding("S"), addresses.reply_binding("T")]
+    assert (made.is_bound("S"), made.is_bound("T"), made.is_bound("U")) == (True, True, False)
+
+
+def test_nothing_is_bound_where_replies_do_not_come_over_the_exchange() -> None:
+    made, _addresses = bindings("S", is_needed=False)
+    assert made.new_connection() == ()
+    assert made.is_bound("S")
+    assert made.is_bound("T")
+
+
+def test_service_is_bound_once_at_a_time() -> None:
+    made, addresses = bindings()
+    session, done = FakeSession(), Done()
+    for _ in range(2):
+        made.bind(session, "S", lambda service, error: done.append((service, error)))
+    ((key, outcome),) = session.binds
+    assert key == addresses.reply_binding("S")
+    outcome(None)
+    assert done == [("S", None)]
+
+
+def test_service_counts_as_bound_once_the_broker_said_so() -> None:
+    made, _addresses = bindings()
+    made.bind(FakeSession(), "S", lambda _service, _error: None)
+    assert not made.is_bound("S")
+    made.note_bound("S", None)
+    assert made.is_bound("S")
+
+
+def test_binding_that_failed_is_tried_again() -> None:
+    made, _addresses = bindings()
+    session = FakeSession()
+    made.bind(session, "S", lambda _service, _error: None)
+    made.note_bound("S", AccessRefused("no"))
+    assert not made.is_bound("S")
+    made.bind(session, "S", lambda _service, _error: None)
+    assert len(session.binds) == 2
+
+
+def test_next_connection_forgets_what_was_bound_and_what_was_under_way() -> None:
+    made, addresses = bindings()
+    session = FakeSession()
+    made.note_bound("S", None)
+    made.bind(session, "T", lambda _service, _error: None)
+    assert made.new_connection() == ()
+    assert not made.is_bound("S")
+    made.bind(session, "T", lambda _service, _error: None)
+    assert len(session.binds) == 2
+    assert addresses.services == set()
+
+
+def test_service_that_is_used_meanwhile_does_not_count_as_bound() -> None:
+    made, addresses = bindings("S")
+    made.new_connection()
+    addresses.services.add("T")
+    assert not made.is_bound("T")
+
+
+def test_redeclared_at_an_interval_while_calls_are_pending() -> None:
+    made, _addresses = bindings()
+    made.opened(100.0)
+    assert REDECLARE_SECONDS == 2.0
+    assert made.next_redeclare(101.5, has_pending=True) == (False, 102.0)
+    assert made.next_redeclare(102.0, has_pending=True) == (True, 104.0)
+    assert made.next_redeclare(103.0, has_pending=True) == (False, 104.0)
+    assert made.next_redeclare(105.0, has_pending=False) == (False, 107.0)
+    assert made.next_redeclare(109.0, has_pending=True) == (True, 111.0)
+
+
+def test_never_redeclared_where_replies_do_not_come_over_the_exchange() -> None:
+    made, _addresses = bindings(is_needed=False)
+    made.opened(100.0)
+    assert made.next_redeclare(102.0, has_pending=True) == (False, 104.0)

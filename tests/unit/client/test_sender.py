@@ -1,0 +1,297 @@
+"""Calls are sent, or parked until they can be sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jsonrpc_amqp.amqp.base import Delivery, Publish, Session
+from jsonrpc_amqp.client.addresses import Addresses, AnyAddress, Routing
+from jsonrpc_amqp.client.call import Call, SendOptions
+from jsonrpc_amqp.client.pending import Pending
+from jsonrpc_amqp.client.reply_bindings import ReplyBindings
+from jsonrpc_amqp.client.sender import Sender
+from jsonrpc_amqp.errors import AccessRefused, CallTimeout, EncodeError, Overloaded, TransportError
+
+from .fakes import EXCHANGE, SERVICE, FakeCall, FakeSession, call, notification
+
+
+class Dialect:
+    """Marks what it translates."""
+
+    def check(self, body: bytes) -> None:
+        raise AssertionError("a request is checked before it is taken")
+
+    def request(self, address: AnyAddress, number: str, message: Publish) -> Publish:
+        return replace(message, body=b"translated", correlation_id=f"{address.service}-{number}")
+
+    def number(self, delivery: Delivery) -> str | None:
+        raise AssertionError("a sender reads no replies")
+
+    def response(self, request: bytes, body: bytes) -> bytes:
+        raise AssertionError("a sender reads no replies")
+
+
+class Sending:
+    """A sender, with the service bound, and what it reported."""
+
+    def __init__(self, *, bound: bool = True, confirm: bool = False, dialect: Dialect | None = None) -> None:
+        self.session = FakeSession()
+        self.pending = Pending()
+        self.addresses = Addresses(Routing(EXCHANGE), "guest")
+        self.bindings = ReplyBindings(self.addresses, is_needed=True)
+        self.addresses.new_connection()
+        if bound:
+            self.bindings.note_bound(SERVICE, None)
+        self.bound: list[tuple[Session, str, TransportError | None]] = []
+        self.confirmed: list[tuple[Call, TransportError | None]] = []
+        self.sender = Sender(
+            self.pending,
+            self.addresses,
+            self.bindings,
+            dialect,
+            confirm=confirm,
+            on_bound=lambda *ended: self.bound.append(ended),
+            on_confirmed=lambda *ended: self.confirmed.append(ended),
+        )
+        self._number = 0
+
+    def call(self, made: FakeCall | None = None, **more: Any) -> FakeCall:
+        """Return a call that is pending."""
+        made = made or call(**more)
+        self._number += 1
+        made.number = str(self._number)
+        self.pending.add(made)
+        return made
+
+    def bodies(self) -> list[bytes]:
+        return [message.body for message in self.session.published]
+
+
+# -- messages -------------------------------------------------------------------------------------------------------
+
+
+def test_message_of_a_call() -> None:
+    made = Sending()
+    sent = made.call(qid="q7", body=b"[1]", timeout=None)
+    assert made.sender.send_or_park(made.session, sent) is None
+    client = made.addresses.of(SERVICE).client
+    assert made.session.published == [
+        Publish(EXCHANGE, f"S.request.{client}.q7", b"[1]", True, False, "1", user_id="guest")
+    ]
+    assert (sent.sent, made.session.asked) == (True, ["publish"])
+
+
+def test_message_of_a_notification() -> None:
+    made = Sending()
+    told = made.call(notification(body=b"[1]"))
+    assert made.sender.send_or_park(made.session, told) is None
+    client = made.addresses.of(SERVICE).client
+    assert made.session.published == [
+        Publish(EXCHANGE, f"S.request.{client}", b"[1]", persistent=True, message_id=f"{client}-1", user_id="guest")
+    ]
+    assert (told.sent, made.session.asked) == (True, ["publish_confirmed"])
+
+
+def test_deadline_travels_along() -> None:
+    made = Sending()
+    made.sender.send_or_park(made.session, made.call(timeout=30.0))
+    (message,) = made.session.published
+    assert message.expiration_ms == message.timeout_ms
+    assert message.timeout_ms is not None
+    assert 25_000 < message.timeout_ms <= 30_000
+
+
+@pytest.mark.parametrize("is_notification", [False, True])
+def test_options_of_the_message(is_notification: bool) -> None:
+    made = Sending()
+    options = SendOptions(persistent=True, is_notification=is_notification, headers={"a": 1})
+    made.sender.send_or_park(made.session, made.call(options=options))
+    (message,) = made.session.published
+    assert (message.persistent, message.headers) == (True, {"a": 1})
+
+
+def test_dialect_translates_each_message() -> None:
+    made = Sending(dialect=Dialect())
+    made.sender.send_or_park(made.session, made.call())
+    made.sender.send_or_park(made.session, made.call(notification()))
+    assert [(each.body, each.correlation_id) for each in made.session.published] == [
+        (b"translated", "S-1"),
+        (b"translated", "S-2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("confirm", "options", "verb"),
+    [
+        (False, SendOptions(), "publish"),
+        (True, SendOptions(), "publish_confirmed"),
+        (False, SendOptions(persistent=True), "publish_confirmed"),
+        (False, SendOptions(is_notification=True), "publish_confirmed"),
+        (False, SendOptions(headers={"a": 1}, retry="safe"), "publish"),
+    ],
+)
+def test_what_the_broker_confirms(confirm: bool, options: SendOptions, verb: str) -> None:
+    made = Sending(confirm=confirm)
+    sent = made.call(options=options)
+    made.sender.send_or_park(made.session, sent)
+    assert made.session.asked == [verb]
+    error = Overloaded("full")
+    for outcome in made.session.confirms:
+        outcome(error)
+    assert made.confirmed == ([] if verb == "publish" else [(sent, error)])
+
+
+# -- parking --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_session", [False, True])
+def test_parked_without_a_session_and_while_it_is_congested(has_session: bool) -> None:
+    made = Sending()
+    made.session.congested = True
+    parked = made.call()
+    assert made.sender.send_or_park(made.session if has_session else None, parked) is None
+    assert (parked.sent, made.session.asked) == (False, [])
+    made.session.congested = False
+    assert made.sender.send_parked(made.session) == []
+    assert made.bodies() == [b"{}"]
+    assert made.sender.send_parked(made.session) == []
+    assert made.bodies() == [b"{}"]
+
+
+def test_call_is_parked_until_its_reply_can_arrive() -> None:
+    made = Sending(bound=False)
+    for _ in range(2):
+        made.sender.send_or_park(made.session, made.call())
+    assert made.session.asked == ["bind"]
+    made.sender.send_parked(made.session)
+    assert made.session.published == []
+    error = AccessRefused("no")
+    made.session.binds[0][1](error)
+    assert made.bound == [(made.session, SERVICE, error)]
+    made.bindings.note_bound(SERVICE, None)
+    made.sender.send_parked(made.session)
+    assert len(made.session.published) == 2
+
+
+def test_notification_awaits_no_reply() -> None:
+    made = Sending(bound=False)
+    made.sender.send_or_park(made.session, made.call(notification()))
+    assert made.session.asked == ["publish_confirmed"]
+
+
+def test_parked_where_the_session_has_just_ended() -> None:
+    made = Sending()
+    made.session.is_gone = True
+    parked, told = made.call(), made.call(notification())
+    for each in (parked, told):
+        assert made.sender.send_or_park(made.session, each) is None
+    assert (parked.sent, told.sent) == (False, False)
+    following = FakeSession()
+    made.sender.send_parked(following)
+    assert len(following.published) == 2
+
+
+def test_congestion_amid_parked_calls_keeps_the_rest_in_order() -> None:
+    made = Sending()
+    calls = [made.call(body=body) for body in (b"1", b"2", b"3")]
+    for each in calls:
+        made.sender.send_or_park(None, each)
+
+    class Filling(FakeSession):
+        def publish(self, message: Publish, *, acks: Delivery | None = None) -> bool:
+            self.congested = True
+            return super().publish(message)
+
+    made.session = Filling()
+    for expected in ([b"1"], [b"1", b"2"], [b"1", b"2", b"3"]):
+        made.session.congested = False
+        made.sender.send_parked(made.session)
+        assert made.bodies() == expected
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_parked_calls_that_no_one_waits_for_are_not_sent(cancelled: bool) -> None:
+    made = Sending()
+    parked = made.call()
+    made.sender.send_or_park(None, parked)
+    if cancelled:
+        parked.cancelled = True
+    else:
+        made.pending.pop(parked.number)
+    assert made.sender.send_parked(made.session) == []
+    assert (made.session.asked, len(made.pending)) == ([], 0)
+
+
+def test_ended_calls_are_forgotten_and_others_are_not() -> None:
+    made = Sending()
+    ended, waits = made.call(body=b"ended"), made.call(body=b"waits")
+    for each in (ended, waits):
+        made.sender.send_or_park(None, each)
+    made.pending.pop(ended.number)
+    made.sender.forget_ended()
+    assert made.sender._parked == [waits]
+    made.sender.send_parked(made.session)
+    assert made.bodies() == [b"waits"]
+
+
+def test_cleared_calls_are_not_sent() -> None:
+    made = Sending()
+    made.sender.send_or_park(None, made.call())
+    made.sender.clear()
+    made.sender.send_parked(made.session)
+    assert made.session.published == []
+
+
+# -- further attempts -----------------------------------------------------------------------------------------------
+
+
+def test_calls_are_sent_again() -> None:
+    made = Sending()
+    first, cancelled = made.call(body=b"first"), made.call(body=b"cancelled")
+    cancelled.cancelled = True
+    assert made.sender.send_again(made.session, [cancelled, first]) == []
+    assert made.bodies() == [b"first"]
+
+
+def test_calls_to_send_again_are_parked_without_a_session() -> None:
+    made = Sending()
+    again = made.call()
+    assert made.sender.send_again(None, [again]) == []
+    made.sender.send_parked(made.session)
+    assert made.bodies() == [b"{}"]
+
+
+# -- calls that cannot be sent --------------------------------------------------------------------------------------
+
+
+def test_call_without_time_left_fails() -> None:
+    made = Sending()
+    late = made.call(timeout=0.0)
+    error = made.sender.send_or_park(made.session, late)
+    assert isinstance(error, CallTimeout)
+    assert (error.may_have_run, late.sent, len(made.pending), late.ends) == (False, False, 0, [])
+
+
+@pytest.mark.parametrize("confirm", [False, True])
+def test_message_that_amqp_cannot_express_fails(confirm: bool) -> None:
+    made = Sending(confirm=confirm)
+    made.session.error = OverflowError("too large")
+    bad = made.call()
+    error = made.sender.send_or_park(made.session, bad)
+    assert isinstance(error, EncodeError)
+    assert str(error) == "AMQP has no form for the message: too large"
+    assert (bad.sent, len(made.pending), bad.ends) == (False, 0, [])
+
+
+def test_failed_calls_are_returned_and_do_not_stop_the_others() -> None:
+    made = Sending()
+    bad, good = made.call(body=b"bad"), made.call(body=b"good")
+    for each in (bad, good):
+        made.sender.send_or_park(None, each)
+    made.session.error = ValueError("no")
+    ((failed, error),) = made.sender.send_parked(made.session)
+    assert (failed, type(error)) == (bad, EncodeError)
+    assert made.bodies() == [b"good"]

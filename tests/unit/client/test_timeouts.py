@@ -1,0 +1,216 @@
+"""What the error of a call says that reached its deadline."""
+
+from __future__ import annotations
+
+import pytest
+
+from jsonrpc_amqp.amqp.base import QueueFacts
+from jsonrpc_amqp.client.call import SendOptions
+from jsonrpc_amqp.client.timeouts import TimeoutReports, not_connected, within_text
+from jsonrpc_amqp.errors import AccessRefused, Blocked, CallTimeout, NotConnected, TransportError
+
+from .fakes import SERVICE, FakeSession, call
+
+RAN = "the method may have run, or may still"
+SLOW = f"the broker did not say in time how many consumers queue 'S_req' has; {RAN}"
+TWO = f"queue 'S_req' has 2 consumers, 1 message waiting: {RAN}"
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Reports:
+    """Reports with a clock of the test's, and the session that is inspected."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.session = FakeSession()
+        self.reports = TimeoutReports(lambda service: f"{service}_req", self.clock)
+
+    def inspect(self, *, after: float = 0.0, service: str = SERVICE) -> None:
+        self.clock.now += after
+        self.reports.inspect(self.session, service)
+
+    def reply(self, facts: QueueFacts | None, *, to: int = -1) -> None:
+        self.session.inspections[to][1](facts)
+
+    def text(self, *, after: float = 0.0) -> str:
+        self.clock.now += after
+        error = self.reports.error(call(timeout=5.0, sent=True), self.session, None, "")
+        begin = "no answer from 'S' within 5 s: "
+        assert str(error).startswith(begin)
+        return str(error).removeprefix(begin)
+
+
+# -- inspecting -----------------------------------------------------------------------------------------------------
+
+
+def test_queue_is_inspected_once_in_a_quarter_of_a_second() -> None:
+    made = Reports()
+    for _ in range(3):
+        made.inspect(after=0.125)
+    assert [queue for queue, _found in made.session.inspections] == ["S_req"]
+    made.inspect(after=0.125)
+    assert len(made.session.inspections) == 2
+
+
+def test_each_service_has_a_quarter_of_a_second_of_its_own() -> None:
+    made = Reports()
+    made.inspect()
+    made.inspect(service="T")
+    made.inspect(service="T")
+    assert [queue for queue, _found in made.session.inspections] == ["S_req", "T_req"]
+
+
+def test_next_connection_is_asked_at_once() -> None:
+    made = Reports()
+    made.inspect()
+    made.reply(QueueFacts(1, 2))
+    made.reports.reset()
+    assert made.text() == RAN
+    made.inspect()
+    assert len(made.session.inspections) == 2
+
+
+def test_reply_of_the_connection_before_is_not_reported() -> None:
+    made = Reports()
+    made.inspect()
+    made.reports.reset()
+    made.inspect()
+    made.reply(None, to=0)
+    assert made.text() == SLOW
+
+
+# -- how the queue looks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (QueueFacts(1, 2), TWO),
+        (QueueFacts(0, 1), f"queue 'S_req' has 1 consumer, 0 messages waiting: {RAN}"),
+        (QueueFacts(3, 0), "queue 'S_req' has 0 consumers, 3 messages waiting: no server is running"),
+        (None, "there is no queue 'S_req' now; the method may have run, where its servers use another"),
+    ],
+)
+def test_facts_are_reported(facts: QueueFacts | None, expected: str) -> None:
+    made = Reports()
+    made.inspect()
+    made.reply(facts)
+    assert made.text() == expected
+
+
+def test_queue_that_was_not_inspected() -> None:
+    assert Reports().text() == RAN
+
+
+def test_broker_that_did_not_reply_in_time_is_named() -> None:
+    made = Reports()
+    made.inspect()
+    assert made.text(after=2.0) == SLOW
+
+
+@pytest.mark.parametrize(("age", "expected"), [(3.0, TWO), (3.125, SLOW)])
+def test_facts_that_are_too_old_are_not_reported(age: float, expected: str) -> None:
+    made = Reports()
+    made.inspect()
+    made.reply(QueueFacts(1, 2))
+    assert made.text(after=age) == expected
+
+
+def test_age_of_facts_counts_from_the_reply() -> None:
+    made = Reports()
+    made.inspect()
+    made.clock.now += 2.5
+    made.reply(QueueFacts(1, 2))
+    assert made.text(after=2.5) == TWO
+
+
+def test_earlier_facts_serve_until_there_is_another_reply() -> None:
+    made = Reports()
+    made.inspect()
+    made.reply(QueueFacts(1, 2))
+    made.inspect(after=1.0)
+    assert made.text() == TWO
+    assert made.text(after=2.5) == SLOW
+    made.reply(QueueFacts(0, 0))
+    assert made.text() == "queue 'S_req' has 0 consumers, 0 messages waiting: no server is running"
+
+
+def test_broker_that_takes_longer_than_the_time_between_inspections_is_heard() -> None:
+    made = Reports()
+    made.inspect()
+    for _ in range(5):
+        made.inspect(after=0.3)
+        made.reply(QueueFacts(1, 2), to=-2)  # of the inspection before
+        assert made.text() == TWO
+
+
+# -- other ends -----------------------------------------------------------------------------------------------------
+
+
+def test_no_answer() -> None:
+    made = Reports()
+    error = made.reports.error(call(timeout=None, sent=True), None, None, ". A hint")
+    assert type(error) is CallTimeout
+    assert (str(error), error.may_have_run) == (f"no answer from 'S': {RAN}. A hint", True)
+
+
+def test_notification_that_was_not_confirmed() -> None:
+    made = Reports()
+    told = call(timeout=0.25, sent=True, options=SendOptions(is_notification=True))
+    error = made.reports.error(told, made.session, None, ". A hint")
+    assert type(error) is CallTimeout
+    assert str(error) == "the broker did not confirm the notification for 'S' within 0.25 s"
+    assert error.may_have_run
+
+
+@pytest.mark.parametrize(
+    ("has_session", "congested", "failure", "kind", "text"),
+    [
+        (False, False, None, NotConnected, "no connection to the broker within 5 s. Nothing was sent"),
+        (
+            False,
+            False,
+            AccessRefused("no"),
+            NotConnected,
+            "no connection to the broker within 5 s; the last attempt: no. Nothing was sent",
+        ),
+        (
+            True,
+            True,
+            None,
+            Blocked,
+            "the broker took no messages within 5 s (a memory or disk alarm?); nothing was sent",
+        ),
+        (True, False, None, CallTimeout, "'S' could not be called within 5 s; nothing was sent"),
+    ],
+)
+def test_call_that_was_not_sent(
+    has_session: bool, congested: bool, failure: TransportError | None, kind: type[TransportError], text: str
+) -> None:
+    made = Reports()
+    made.session.congested = congested
+    session = made.session if has_session else None
+    error = made.reports.error(call(timeout=5.0), session, failure, ". A hint")
+    assert type(error) is kind
+    assert (str(error), error.may_have_run) == (text, False)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "text"),
+    [
+        (None, ""),
+        (5, " within 5 s"),
+        (0.5, " within 0.5 s"),
+        (1.23456, " within 1.23 s"),
+        (3600.0, " within 3.6e+03 s"),
+    ],
+)
+def test_timeout_in_a_sentence(timeout: float | None, text: str) -> None:
+    assert within_text(timeout) == text
+    assert str(not_connected(timeout, None)) == f"no connection to the broker{text}. Nothing was sent"
