@@ -340,9 +340,9 @@ class Connection:
         session = self._session
         if session is None:
             self._state = State.CLOSED
-            return
-        self._state = State.CLOSING
-        session.begin_close()
+        elif self._state is not State.CLOSING:  # two threads may close it
+            self._state = State.CLOSING
+            session.begin_close()
 
 
 def _no_connection(url: BrokerURL, exc: Exception) -> NotConnected:

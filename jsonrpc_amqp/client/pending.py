@@ -79,11 +79,15 @@ class Pending:
 
     def take(self, chosen: Callable[[Call], bool]) -> list[Call]:
         """Remove and return all calls that fit."""
-        calls = [call for call in self._calls.values() if chosen(call)]
+        # Of a copy: a signal handler may submit a call meanwhile.
+        calls = [call for call in list(self._calls.values()) if chosen(call)]
         for call in calls:
             del self._calls[call.number]
         return calls
 
     def _compact(self) -> None:
-        self._alarms = [alarm for alarm in self._alarms if alarm[1] in self._calls]
-        heapq.heapify(self._alarms)
+        # In this order: a signal handler that submits a call meanwhile adds to the new list.
+        alarms, self._alarms = self._alarms, []
+        for alarm in alarms:
+            if alarm[1] in self._calls:
+                heapq.heappush(self._alarms, alarm)

@@ -103,6 +103,8 @@ class Consumer:
             return True  # before any lock: one that was held at the fork stays locked here
         lifecycle = self._lifecycle
         if lifecycle.state is State.STOPPED:
+            # By another thread. The process may end when this one returns, so the last acks must have been written.
+            self._transport.close(_CLOSE_SECONDS)
             return lifecycle.running == 0
         deadline = time.monotonic() + grace
         lifecycle.drain()

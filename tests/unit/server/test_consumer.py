@@ -94,6 +94,16 @@ def test_stop_without_a_connection_only_closes(bench: Bench) -> None:
     assert bench.session.calls == []
 
 
+def test_stop_once_more_waits_until_the_connection_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may be about to close it, and the process may end when this one returns."""
+    bench.open()
+    bench.lifecycle.stop(0)  # as far as the other thread is
+    closed: list[float] = []
+    monkeypatch.setattr(bench.transport, "close", closed.append)
+    assert bench.consumer.stop(5)
+    assert len(closed) == 1
+
+
 def test_stop_once_more_returns_at_once(bench: Bench) -> None:
     bench.open()
     bench.consumer.stop(5)
