@@ -30,11 +30,11 @@ test: .venv/tox tools ## Run everything that CI runs, about 8 minutes; installs 
 lint: .venv/tox ## Check style and types
 	.venv/bin/tox run -e lint,types
 
-# 3 rounds of 3 s for each figure take about 45 minutes; QUICK=1, one round of 1 s, takes 7 and leaves docs/ alone.
+# 3 rounds of 3 s for each figure take about an hour; QUICK=1, one round of 1 s, takes 9 minutes and leaves docs/ alone.
 BENCH = $(if $(QUICK),--rounds 1 --seconds 1,--rounds 3 --seconds 3)
 BENCH_PAGE = $(if $(QUICK),.bench/quick/performance.md,docs/performance.md)
 
-bench: .venv/bench tools ## Measure all, beside floors and other libraries, into docs/performance.md; 45 minutes, QUICK=1 7
+bench: .venv/bench tools ## Measure all, beside floors and other libraries, into docs/performance.md; an hour, QUICK=1 9 minutes
 	.venv/bin/python -m benchmarks run $(BENCH) --out .bench/results.json
 	.venv/bin/python -m benchmarks page .bench/results.json $(BENCH_PAGE)
 
