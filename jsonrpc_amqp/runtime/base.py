@@ -20,7 +20,7 @@ class Driven(Protocol):
         ...
 
     def interest(self) -> tuple[int | None, bool]:
-        """Give the descriptor of the socket to watch, if there is one, and whether to watch for room to write, too."""
+        """Return the descriptor of the socket to watch, if any, and whether to watch for room to write, too."""
         ...
 
     def on_readable(self) -> None:
@@ -41,7 +41,7 @@ class Driven(Protocol):
         ...
 
     def tick(self, now: float) -> float | None:
-        """Do what is due; give when to call again, in monotonic seconds, or None."""
+        """Do what is due; return when to call again, in monotonic seconds, or None."""
         ...
 
     def fail(self, error: BaseException) -> None:
@@ -58,11 +58,11 @@ class InlineJobs(Protocol):
 
     @property
     def has_inline_job(self) -> bool:
-        """Whether ``next_inline_job`` is likely to give one."""
+        """Whether ``next_inline_job`` is likely to return one."""
         ...
 
     def next_inline_job(self) -> Callable[[], object] | None:
-        """Give a job that is expected to be short, and that raises nothing."""
+        """Return a job that is expected to be short, and that raises nothing."""
         ...
 
     def offload(self, *, late: bool) -> None:
