@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..amqp.transport import MEMORY
 from ..client.client import Client
 from ..errors import JsonRpcAmqpError, NotRequeued, TopologyMismatch
+from ..options import CONNECT_TIMEOUT, TIMEOUT
 from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue
 from .letter import DeadLetter, HeldLetter, headers_to_resend, read_letter, select
@@ -79,8 +80,8 @@ class DeadLetters:
         exchange: str = DEFAULT_EXCHANGE,
         queue: str | None = None,
         tls: Mapping[str, Any] | None = None,
-        connect_timeout: float = 5.0,
-        timeout: float = 30.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.service = check_service(service)
         if isinstance(url, str) and url.startswith(MEMORY):
