@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from .broker import Broker, BrokerError, free_ports, start_epmd
 
 # An election takes about a second after a crash, and longer after a freeze, which is detected later.
-PATIENCE = 90.0
+PATIENCE = 150.0
 # A command takes half a second, or hangs because it asks a node that was frozen.
-CTL_TIMEOUT = 10.0
+CTL_TIMEOUT = 30.0
 
 # list_queues asks the leader itself, and waits a minute for a frozen one.
 LEADER = """

@@ -124,7 +124,7 @@ def test_one_without_hope_ends_all_with_its_exit_code() -> None:
 
 
 def test_a_program_that_does_not_start_is_tried_again() -> None:
-    script = "import logging, sys\nfrom jsonrpc_amqp.server.supervisor import Workers\nlogging.basicConfig()\n"
+    script = "import logging, sys\nfrom jsonrpc_amqp.server.supervisor import Supervisor\nlogging.basicConfig()\n"
     script += "Supervisor(['/nonexistent/program'], 1, hopeless=3).run()"
     with running(program=[sys.executable, "-c", script]) as program:
         program.wait_until_said("did not start", 2)
