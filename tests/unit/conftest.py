@@ -8,8 +8,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 LONGEST_SLEEP = 0.01
+
+# The limit of 200 ms for one example measures how busy the machine is.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
 
 _sleep = time.sleep
 _connects: dict[str, Callable[..., Any]] = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
