@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..errors import AccessRefused, ClientClosed, ConnectionLost, JsonRpcAmqpError, MessageTooLarge, TransportError
@@ -42,6 +43,7 @@ class SendOptions(NamedTuple):
 PLAIN = SendOptions()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Call(ABC):
     """
     One call, batch or notification.
@@ -59,40 +61,17 @@ class Call(ABC):
     has_callbacks = False
     """Its end runs callbacks of the user's, on the leader."""
 
-    __slots__ = (
-        "_last_error",
-        "_may_have_run",
-        "body",
-        "deadline",
-        "failures",
-        "number",
-        "qid",
-        "send_options",
-        "sent",
-        "service",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        service: str,
-        body: bytes,
-        qid: str,
-        deadline: float,
-        timeout: float | None,
-        send_options: SendOptions = PLAIN,
-    ) -> None:
-        self.number = ""
-        self.service = service
-        self.body = body
-        self.qid = qid
-        self.deadline = deadline
-        self.timeout = timeout
-        self.send_options = send_options
-        self.sent = False
-        self.failures = 0
-        self._last_error: TransportError | None = None
-        self._may_have_run = False
+    service: str
+    body: bytes
+    qid: str
+    deadline: float
+    timeout: float | None
+    send_options: SendOptions = PLAIN
+    number: str = field(default="", init=False)
+    sent: bool = field(default=False, init=False)
+    failures: int = field(default=0, init=False)
+    _last_error: TransportError | None = field(default=None, init=False)
+    _may_have_run: bool = field(default=False, init=False)
 
     def may_retry(self, error: JsonRpcAmqpError) -> bool:
         """
@@ -145,24 +124,15 @@ class Call(ABC):
         """End with an error."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class WaitingCall(Call):
     """A call whose thread waits for it, with a bare lock: a Future costs ten times as much."""
 
-    __slots__ = ("_done", "_error", "_reply")
+    _reply: bytes = field(default=b"", init=False)
+    _error: JsonRpcAmqpError | None = field(default=None, init=False)
+    _done: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def __init__(
-        self,
-        service: str,
-        body: bytes,
-        qid: str,
-        deadline: float,
-        timeout: float | None,
-        send_options: SendOptions = PLAIN,
-    ) -> None:
-        super().__init__(service, body, qid, deadline, timeout, send_options)
-        self._reply = b""
-        self._error: JsonRpcAmqpError | None = None
-        self._done = threading.Lock()
+    def __post_init__(self) -> None:
         self._done.acquire()
 
     def succeed(self, body: bytes) -> None:
@@ -193,27 +163,19 @@ class WaitingCall(Call):
         return self._reply
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class FutureCall(Call):
-    """A call that a Future stands for."""
+    """
+    A call that a Future stands for.
+
+    Attributes:
+        parse: Makes the result of the future from the body of the reply.
+    """
 
     has_callbacks = True
 
-    __slots__ = ("_parse", "future")
-
-    def __init__(
-        self,
-        service: str,
-        body: bytes,
-        qid: str,
-        deadline: float,
-        timeout: float | None,
-        send_options: SendOptions = PLAIN,
-        *,
-        parse: Callable[[bytes], Any],
-    ) -> None:
-        super().__init__(service, body, qid, deadline, timeout, send_options)
-        self._parse = parse
-        self.future: Future[Any] = CallFuture()
+    parse: Callable[[bytes], Any] = field(kw_only=True)
+    future: Future[Any] = field(default_factory=CallFuture, init=False)
 
     @property
     def is_cancelled(self) -> bool:
@@ -221,7 +183,7 @@ class FutureCall(Call):
 
     def succeed(self, body: bytes) -> None:
         try:
-            result = self._parse(body)
+            result = self.parse(body)
         except Exception as exc:
             self._end(self.future.set_exception, exc)
         else:
