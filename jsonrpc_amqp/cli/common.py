@@ -97,6 +97,13 @@ def seconds_option(name: str, *, default: float, help: str) -> Callable[[F], F]:
     )
 
 
+def count_option(name: str, *, default: int, help: str, metavar: str = "N") -> Callable[[F], F]:
+    """Return an option that takes a whole number of at least 1."""
+    return click.option(
+        name, type=click.IntRange(min=1), default=default, show_default=True, metavar=metavar, help=help
+    )
+
+
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Return a decorator that applies these; help shows the options in this order."""
 

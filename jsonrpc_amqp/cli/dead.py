@@ -17,6 +17,7 @@ from .common import (
     REMOTE_ERROR_LINE,
     WrongUsage,
     as_json,
+    count_option,
     exchange_option,
     given,
     one_line,
@@ -53,13 +54,8 @@ _DEAD_EXIT_CODES = EXIT_CODES.replace(REMOTE_ERROR_LINE, "").replace("nothing wa
 @command.command("list", epilog=_DEAD_EXIT_CODES)
 @_of_a_service
 @click.option("--json", "in_json", is_flag=True, help="Print each as one line of JSON, headers and body included.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=signature(DeadLetters.list).parameters["limit"].default,
-    show_default=True,
-    help="The most that are listed.",
+@count_option(
+    "--limit", default=signature(DeadLetters.list).parameters["limit"].default, help="The most that are listed."
 )
 def list_dead(in_json: bool, limit: int, **options: Any) -> None:
     """

@@ -18,6 +18,7 @@ from ..options import GRACE, TIMEOUT
 from .common import (
     USAGE_ERROR,
     WrongUsage,
+    count_option,
     declare_option,
     exchange_option,
     given,
@@ -55,22 +56,8 @@ Exit codes:
 )
 @seconds_option("--timeout", default=TIMEOUT, help="For a request that does not say 'Prefer: wait=SECONDS'.")
 @seconds_option("--max-wait", default=MAX_WAIT, help="The most that a request may ask for.")
-@click.option(
-    "--max-size",
-    type=click.IntRange(min=1),
-    metavar="BYTES",
-    default=MAX_SIZE,
-    show_default=True,
-    help="The largest request.",
-)
-@click.option(
-    "--max-in-flight",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=MAX_IN_FLIGHT,
-    show_default=True,
-    help="The most requests at a time; those beyond get 503.",
-)
+@count_option("--max-size", default=MAX_SIZE, metavar="BYTES", help="The largest request.")
+@count_option("--max-in-flight", default=MAX_IN_FLIGHT, help="The most requests at a time; those beyond get 503.")
 @url_option
 @exchange_option
 @declare_option

@@ -19,6 +19,7 @@ from .common import (
     F,
     Failure,
     NoReply,
+    count_option,
     declare_option,
     exchange_option,
     log_level_option,
@@ -33,14 +34,7 @@ from .targets import is_given, make_server
 def queue_options(concurrency: int = CONCURRENCY) -> Callable[[F], F]:
     """Return a decorator that adds the options of a request queue and its consumer to a command that serves."""
     return stacked(
-        click.option(
-            "--concurrency",
-            type=click.IntRange(min=1),
-            metavar="N",
-            default=concurrency,
-            show_default=True,
-            help="Methods that run at a time, in each process.",
-        ),
+        count_option("--concurrency", default=concurrency, help="Methods that run at a time, in each process."),
         click.option(
             "--prefetch",
             type=click.IntRange(min=1, max=65535),
