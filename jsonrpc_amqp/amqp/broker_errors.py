@@ -72,7 +72,7 @@ def _without_declaring(exc: Exception, plan: Plan | None) -> str:
     declared = (_EXCHANGE,) if plan is None or plan.queue is None else (_EXCHANGE, _QUEUE)
     if plan is None or not plan.declare or class_id not in declared:
         return ""
-    return "; or declare nothing, where somebody else has: declare=False (--no-declare)"
+    return "; or declare nothing, where another program has: declare=False (--no-declare)"
 
 
 def _hint(exc: Exception, url: BrokerURL) -> str:

@@ -34,7 +34,7 @@ class Waiter:
         has_lock = self._lock._is_owned()  # type: ignore[attr-defined]
         if has_lock or self._transport.would_deadlock():
             raise RuntimeError(
-                "a callback of a future, or a signal handler amid another call, must not wait for a call: the answer "
+                "a callback of a future, or a signal handler during another call, must not wait for a call: the answer "
                 "could not come meanwhile. Use submit() in it, or hand the work to a thread of yours"
             )
 

@@ -120,7 +120,7 @@ def _check_testable(harness: Harness) -> None:
     try:
         harness.ask(SUBTRACT)
     except Fault as fault:
-        raise CallTimeout(f"nobody serves {harness.service!r} on exchange {harness.exchange!r}: {fault}") from None
+        raise CallTimeout(f"no server serves {harness.service!r} on exchange {harness.exchange!r}: {fault}") from None
     if harness.raw.waiting(harness.queue) is None:
         raise ValueError(f"there is no queue {harness.queue!r}: name the request queue of {harness.service!r}")
     missing = [name for name, params in _NEEDED.items() if _code(harness, name, params) == METHOD_NOT_FOUND]

@@ -328,7 +328,7 @@ def _reflection(harness: Harness) -> None:
     harness.expect_alive()
 
 
-@_register("hostile", "a reply_to that does not exist harms nobody")
+@_register("hostile", "a reply_to that does not exist harms no one")
 def _dead_end(harness: Harness) -> None:
     for reply_to in ("nobody-there", f"{DIRECT_REPLY_TO}.x", f"{DIRECT_REPLY_TO}.g2dkAAdub2RlQGE.k", "x" * 255):
         harness.raw.forget()

@@ -64,7 +64,7 @@ def users_of(users: Users) -> frozenset[str]:
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"users are names, not {users!r}")
     if not names or "" in names:
-        raise ValueError("users are one name or several; to let nobody in, leave the pattern out")
+        raise ValueError("users are one name or several; to let no user in, leave the pattern out")
     return frozenset(names)
 
 

@@ -57,7 +57,7 @@ def refuse_sender(delivery: Delivery, *, service: str, exchange: str) -> Refusal
         return Refusal(f"its key names another user than its sender, {sender(user)}", has_reply_to)
     # A dead letter keeps its user_id, so another user could have it served again, or by another service, at any time.
     if is_dead_letter(delivery):
-        return Refusal("it is a dead letter of a queue, so somebody else may have sent it on", has_reply_to)
+        return Refusal("it is a dead letter of a queue, so another user may have sent it on", has_reply_to)
     return None
 
 

@@ -33,7 +33,7 @@ def processes_of(folder: Path) -> set[int]:
         try:
             if f"HOME={folder}/".encode() in environment.read_bytes():
                 found.add(int(environment.parent.name))
-        except OSError:  # ended meanwhile, or somebody else's
+        except OSError:  # ended meanwhile, or another program's
             continue
     return found
 

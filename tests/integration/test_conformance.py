@@ -49,7 +49,7 @@ def test_no_server(url: str, service: str) -> None:
         pass  # leaves the queue
     done = run(COMMAND, "--service", service, "--timeout", "0.3", url=url)
     assert done.returncode == 3
-    assert f"nobody serves '{service}'" in done.stderr
+    assert f"no server serves '{service}'" in done.stderr
     done = run(COMMAND, "--service", f"{service}-never", "--timeout", "0.3", url=url)
     assert done.returncode == 3
     assert "no queue is bound" in done.stderr

@@ -93,7 +93,7 @@ def test_the_topic_exchange_can_be_answered_by_queue_as_well(server: Server, pla
 
 
 def test_no_exchange_is_declared(url: str, service: str) -> None:
-    # Who calls somebody else's queue need not be allowed to declare anything of ours.
+    # To call another program's queue, a user need not be allowed to declare anything of ours.
     never = f"{service}_never"
     client = Client(url, exchange=never, queue=f"{service}_req", timeout=5)
     with Server(url, service), client, pytest.raises(MethodNotFound):

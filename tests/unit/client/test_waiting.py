@@ -87,7 +87,7 @@ def test_thread_may_wait() -> None:
 def test_leader_may_not_wait_for_itself() -> None:
     made = Waiting(0)
     made.transport.is_leader = True
-    with pytest.raises(RuntimeError, match="a callback of a future, or a signal handler amid another call"):
+    with pytest.raises(RuntimeError, match="a callback of a future, or a signal handler during another call"):
         made.waiter.check_may_wait()
 
 
