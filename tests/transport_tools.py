@@ -104,6 +104,10 @@ class Recorder:
         with self._heard:
             assert self._heard.wait_for(predicate, timeout), f"not in {timeout} s; heard: {self}"
 
+    def wait_for_sessions(self, count: int) -> None:
+        """Wait for the first ``count`` sessions."""
+        self.wait_for(lambda: len(self.sessions) >= count)
+
     def wait_for_count(self, count: int) -> None:
         """Wait for the first ``count`` deliveries."""
         self.wait_for(lambda: len(self.deliveries) >= count)
@@ -138,7 +142,7 @@ class Recorder:
                 self.session.flush()
                 if outcome.result(PATIENCE) is None:
                     return
-            self.wait_for(lambda sessions=sessions: len(self.sessions) > sessions)  # type: ignore[misc]
+            self.wait_for_sessions(sessions + 1)
 
     def ack(self, delivery: Delivery) -> None:
         self.session.ack(delivery)

@@ -18,21 +18,19 @@ from jsonrpc_amqp import (
     Client,
     ClientClosed,
     EncodeError,
-    InternalError,
     InvalidName,
     InvalidParams,
-    InvalidRequest,
     MalformedReply,
     MessageTooLarge,
     MethodNotFound,
-    ParseError,
     RemoteError,
     Server,
-    ServerError,
     TooManyPending,
     Unroutable,
     current_request,
 )
+
+from ..error_codes import CLASSES_BY_CODE
 
 PLACES = ["memory-topic", "memory-direct", "rabbitmq-topic", "rabbitmq-queue", "rabbitmq-direct"]
 
@@ -221,20 +219,7 @@ def test_any_id_comes_back(client: Client, request_id: Any) -> None:
     assert client.send(jsonrpcclient.request("echo", id=request_id)) == jsonrpcclient.Ok([], request_id)
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (-32700, ParseError),
-        (-32600, InvalidRequest),
-        (-32601, MethodNotFound),
-        (-32602, InvalidParams),
-        (-32603, InternalError),
-        (-32000, ServerError),
-        (-32099, ServerError),
-        (-32100, RemoteError),
-        (17, RemoteError),
-    ],
-)
+@pytest.mark.parametrize(("code", "kind"), CLASSES_BY_CODE)
 def test_errors_have_code_message_and_data(client: Client, code: int, kind: type[RemoteError]) -> None:
     with pytest.raises(RemoteError) as caught:
         client.call("fail", [code])

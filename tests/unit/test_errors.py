@@ -6,34 +6,16 @@ import pytest
 
 from jsonrpc_amqp import (
     CallTimeout,
-    InternalError,
-    InvalidParams,
-    InvalidRequest,
-    MethodNotFound,
     NotConnected,
-    ParseError,
     RemoteError,
-    ServerError,
     TransportError,
 )
 from jsonrpc_amqp.errors import remote_error
 
+from ..error_codes import CLASSES_BY_CODE
 
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (-32700, ParseError),
-        (-32600, InvalidRequest),
-        (-32601, MethodNotFound),
-        (-32602, InvalidParams),
-        (-32603, InternalError),
-        (-32000, ServerError),
-        (-32099, ServerError),
-        (-32100, RemoteError),
-        (-31999, RemoteError),
-        (7, RemoteError),
-    ],
-)
+
+@pytest.mark.parametrize(("code", "kind"), CLASSES_BY_CODE)
 def test_codes_have_classes(code: int, kind: type[RemoteError]) -> None:
     error = remote_error(code, "why", [1])
     assert type(error) is kind

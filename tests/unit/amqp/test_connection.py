@@ -437,12 +437,14 @@ def test_a_link_that_comes_after_the_close_is_discarded(target: Target, is_drive
 # -- losing a connection --------------------------------------------------------------------------------------------
 
 
-def test_a_lost_session_is_reported_after_its_confirms_and_made_again(target: Target) -> None:
+def test_a_lost_session_is_reported_after_its_confirms_and_made_again(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link, order = target.open(), list[object]()
     target.session.publish_confirmed(MESSAGE, order.append)
     target.reports()
     error = ConnectionLost("gone")
-    target.listener.on_lost = lambda session, error: order.append(error)  # type: ignore[method-assign]
+    monkeypatch.setattr(target.listener, "on_lost", lambda session, error: order.append(error))
     target.lose(error)
     assert len(order) == 2
     assert order[1] is error
@@ -642,7 +644,7 @@ def test_it_watches_the_socket_and_for_room_while_there_is_none(target: Target) 
     target.session.publish(MESSAGE)
     target.tick()
     assert target.connection.interest() == (7, True)
-    assert target.connection.is_due(target.clock.now)  # so that whoever leads looks
+    assert target.connection.is_due(target.clock.now)  # so that the leader looks
     target.connection.on_writable()
     assert target.connection.interest() == (7, False)
     assert link.stream == link.encoder.publish(link.publisher_channel, MESSAGE)
@@ -716,13 +718,13 @@ def test_during_a_burst_it_flushes_each_millisecond(target: Target) -> None:
     assert not target.session.writes_soon
 
 
-def test_an_error_of_on_tick_ends_the_session_and_not_the_tick(target: Target) -> None:
+def test_an_error_of_on_tick_ends_the_session_and_not_the_tick(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     target.open()
 
     def on_tick(now: float) -> float | None:
         raise SystemExit
 
-    target.listener.on_tick = on_tick  # type: ignore[method-assign]
+    monkeypatch.setattr(target.listener, "on_tick", on_tick)
     assert target.tick(0.0) is not None
     target.connection.wake()
     target.tick()

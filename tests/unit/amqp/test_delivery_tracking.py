@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -143,12 +144,12 @@ def returned(**ids: str | None) -> Returned:
     return Returned(312, "NO_ROUTE", "jsonrpc", "S.request.c.1", ids.get("correlation_id"), ids.get("message_id"))
 
 
-def nobody(error: TransportError | None) -> None:
+def must_not_be_told(error: TransportError | None) -> None:
     raise AssertionError("settle() gives outcomes, it does not tell them")
 
 
 def outcomes(count: int) -> list[Outcome]:
-    return [lambda error, number=number: nobody(error) for number in range(1, count + 1)]  # type: ignore[misc]
+    return [partial(must_not_be_told) for _ in range(count)]
 
 
 def confirms(count: int) -> tuple[Confirms, list[Outcome]]:
@@ -219,8 +220,8 @@ def test_return_is_told_once() -> None:
     channel, _outcomes = confirms(1)
     channel.note_returned(returned(correlation_id="1"))
     channel.settle(1, multiple=False, nack=False)
-    channel.add(publish(correlation_id="1"), nobody)
-    assert channel.settle(2, multiple=False, nack=False) == [(nobody, None)]
+    channel.add(publish(correlation_id="1"), must_not_be_told)
+    assert channel.settle(2, multiple=False, nack=False) == [(must_not_be_told, None)]
 
 
 def test_drain_gives_up_on_all_oldest_first() -> None:

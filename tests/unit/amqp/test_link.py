@@ -331,7 +331,7 @@ def test_an_error_of_the_channel_fails_the_first_operation_only(client: Live) ->
     client.amqp.since()
     client.amqp.close_channel(CONTROL, NotFound("no queue"))
     assert client.outcomes == [None]
-    assert client.closed == []  # that is nobody else's channel
+    assert client.closed == []  # no one else uses that channel
     assert client.amqp.since() == [(5, "queue_bind", "amq.gen-1", "jsonrpc", "a.#")]
     client.amqp.channel(5).reply()
     assert client.outcomes == [None, None]

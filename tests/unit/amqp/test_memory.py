@@ -76,7 +76,8 @@ def test_disconnect_delivers_each_message_once(memory: Connect, name: str) -> No
     servers[0].wait_for_bodies(b"held")
     disconnect(name)
     for server in servers:
-        server.wait_for(lambda server=server: len(server.sessions) == 2)  # type: ignore[misc]
+        server.wait_for_sessions(2)
+        assert len(server.sessions) == 2
         assert server.inspect("q") is not None
     assert len(servers[0].deliveries) + len(servers[1].deliveries) == 2
 

@@ -266,9 +266,9 @@ def test_nothing_is_redeclared_while_the_broker_is_slow(target: Target) -> None:
     assert target.link.calls == []
 
 
-def test_a_close_leaves_behind_all_that_is_queued(target: Target) -> None:
+def test_a_close_leaves_behind_all_that_is_queued(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     target.session.publish(MESSAGE, acks=target.delivery(1))
-    target.link.begin_close = lambda: target.session.put(b"close")  # type: ignore[method-assign]
+    monkeypatch.setattr(target.link, "begin_close", lambda: target.session.put(b"close"))
     target.session.begin_close()
     reply = target.link.encoder.publish(PUBLISHER, MESSAGE)
     assert target.link.written == [reply + ack(CONSUMER, 1, False) + b"close"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -148,6 +149,12 @@ class FakeTransport:
         self.asked.append("close")
 
 
+def is_owned(lock: threading.RLock) -> bool:
+    """Return whether this thread has the lock."""
+    # There is no public way to ask; threading.Condition asks in the same way, and typeshed omits private methods.
+    return bool(lock._is_owned())  # type: ignore[attr-defined]
+
+
 class FakeCall(Call):
     """
     Notes each end; a call has exactly one.
@@ -254,7 +261,7 @@ class Rig:
         return made
 
     def holds_lock(self) -> bool:
-        return self.requests._lock._is_owned()  # type: ignore[attr-defined,no-any-return]
+        return is_owned(self.requests._lock)
 
     def _note_end(self, made: FakeCall) -> None:
         assert not self.holds_lock(), "a call ended while the lock was held"

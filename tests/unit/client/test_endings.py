@@ -31,7 +31,7 @@ from jsonrpc_amqp.errors import (
 )
 from jsonrpc_amqp.wire.reply_checks import ReplyChecks
 
-from .fakes import EXCHANGE, FakeCall, FakeSession, call
+from .fakes import EXCHANGE, FakeCall, FakeSession, call, is_owned
 
 SAFE, IDEMPOTENT = SendOptions(retry="safe"), SendOptions(retry="idempotent")
 
@@ -54,7 +54,7 @@ class Ending:
         )
 
     def holds_lock(self) -> bool:
-        return self.lock._is_owned()  # type: ignore[attr-defined,no-any-return]
+        return is_owned(self.lock)
 
     def _wake(self) -> None:
         self.woken.append(self.holds_lock())

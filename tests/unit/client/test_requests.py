@@ -6,11 +6,12 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, QueueFacts, Returned
-from jsonrpc_amqp.client.addresses import resolve_routing
+from jsonrpc_amqp.client.addresses import Routing, resolve_routing
 from jsonrpc_amqp.client.call import SendOptions
 from jsonrpc_amqp.errors import (
     AccessRefused,
@@ -42,9 +43,9 @@ DIRECT = resolve_routing(EXCHANGE, route=None, reply="direct", queue=None)
 BY_QUEUE = resolve_routing(EXCHANGE, route=None, reply=None, queue="q")
 
 
-def connected(**more: object) -> tuple[Rig, FakeSession]:
+def connected(**more: Any) -> tuple[Rig, FakeSession]:
     """Return requests that are connected, with the replies of the service bound."""
-    rig = Rig(**more)  # type: ignore[arg-type]
+    rig = Rig(**more)
     rig.requests.use(SERVICE)
     return rig, rig.open()
 
@@ -309,8 +310,8 @@ def test_callback_of_an_end_may_submit_and_close() -> None:
     [(None, "exclusive"), (DIRECT, "direct"), (BY_QUEUE, "exclusive")],
     ids=["topic", "direct", "q"],
 )
-def test_plan(routing: object, plan: str) -> None:
-    rig = Rig(routing=routing, confirm=True, declare=False)  # type: ignore[arg-type]
+def test_plan(routing: Routing | None, plan: str) -> None:
+    rig = Rig(routing=routing, confirm=True, declare=False)
     rig.requests.use(SERVICE)
     made = rig.requests.plan()
     assert (made.reply_queue, made.confirm, made.declare) == (plan, True, False)
@@ -327,7 +328,7 @@ def test_each_connection_awaits_replies_under_keys_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("routing", "expected"), [(None, None), (DIRECT, DIRECT_REPLY_TO), (BY_QUEUE, "amq.gen-1")], ids=["t", "d", "q"]
 )
-def test_reply_to(routing: object, expected: str | None) -> None:
+def test_reply_to(routing: Routing | None, expected: str | None) -> None:
     rig, session = connected(routing=routing)
     rig.submit()
     assert session.published[0].reply_to == expected

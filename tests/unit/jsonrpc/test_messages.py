@@ -13,19 +13,14 @@ from hypothesis import strategies as st
 
 from jsonrpc_amqp.errors import (
     EncodeError,
-    InternalError,
-    InvalidParams,
-    InvalidRequest,
     MalformedReply,
-    MethodNotFound,
-    ParseError,
     RemoteError,
-    ServerError,
 )
 from jsonrpc_amqp.jsonrpc import messages
 from jsonrpc_amqp.jsonrpc.messages import Error, Ok
 from jsonrpc_amqp.wire.names import qid_of
 
+from ...error_codes import CLASSES_BY_CODE
 from ...vectors import cases
 
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -191,22 +186,7 @@ def as_expected(answer: Ok | Error | MalformedReply) -> dict[str, Any]:
     return {"error": {"code": answer.code, "message": answer.message, **data}}
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (-32700, ParseError),
-        (-32600, InvalidRequest),
-        (-32601, MethodNotFound),
-        (-32602, InvalidParams),
-        (-32603, InternalError),
-        (-32000, ServerError),
-        (-32099, ServerError),
-        (-31999, RemoteError),
-        (-32100, RemoteError),
-        (1, RemoteError),
-        (10**30, RemoteError),
-    ],
-)
+@pytest.mark.parametrize(("code", "kind"), CLASSES_BY_CODE)
 def test_codes_have_exceptions(code: int, kind: type[RemoteError]) -> None:
     error = messages.to_exception(Error(code, "message", {"a": 1}, 1))
     assert type(error) is kind
