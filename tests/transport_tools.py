@@ -159,8 +159,8 @@ class Recorder:
     def bind(self, routing_key: str) -> None:
         assert self._told(self.session.bind, routing_key) is None
 
-    def inspect(self, queue: str) -> QueueFacts | None:
-        found: QueueFacts | None = self._told(self.session.inspect, queue)
+    def inspect(self, queue: str) -> QueueFacts | TransportError:
+        found: QueueFacts | TransportError = self._told(self.session.inspect, queue)
         return found
 
     def cancel(self) -> None:

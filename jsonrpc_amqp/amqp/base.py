@@ -246,8 +246,12 @@ class Session(Protocol):
         """
         ...
 
-    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
-        """Inspect a queue (passive ``queue.declare``). None: it does not exist, or the broker did not say."""
+    def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
+        """
+        Inspect a queue (passive ``queue.declare``).
+
+        Where the broker says that it does not exist, the error is a TopologyMismatch.
+        """
         ...
 
     def cancel(self, outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from .base import Plan
 from .url import BrokerURL
 
 # AMQP 0-9-1, section 1.2.
-_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 406, 530
+_ACCESS_REFUSED, _NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 405, 406, 530
 # Section 1.3: the classes of methods that declare and bind.
 _EXCHANGE, _QUEUE = 40, 50
 # What OpenSSL says, and what to check; the first match counts.
@@ -56,6 +56,11 @@ def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> Transp
         return TopologyMismatch(
             f"the broker at {url.where} refused what was asked of an exchange or queue: {_topology(exc)}"
         )
+    if code == _RESOURCE_LOCKED:
+        # It ends with that connection, so other attempts follow.
+        return NotConnected(
+            f"the broker at {url.where} refused the use of a queue that is exclusive to another connection: {say(exc)}"
+        )
     return NotConnected(f"no connection to the broker at {url.where}: {say(exc)}{_hint(exc, url)}")
 
 
@@ -67,7 +72,7 @@ def _who(url: BrokerURL) -> str:
 
 def _without_declaring(exc: Exception, plan: Plan | None) -> str:
     """Return how to do without the refused operation, where that is possible."""
-    class_id = getattr(exc, "method_sig", (0, 0))[0]
+    class_id, _method_id = getattr(exc, "method_sig", None) or (0, 0)
     # A client declares its reply queue in any case.
     declared = (_EXCHANGE,) if plan is None or plan.queue is None else (_EXCHANGE, _QUEUE)
     if plan is None or not plan.declare or class_id not in declared:

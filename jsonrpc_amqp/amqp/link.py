@@ -258,12 +258,12 @@ class Link:
         if not steps and done is not None:
             done()
 
-    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
+    def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""
         self._perform(
             lambda channel: channel.queue_declare(queue, passive=True),
             lambda args: found(QueueFacts(args[1], args[2])),
-            lambda _error: found(None),
+            found,
         )
 
     def cancel(self, done: Callable[[], None]) -> None:

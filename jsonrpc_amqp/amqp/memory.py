@@ -141,9 +141,9 @@ class MemorySession:
     def redeclare(self) -> None:
         """Only ``reset`` deletes anything here, and it ends all sessions."""
 
-    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
+    def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         with self._broker.lock:
-            self._post(found, self._facts(queue) if self._open else None)
+            self._post(found, self._facts(queue) if self._open else _gone())
 
     def cancel(self, outcome: Outcome) -> None:
         with self._broker.lock:
@@ -213,9 +213,11 @@ class MemorySession:
         self._broker.bind(self._plan.exchange, self._queue.name, routing_key)
         return None
 
-    def _facts(self, name: str) -> QueueFacts | None:
+    def _facts(self, name: str) -> QueueFacts | TransportError:
         queue = self._broker.queues.get(name)
-        return QueueFacts(queue.drop_expired(), len(queue.consumers)) if queue else None
+        if queue is None:
+            return TopologyMismatch(f"there is no queue {name!r}")
+        return QueueFacts(queue.drop_expired(), len(queue.consumers))
 
     def has_room(self) -> bool:
         return not self._plan.prefetch or len(self._unacked) < self._plan.prefetch

@@ -156,8 +156,8 @@ class LiveSession:
     def redeclare(self) -> None:
         self._post(self._redeclare, lambda: None)
 
-    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
-        self._post(lambda: self.link.inspect(queue, found), lambda: found(None))
+    def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
+        self._post(lambda: self.link.inspect(queue, found), lambda: found(_gone()))
 
     def cancel(self, outcome: Outcome) -> None:
         self._post(lambda: self.link.cancel(lambda: outcome(None)), lambda: outcome(_gone()))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..amqp.base import QueueFacts, Session
-from ..errors import Blocked, CallTimeout, NotConnected, TransportError
+from ..errors import Blocked, CallTimeout, NotConnected, TopologyMismatch, TransportError
 from .call import Call
 
 # Seconds. What is known of a queue serves all calls that end within this time, so that a client with many calls
@@ -15,13 +16,14 @@ from .call import Call
 _SHARED_SECONDS = 0.25
 # Older facts are not reported. It is a little more than the time between an inspection and the deadline of its call.
 _FRESH_SECONDS = 3.0
+_MAY_HAVE_RUN = "the method may have run, or may still"
 
 
 @dataclass(slots=True)
 class _Inspection:
     asked_at: float
-    facts: QueueFacts | None = None
-    replied_at: float | None = None
+    facts: QueueFacts | TransportError | None = None
+    replied_at: float = -math.inf
 
 
 class TimeoutReports:
@@ -52,7 +54,7 @@ class TimeoutReports:
         else:
             inspection.asked_at = now
 
-        def found(facts: QueueFacts | None) -> None:
+        def found(facts: QueueFacts | TransportError) -> None:
             inspection.facts, inspection.replied_at = facts, self._clock()
 
         session.inspect(self._queue_of(service), found)
@@ -82,19 +84,18 @@ class TimeoutReports:
     def _state_of_queue(self, service: str) -> str:
         queue, inspection = self._queue_of(service), self._inspections.get(service)
         if inspection is None:
-            return "the method may have run, or may still"
-        if inspection.replied_at is None or self._clock() - inspection.replied_at > _FRESH_SECONDS:
-            return (
-                f"the broker did not say in time how many consumers queue {queue!r} has; the method may have run, or "
-                "may still"
-            )
+            return _MAY_HAVE_RUN
         facts = inspection.facts
-        if facts is None:
+        if facts is None or self._clock() - inspection.replied_at > _FRESH_SECONDS:
+            return f"the broker did not say in time how many consumers queue {queue!r} has; {_MAY_HAVE_RUN}"
+        if isinstance(facts, TopologyMismatch):
             return f"there is no queue {queue!r} now; the method may have run, where its servers use another"
+        if isinstance(facts, TransportError):
+            return f"how many consumers queue {queue!r} has is not known ({facts}); {_MAY_HAVE_RUN}"
         counts = f"queue {queue!r} has {_many(facts.consumers, 'consumer')}, {_many(facts.messages, 'message')} waiting"
         if facts.consumers == 0:
             return f"{counts}: no server is running"
-        return f"{counts}: the method may have run, or may still"
+        return f"{counts}: {_MAY_HAVE_RUN}"
 
 
 def not_connected(timeout: float | None, last_failure: TransportError | None) -> NotConnected:

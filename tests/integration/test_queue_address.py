@@ -87,6 +87,18 @@ def test_a_timeout_tells_about_the_queue(server: Server, place: str, service: st
         client.call("sleep", [1], timeout=0.3)
 
 
+def test_a_timeout_tells_what_is_not_known_about_the_queue(url: str, service: str) -> None:
+    """The queue exists, but the broker describes an exclusive one to its own connection only."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection.channel().queue_declare(service, exclusive=True)
+    with Client(url, queue=service) as client, pytest.raises(CallTimeout) as caught:
+        client.call("add", [1, 2], timeout=2)
+    connection.close()
+    assert f"how many consumers queue '{service}' has is not known" in str(caught.value)
+    assert "exclusive to another connection" in str(caught.value)
+    assert caught.value.may_have_run
+
+
 def test_the_topic_exchange_can_be_answered_by_queue_as_well(server: Server, place: str, service: str) -> None:
     with Client(place, service, reply="queue", timeout=10) as client:
         assert client.call("add", [1, 2]) == 3

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp.amqp.base import Plan, Publish, Session
+from jsonrpc_amqp.amqp.base import Plan, Publish, QueueFacts, Session
 from jsonrpc_amqp.amqp.memory import MemoryTransport, disconnect, reset
-from jsonrpc_amqp.errors import ConnectionLost, TransportError, Unroutable
+from jsonrpc_amqp.errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
 
 from ...transport_tools import PATIENCE, Recorder
 
@@ -53,7 +53,7 @@ def test_reset_forgets(memory: Connect, name: str) -> None:
     assert client.publish_confirmed(Publish("jsonrpc", "a", b"old")) is None
     reset(name)
     client.wait_for(lambda: len(client.sessions) == 2)
-    assert client.inspect("q") is None
+    assert isinstance(client.inspect("q"), TopologyMismatch)
     assert isinstance(client.publish_confirmed(Publish("jsonrpc", "a", b"new")), Unroutable)
 
 
@@ -78,7 +78,7 @@ def test_disconnect_delivers_each_message_once(memory: Connect, name: str) -> No
     for server in servers:
         server.wait_for_sessions(2)
         assert len(server.sessions) == 2
-        assert server.inspect("q") is not None
+        assert isinstance(server.inspect("q"), QueueFacts)
     assert len(servers[0].deliveries) + len(servers[1].deliveries) == 2
 
 

@@ -246,7 +246,7 @@ def test_what_is_rare_is_done_by_the_leader(target: Target) -> None:
 
 def test_on_an_ended_session_it_fails(target: Target) -> None:
     session, outcomes = target.session, list[TransportError | None]()
-    facts: list[QueueFacts | None] = []
+    facts: list[QueueFacts | TransportError] = []
     session.bind("a.#", outcomes.append)
     make_ended(target)
     session.cancel(outcomes.append)
@@ -256,7 +256,7 @@ def test_on_an_ended_session_it_fails(target: Target) -> None:
     assert target.link.calls == []
     assert [str(error) for error in outcomes] == ["the connection ended"] * 2
     assert not any(error and error.may_have_run for error in outcomes)
-    assert facts == [None]
+    assert [str(error) for error in facts] == ["the connection ended"]
 
 
 def test_nothing_is_redeclared_while_the_broker_is_slow(target: Target) -> None:

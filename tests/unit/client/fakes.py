@@ -13,7 +13,7 @@ from jsonrpc_amqp.amqp.base import Delivery, Listener, Outcome, Publish, QueueFa
 from jsonrpc_amqp.client.addresses import Routing, resolve_routing
 from jsonrpc_amqp.client.call import PLAIN, Call, SendOptions
 from jsonrpc_amqp.client.requests import Requests
-from jsonrpc_amqp.errors import JsonRpcAmqpError
+from jsonrpc_amqp.errors import JsonRpcAmqpError, TransportError
 from jsonrpc_amqp.runtime.base import Driven, InlineJobs
 
 SERVICE, EXCHANGE, REPLY_QUEUE = "S", "jsonrpc", "amq.gen-1"
@@ -45,7 +45,7 @@ class FakeSession:
         self.published: list[Publish] = []
         self.confirms: list[Outcome] = []
         self.binds: list[tuple[str, Outcome]] = []
-        self.inspections: list[tuple[str, Callable[[QueueFacts | None], None]]] = []
+        self.inspections: list[tuple[str, Callable[[QueueFacts | TransportError], None]]] = []
 
     def publish(self, message: Publish, *, acks: Delivery | None = None) -> bool:
         return self._take("publish", message)
@@ -71,7 +71,7 @@ class FakeSession:
     def redeclare(self) -> None:
         self.asked.append("redeclare")
 
-    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
+    def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         self.asked.append("inspect")
         self.inspections.append((queue, found))
 

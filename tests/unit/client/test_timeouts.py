@@ -7,12 +7,13 @@ import pytest
 from jsonrpc_amqp.amqp.base import QueueFacts
 from jsonrpc_amqp.client.call import SendOptions
 from jsonrpc_amqp.client.timeouts import TimeoutReports, not_connected, within_text
-from jsonrpc_amqp.errors import AccessRefused, Blocked, CallTimeout, NotConnected, TransportError
+from jsonrpc_amqp.errors import AccessRefused, Blocked, CallTimeout, NotConnected, TopologyMismatch, TransportError
 
 from .fakes import SERVICE, FakeSession, call
 
 RAN = "the method may have run, or may still"
 SLOW = f"the broker did not say in time how many consumers queue 'S_req' has; {RAN}"
+MISSING = TopologyMismatch("no queue")
 TWO = f"queue 'S_req' has 2 consumers, 1 message waiting: {RAN}"
 
 
@@ -35,7 +36,7 @@ class Reports:
         self.clock.now += after
         self.reports.inspect(self.session, service)
 
-    def reply(self, facts: QueueFacts | None, *, to: int = -1) -> None:
+    def reply(self, facts: QueueFacts | TransportError, *, to: int = -1) -> None:
         self.session.inspections[to][1](facts)
 
     def text(self, *, after: float = 0.0) -> str:
@@ -81,7 +82,7 @@ def test_reply_of_the_connection_before_is_not_reported() -> None:
     made.inspect()
     made.reports.reset()
     made.inspect()
-    made.reply(None, to=0)
+    made.reply(MISSING, to=0)
     assert made.text() == SLOW
 
 
@@ -94,10 +95,14 @@ def test_reply_of_the_connection_before_is_not_reported() -> None:
         (QueueFacts(1, 2), TWO),
         (QueueFacts(0, 1), f"queue 'S_req' has 1 consumer, 0 messages waiting: {RAN}"),
         (QueueFacts(3, 0), "queue 'S_req' has 0 consumers, 3 messages waiting: no server is running"),
-        (None, "there is no queue 'S_req' now; the method may have run, where its servers use another"),
+        (MISSING, "there is no queue 'S_req' now; the method may have run, where its servers use another"),
+        (
+            NotConnected("the node of that queue is down"),
+            f"how many consumers queue 'S_req' has is not known (the node of that queue is down); {RAN}",
+        ),
     ],
 )
-def test_facts_are_reported(facts: QueueFacts | None, expected: str) -> None:
+def test_facts_are_reported(facts: QueueFacts | TransportError, expected: str) -> None:
     made = Reports()
     made.inspect()
     made.reply(facts)

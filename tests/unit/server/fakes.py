@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jsonrpc_amqp.amqp.base import DELIVERY_COUNT, Delivery, Listener, Outcome, Publish, QueueFacts
+from jsonrpc_amqp.errors import TransportError
 from jsonrpc_amqp.runtime.base import Runtime
 from jsonrpc_amqp.runtime.threads import ThreadsRuntime
 from jsonrpc_amqp.server.job import Job
@@ -61,7 +62,7 @@ class FakeSession:
     def redeclare(self) -> None:
         self.calls.append(("redeclare",))
 
-    def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
+    def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         raise AssertionError("a server inspects no queue")
 
     def cancel(self, outcome: Outcome) -> None:
