@@ -34,6 +34,18 @@ def place(request: pytest.FixtureRequest, service: str) -> str:
     return f"memory://{service}" if request.param == "memory" else str(request.getfixturevalue("url"))
 
 
+class Stuck:
+    """A method that blocks until ``release`` is set; ``began`` says that it runs, which is later than "received"."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self) -> None:
+        self.began.set()
+        self.release.wait(100)
+
+
 def test_methods_of_a_mapping_and_of_the_decorator(place: str, service: str) -> None:
     server = Server(place, service, methods={"one": lambda: 1})
     server.method("two")(lambda: 2)
@@ -149,16 +161,16 @@ def test_stop_finishes_what_runs_and_gives_back_the_rest(place: str, service: st
 
 
 def test_stop_gives_up_after_its_grace(place: str, service: str) -> None:
-    release = threading.Event()
-    server = Server(place, service, methods={"stuck": lambda: release.wait(10)})
+    stuck = Stuck()
+    server = Server(place, service, methods={"stuck": stuck})
     server.start()
     with Client(place, service) as client:
         client.submit("stuck")
-        wait_for(lambda: server.stats()["received"] == 1)
+        assert stuck.began.wait(10)
         began = time.monotonic()
         assert not server.stop(grace=0.3)
         assert time.monotonic() - began < 2.5
-    release.set()
+    stuck.release.set()
 
 
 def test_stop_inside_a_handler_is_an_error(place: str, service: str) -> None:
@@ -314,22 +326,22 @@ def test_hostile_bytes_have_a_reply_and_are_acknowledged(raw: Raw, url: str, ser
 
 
 def test_draining_server_does_not_consume_over_a_new_connection(url: str, broker: Any, service: str) -> None:
-    release = threading.Event()
-    server = Server(url, service, methods={"stuck": lambda: release.wait(100), "ok": lambda: 1}).start()
+    stuck = Stuck()
+    server = Server(url, service, methods={"stuck": stuck, "ok": lambda: 1}).start()
     with Client(url, service, timeout=60) as client:
-        stuck = client.submit("stuck")
-        wait_for(lambda: server.stats()["received"] == 1)
+        waiting = client.submit("stuck")
+        assert stuck.began.wait(10)
         stopper = threading.Thread(target=server.stop, args=[100])
         stopper.start()
         broker.ctl("close_all_connections", "test")
         with pytest.raises(ConnectionLost):
-            stuck.result(70)
+            waiting.result(70)
         wait_for(lambda: server.stats()["connections"] == 2)
         with pytest.raises(CallTimeout, match="0 consumers"):
             client.call("ok", timeout=1)
         # What ran when the connection was lost is redelivered, but not to this one.
         assert server.stats()["received"] == 1
-        release.set()
+        stuck.release.set()
         stopper.join(10)
         assert not stopper.is_alive()
 
