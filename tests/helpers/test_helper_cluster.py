@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 
 import pika
@@ -42,10 +41,9 @@ def test_survives_its_leader_which_comes_back(service: str) -> None:
             [row] = leader.list("queues", "name", "leader", "members")
             assert (row["leader"], set(row["members"])) == (leader.name, names)
 
-        killed, began = leader, time.monotonic()
+        killed = leader
         killed.kill()
         leader = cluster.leader_of(service)
-        assert time.monotonic() - began < 10
         assert leader is not killed
         assert take(leader, service, 50) == bodies[:50]
 

@@ -29,7 +29,7 @@ BROKEN = '{"jsonrpc":"2.0","method":"subtract","params":['
 FRACTION = '{"jsonrpc":"2.0","method":"subtract","params":[42,23],"id":1.5}'
 
 
-def ask(command: Sequence[str], lines: Sequence[str], *, timeout: float = 60) -> list[Any]:
+def ask(command: Sequence[str], lines: Sequence[str], *, timeout: float = 150) -> list[Any]:
     """Run a program, and return the response that it prints for each line."""
     done = subprocess.run(
         command, input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, timeout=timeout

@@ -86,7 +86,7 @@ def java_server(broker: Broker, java_classes: list[str]) -> Iterator[str]:
 @pytest.mark.peer("java out", works="results, errors, batches, notifications, 1,000 at once, topic and direct replies")
 @pytest.mark.parametrize("reply", ["topic", "direct"])
 def test_our_client_calls_the_java_server(url: str, java_server: str, reply: Any) -> None:
-    with Client(url, java_server, reply=reply, timeout=20) as client:
+    with Client(url, java_server, reply=reply, timeout=60) as client:
         check_server(client)
         client.notify("notify_hello", ["hello"])
         with client.batch() as batch:

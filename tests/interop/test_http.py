@@ -36,7 +36,7 @@ def curl(url: str, *words: str, body: Any = None) -> tuple[int, Any]:
     """Return status and body."""
     data = [] if body is None else ["--data-binary", body if isinstance(body, str) else json.dumps(body)]
     command = [need("curl"), "-sS", "-w", "\n%{http_code}", *data, *words, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     text, _, status = done.stdout.rpartition("\n")
     return int(status), json.loads(text) if text else None
@@ -96,7 +96,7 @@ def test_many_at_once(chain: str, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("\n".join(lines[1:]))
     command = [need("curl"), "-sS", "--parallel", "--parallel-immediate", "--parallel-max", str(IN_FLIGHT)]
-    done = subprocess.run([*command, "--config", str(config)], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([*command, "--config", str(config)], capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     for number in range(IN_FLIGHT):
         answer = json.loads((tmp_path / str(number)).read_text())

@@ -41,7 +41,7 @@ def server(request: pytest.FixtureRequest, url: str, service: str) -> Iterator[S
 
 @pytest.fixture(params=["topic", "direct"])
 def client(request: pytest.FixtureRequest, url: str, service: str, server: Server) -> Iterator[Client]:
-    with Client(url, service, reply=request.param, timeout=10) as client:
+    with Client(url, service, reply=request.param, timeout=60) as client:
         yield client
 
 

@@ -73,7 +73,7 @@ def java_dialect(broker: Broker) -> Iterator[str]:
 
 def call(command: Sequence[str], *calls: Sequence[Any]) -> list[str]:
     done = subprocess.run(
-        command, input="".join(f"{json.dumps(each)}\n" for each in calls), capture_output=True, text=True, timeout=60
+        command, input="".join(f"{json.dumps(each)}\n" for each in calls), capture_output=True, text=True, timeout=150
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout.splitlines()
@@ -132,7 +132,7 @@ def test_what_the_page_shows_compiles_and_runs(url: str, jvm: list[str], tmp_pat
     build(tmp_path, need("javac"), "-cp", libraries, "-d", str(tmp_path), "Snippet.java")
     with Server(url, "example", methods={"add": lambda a, b: a + b}, dialect="rabbitmq-java"):
         command = [jvm[0], "-cp", f"{libraries}:{tmp_path}", "Snippet", url.rstrip("/")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
@@ -152,7 +152,7 @@ def test_json_rpc_client_over_the_exchange(url: str, java_dialect: str, jvm: lis
 @pytest.mark.parametrize("mapper", ["default", "jackson"])
 def test_json_rpc_proxy(url: str, java_dialect: str, jvm: list[str], mapper: str) -> None:
     done = subprocess.run(
-        [*jvm, "peers.JsonRpcProxyPeer", url, java_dialect, mapper], capture_output=True, text=True, timeout=60
+        [*jvm, "peers.JsonRpcProxyPeer", url, java_dialect, mapper], capture_output=True, text=True, timeout=150
     )
     assert done.returncode == 0, done.stderr
     print(done.stdout)
@@ -166,7 +166,7 @@ def test_json_rpc_2_beside_it(url: str, java_dialect: str, jvm: list[str]) -> No
         ['{"jsonrpc":"2.0","method":"subtract","params":[42,23],"id":1}'],
     )
     assert answer == {"jsonrpc": "2.0", "result": 19, "id": 1}
-    with Client(url, JAVA, timeout=10) as client:
+    with Client(url, JAVA, timeout=60) as client:
         assert client.call("subtract", [42, 23]) == 19
 
 
@@ -176,7 +176,7 @@ def test_json_rpc_server_takes_1_1_only(url: str, service: str, jvm: list[str], 
     command = [*jvm[1:], "peers.JsonRpcServerPeer", url, service, mapper]
     with running(*command, program=jvm[:1]) as server:
         server.wait_until_said("serving")
-        with Client(url, service, reply="direct", timeout=10) as client, pytest.raises(MalformedReply, match="jsonrpc"):
+        with Client(url, service, reply="direct", timeout=60) as client, pytest.raises(MalformedReply, match="jsonrpc"):
             client.call("subtract", [42, 23])
         with Client(url, service, timeout=1) as client, pytest.raises(CallTimeout):
             client.call("subtract", [42, 23])

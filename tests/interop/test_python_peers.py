@@ -89,7 +89,7 @@ def pjrpc(broker: Any) -> Iterator[str]:
 @pytest.mark.peer("pjrpc out", works='`reply="queue"` and `"direct"`')
 @pytest.mark.parametrize("reply", REPLIES)
 def test_pjrpc_server(url: str, pjrpc: str, reply: Any) -> None:
-    with Client(url, queue=pjrpc, reply=reply, timeout=20) as client:
+    with Client(url, queue=pjrpc, reply=reply, timeout=60) as client:
         check_server(client)
         with pytest.raises(RemoteError, match="not today") as refused:
             client.call("refuse")
@@ -103,7 +103,7 @@ def test_pjrpc_server(url: str, pjrpc: str, reply: Any) -> None:
 @pytest.mark.parametrize("reply", REPLIES)
 def test_tinyrpc_server(url: str, service: str, reply: Any) -> None:
     queue = f"interop-tinyrpc-{service}"
-    with serving("tinyrpc_server", url, queue), Client(url, queue=queue, reply=reply, timeout=10) as client:
+    with serving("tinyrpc_server", url, queue), Client(url, queue=queue, reply=reply, timeout=60) as client:
         check_server(client)
         with pytest.raises(ServerError, match="for a reason"):
             client.call("fail")

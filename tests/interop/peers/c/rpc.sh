@@ -25,10 +25,10 @@ while IFS= read -r body; do
         amqp-publish --url="$url" --routing-key="$request_queue" --reply-to="$reply_queue" \
             --content-type=application/json
     # Standard input is kept from it: the other requests are in there.
-    if timeout 10 amqp-consume --url="$url" --queue="$reply_queue" --no-ack --count=1 cat < /dev/null; then
+    if timeout 60 amqp-consume --url="$url" --queue="$reply_queue" --no-ack --count=1 cat < /dev/null; then
         echo
     else
-        echo "! amqp-consume: status $?, which is 124 where no answer came in 10 s"
+        echo "! amqp-consume: status $?, which is 124 where no answer came in 60 s"
     fi
     delete
 done

@@ -17,7 +17,7 @@ if (!encode) throw new Error(`direct or json, not ${mode}`)
 const lines = readFileSync(0, 'utf8').replace(/\n$/, '').split('\n')
 const connection = new Connection(url)
 connection.on('error', error => console.error(error))
-const client = connection.createRPCClient({ timeout: 10_000 })
+const client = connection.createRPCClient({ timeout: 60_000 })
 
 async function call(line) {
   try {

@@ -36,7 +36,7 @@ public final class JsonRpcClientPeer {
 
     static JsonRpcClient connect(Connection connection, String key, String mode, String exchange) throws Exception {
         RpcClientParams params = new RpcClientParams()
-                .channel(connection.createChannel()).exchange(exchange).routingKey(key).useMandatory().timeout(10_000);
+                .channel(connection.createChannel()).exchange(exchange).routingKey(key).useMandatory().timeout(60_000);
         return new JsonRpcClient(params, mapper(mode));
     }
 

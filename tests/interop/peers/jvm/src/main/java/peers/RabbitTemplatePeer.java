@@ -28,7 +28,7 @@ public final class RabbitTemplatePeer {
     public static void main(String[] args) throws Exception {
         CachingConnectionFactory connections = new CachingConnectionFactory(URI.create(Lines.url(args[0])));
         RabbitTemplate template = new RabbitTemplate(connections);
-        template.setReplyTimeout(10_000);
+        template.setReplyTimeout(60_000);
         boolean concurrent = Arrays.asList(args).contains("--concurrent");
         SimpleMessageListenerContainer replies = new SimpleMessageListenerContainer(connections);
         Lines.Call call = body -> sendAndReceive(template, args[1], body);

@@ -20,7 +20,7 @@ public final class RpcClientPeer {
         try (Connection connection = factory.newConnection()) {
             Channel channel = connection.createChannel();
             RpcClientParams params = new RpcClientParams()
-                    .channel(channel).exchange("").routingKey(args[1]).useMandatory().timeout(10_000);
+                    .channel(channel).exchange("").routingKey(args[1]).useMandatory().timeout(60_000);
             switch (args[2]) {
                 case "direct" -> { } // It is the default.
                 // Its documentation says that it makes the queue; it only consumes it.
