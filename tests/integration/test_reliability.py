@@ -111,9 +111,9 @@ def test_calls_park_while_an_alarm_blocks_and_go_on_after_it(fragile: Broker, se
                 break
         assert isinstance(errors[-1], Blocked)
         assert not errors[-1].may_have_run
-        parked = client.submit("ok", timeout=20)
+        parked = client.submit("ok", timeout=60)
         fragile.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
-        assert parked.result(20) == 1
+        assert parked.result(60) == 1
 
 
 def test_full_queue_that_rejects_is_overloaded_at_once(url: str, service: str) -> None:
