@@ -6,12 +6,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
 
 import click
 
 from .. import Server, TransportError
 from ..options import CONCURRENCY, DELIVERY_LIMIT, PREFETCH
+from ..server.last_death import LastDeath
 from ..server.supervisor import Supervisor, stop_with_parent
 from .common import (
     TRANSPORT_ERROR,
@@ -85,7 +87,12 @@ Exit codes:
 )
 @click.argument("target")
 @click.option("--service", metavar="NAME", help="The service's name. Needed unless TARGET is a Server.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Run N processes, and restart those that die.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Run N processes, and restart those that die. A request that kills them is found, and given up.",
+)
 @queue_options()
 @click.option(
     "--dialect",
@@ -106,14 +113,16 @@ Exit codes:
     help="Acknowledge a request after its reply, or before its method runs.",
 )
 @log_level_option
-@click.option("--worker", type=(int, int), hidden=True)
+@click.option("--worker", type=(int, int, int), hidden=True)
+@click.option("--isolated", type=int, hidden=True)
 @click.pass_context
 def command(
     context: click.Context,
     /,
     target: str,
     workers: int | None,
-    worker: tuple[int, int] | None,
+    worker: tuple[int, int, int] | None,
+    isolated: int | None,
     log_level: str,
     url: str,
     **options: Any,
@@ -134,15 +143,27 @@ def command(
     \b
     jsonrpc-amqp serve examples.example_broker --service example --workers 3
     """
-    start_logging(log_level, "" if worker is None else f" [worker {worker[0]}, process {os.getpid()}]")
+    start_logging(log_level, _label(worker, isolated))
     if workers is not None:
         _check_target(context, target, url, options)
         sys.exit(_supervise(context, workers, url))
     server = make_server(context, target, url, options)
-    if worker is not None:
-        _number, lifeline = worker
+    if isolated is not None:
+        server._serve_isolated(isolated)
+    elif worker is not None:
+        _number, lifeline, last_death = worker
         stop_with_parent(lifeline, server.stop)
-    serve_until_stopped(server)
+        with closing(server._isolate([*_own_command(context), "--isolated"], LastDeath(last_death).read)):
+            serve_until_stopped(server)
+    else:
+        serve_until_stopped(server)
+
+
+def _label(worker: tuple[int, int, int] | None, isolated: int | None) -> str:
+    """Return what the log lines of this process end with."""
+    if isolated is not None:
+        return f" [isolated, process {os.getpid()}]"
+    return "" if worker is None else f" [worker {worker[0]}, process {os.getpid()}]"
 
 
 def serve_until_stopped(server: Server) -> None:
@@ -175,18 +196,19 @@ def _check_target(context: click.Context, target: str, url: str, options: Mappin
 
 
 def _supervise(context: click.Context, count: int, url: str) -> int:
-    command = [sys.executable, "-m", "jsonrpc_amqp", *_worker_arguments(context)]
     # Pass the URL in the environment, not on a command line: it may hold a password. Workers cannot read AMQP_URL_FILE
     # themselves where it is a pipe, which this process has already read.
     sources = {context.get_parameter_source(name) for name in ("url", "url_file")}
     env = None if sources <= {click.core.ParameterSource.DEFAULT} else {**os.environ, "AMQP_URL": url}
-    return Supervisor(command, count, env=env, hopeless=TRANSPORT_ERROR).run()
+    return Supervisor(_own_command(context), count, env=env, hopeless=TRANSPORT_ERROR).run()
 
 
-def _worker_arguments(context: click.Context) -> list[str]:
-    """Return the arguments of this process without those that are for the supervisor alone."""
-    options = [name for name in context.params if name not in ("target", "workers", "url") and is_given(context, name)]
-    return ["serve", context.params["target"], *(_as_option(name, context.params[name]) for name in options)]
+def _own_command(context: click.Context) -> list[str]:
+    """Return the command of this process without what is for it alone."""
+    own = ("target", "workers", "worker", "url")
+    options = [name for name in context.params if name not in own and is_given(context, name)]
+    arguments = [_as_option(name, context.params[name]) for name in options]
+    return [sys.executable, "-m", "jsonrpc_amqp", "serve", context.params["target"], *arguments]
 
 
 def _as_option(name: str, value: Any) -> str:

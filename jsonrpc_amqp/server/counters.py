@@ -10,6 +10,7 @@ _NAMES = (
     "failed",
     "expired",
     "redelivered",
+    "isolated",
     "dead_lettered",
     "malformed",
     "refused",

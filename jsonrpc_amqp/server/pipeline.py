@@ -17,6 +17,7 @@ from ..wire.publish import reply_message
 from ..wire.reply_route import Route, reply_route
 from ..wire.sender_checks import Refusal
 from .counters import Counters
+from .isolation import CannotIsolate, Isolation, KilledItsProcesses
 from .job import Job
 
 log = logging.getLogger("jsonrpc_amqp.server")
@@ -93,6 +94,7 @@ class Pipeline:
         self._count = counters.add
         self._dialect = dialect
         self._verify_sender = verify_sender
+        self._isolation: Isolation | None = None
         self._max_size = settings.max_size
         self._user = settings.user
         self._reply_route: Callable[[Delivery], Route | None] = partial(
@@ -102,6 +104,10 @@ class Pipeline:
             request_queues=(settings.queue,),
             allowed=settings.may_reply_to,
         )
+
+    def isolate(self, isolation: Isolation) -> None:
+        """Have requests that it suspects run in processes of their own."""
+        self._isolation = isolation
 
     def process(self, job: Job, now: float) -> None:
         """
@@ -120,7 +126,7 @@ class Pipeline:
             try:
                 if self._dialect is not None:
                     self._translate(job, self._dialect)
-                self._reply_to(job)
+                self._reply_to(job, now)
             except MalformedEnvelope as exc:
                 self._count("malformed")
                 log.warning("dropped a malformed request (%s): %s", _label(job), exc)
@@ -150,7 +156,7 @@ class Pipeline:
 
     # -- the handler --------------------------------------------------------------------------------------
 
-    def _reply_to(self, job: Job) -> None:
+    def _reply_to(self, job: Job, now: float) -> None:
         delivery = job.delivery
         if delivery.body is None:
             reply: bytes | None = too_large(delivery.size, self._max_size)
@@ -163,6 +169,8 @@ class Pipeline:
                 self._settings.queue,
             )
             reply = self._run_handler(job, self._reject_at_limit)
+        elif self._isolation is not None and self._isolation.suspects(job, now):
+            reply = self._run_isolated(job, self._isolation)
         else:
             reply = self._run_handler(job, self._dispatch)
         if reply is not None:
@@ -182,6 +190,25 @@ class Pipeline:
             return internal_error()
         finally:
             context.leave(token)
+        return self._within_cap(reply)
+
+    def _run_isolated(self, job: Job, isolation: Isolation) -> bytes | None:
+        try:
+            return self._within_cap(isolation.run(job))
+        except KilledItsProcesses as error:
+            log.error(
+                "%s, and is not run again (%s); it goes to the dead letters, if queue %r has them, and if its sender "
+                "may call what it asks for",
+                error,
+                _label(job),
+                self._settings.queue,
+            )
+            return self._run_handler(job, self._reject_at_limit)
+        except CannotIsolate:
+            log.error("a redelivered request runs in this process, since no other can be started (%s)", _label(job))
+            return self._run_handler(job, self._dispatch)
+
+    def _within_cap(self, reply: bytes | None) -> bytes | None:
         if reply is not None and len(reply) > self._max_size:
             self._count("failed")
             return internal_error(f"the answer has {len(reply)} bytes, over the cap of {self._max_size}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from re import Pattern
 from types import TracebackType
@@ -47,6 +47,7 @@ from ..wire.sender_checks import refuse_sender
 from .consumer import Consumer
 from .counters import Counters
 from .executor import Executor
+from .isolation import Isolation, serve_isolated
 from .lifecycle import Lifecycle
 from .pipeline import Dispatchers, Pipeline, PipelineSettings
 from .signals import DrainOnSignal
@@ -79,7 +80,8 @@ class Server:
         queue: The request queue; ``<service>_req`` where not given.
         queue_type: Sent as ``x-queue-type`` ("classic", "quorum"); None leaves it to the virtual host.
         delivery_limit: How many times a quorum queue, the only kind that counts, may redeliver a request. One that
-            reached it is not run: the reply is an error (-32002), and the request becomes a dead letter.
+            reached it is not run: the reply is an error (-32002), and the request becomes a dead letter. ``serve
+            --workers`` finds requests that kill their process on any queue, and much sooner.
         dead_letters: Declare exchange and queue ``<service>_dead``, which keep the requests that reached the limit, and
             redelivered notifications that were not run because of ``redelivery="refuse"``; not what expired.
             ``DeadLetters`` reads them.
@@ -325,17 +327,30 @@ class Server:
     ) -> None:
         self.stop()
 
+    # -- for ``serve --workers`` ------------------------------------------------------------------------
+
+    def _isolate(self, command: Sequence[str], last_death: Callable[[], float]) -> Isolation:
+        """Have redelivered requests that are suspected run in processes that ``command`` starts; see ``Isolation``."""
+        isolation = Isolation(command, last_death, self._counters)
+        self._pipeline.isolate(isolation)
+        return isolation
+
+    def _serve_isolated(self, descriptor: int) -> None:
+        """Be such a process: run what comes over a socket, without a connection to the broker."""
+        serve_isolated(self._dispatcher, descriptor)
+
     def stats(self) -> dict[str, int]:
         """
         Return the counters since the start.
 
         ``received`` (requests), ``answered`` (replies written), ``failed`` (of them or of notifications: errors),
-        ``expired`` (skipped, since the caller no longer waited), ``redelivered``, ``malformed`` (dropped: neither
-        JSON-RPC nor a request of the dialect), ``refused`` (requests whose sender could not be verified, and calls and
-        notifications that were not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has
-        them), ``dropped_replies`` (replies that could not be delivered), ``abandoned`` (requests whose connection was
-        lost before they began; the broker delivers them again), ``dropped_acks`` (it was lost while they ran;
-        likewise), ``connections`` made, ``failed_attempts`` to connect.
+        ``expired`` (skipped, since the caller no longer waited), ``redelivered``, ``isolated`` (redelivered, and
+        run in a process of their own by ``serve --workers``), ``malformed`` (dropped: neither JSON-RPC nor a request of
+        the dialect), ``refused`` (requests whose sender could not be verified, and calls and notifications that were
+        not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has them), ``dropped_replies``
+        (replies that could not be delivered), ``abandoned`` (requests whose connection was lost before they began; the
+        broker delivers them again), ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made,
+        ``failed_attempts`` to connect.
         """
         counts = self._counters.snapshot()
         counts["failed"] += getattr(self._dispatcher, "failures", 0)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from .last_death import LastDeath
+
 log = logging.getLogger("jsonrpc_amqp.workers")
 
 # Seconds before a restart; each death in a row doubles them. A worker that cannot live must not keep the machine busy.
@@ -61,7 +63,7 @@ class Supervisor:
     Runs worker processes until SIGTERM or SIGINT, then until they have drained. A second signal kills all at once.
 
     Args:
-        command: Starts a worker; ``--worker NUMBER LIFELINE`` is added to it.
+        command: Starts a worker; ``--worker NUMBER LIFELINE LAST_DEATH`` is added to it, the last two descriptors.
         count: How many workers.
         env: Their environment; that of this process where not given.
         hopeless: The exit code of a worker that is not restarted: the others drain, and ``run`` returns this code.
@@ -73,6 +75,7 @@ class Supervisor:
         self._command = command
         self._env = env
         self._hopeless = hopeless
+        self._last_death = LastDeath()
         self._workers = [_Worker(number) for number in range(1, count + 1)]
         self._was_signalled = False
         self._draining = False
@@ -110,12 +113,13 @@ class Supervisor:
 
     def _start_one(self, worker: _Worker, now: float) -> None:
         worker.started = now
+        inherited = (self._lifeline, self._last_death.descriptor)
         try:
             worker.process = subprocess.Popen(
-                [*self._command, "--worker", str(worker.number), str(self._lifeline)],
+                [*self._command, "--worker", *map(str, (worker.number, *inherited))],
                 env=self._env,
                 stdin=subprocess.DEVNULL,
-                pass_fds=[self._lifeline],
+                pass_fds=inherited,
                 # A terminal sends Ctrl-C to its whole process group; only the parent should get it.
                 start_new_session=True,
             )
@@ -140,6 +144,7 @@ class Supervisor:
             self._code = code
             self._drain()
         else:
+            self._last_death.note()
             self._schedule_restart(worker, how)
 
     def _schedule_restart(self, worker: _Worker, how: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -11,17 +12,21 @@ from typing import Any
 import pika
 import pytest
 
-from jsonrpc_amqp import CallTimeout, Client, ServerError
+from jsonrpc_amqp import CallTimeout, ServerError
 from jsonrpc_amqp.errors import DELIVERY_LIMIT_REACHED
 
 from ..broker import Broker
+from ..command import running
 from ..tools import wait_for
 from .census import census
+from .conftest import FULL
 from .fleet import Fleet
 from .tally import Case
 from .traffic import HEARTBEAT, Service, Traffic, make_client
 
 INNOCENTS = range(10)
+# How long callers call while a request kills workers.
+SECONDS_OF_POISON = 40.0
 
 
 def declare(url: str, service: str, **options: Any) -> None:
@@ -192,7 +197,8 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
             poison = client.submit("poison")
             innocents = [client.submit("innocent", [number * 10 + each]) for each in INNOCENTS]
             deaths = _restart_until(fleet, [poison, *innocents])
-            _check_limit_reached(case, client, poison)
+            _check_limit_reached(case, poison)
+            assert client.stats()["pending"] == 0
             assert [each.result(0) for each in innocents] == [number * 10 + each for each in INNOCENTS]
             case.record.results += len(innocents)
             case.bit("processes killed", deaths)
@@ -204,6 +210,80 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
             channel.basic_recover(requeue=True)
         assert _waiting(channel, f"{service}_req") == 0
     connection.close()
+
+
+@pytest.mark.fault(
+    "poison-of-workers",
+    fault="call and notification that kill each process that runs them, to serve --workers, while four callers call",
+    bound="no gap of over 3 s between results; at most 2 % of the calls fail; the call has its error within 10 s; "
+    "the two become dead letters, and nothing else does",
+    mechanism="a worker that has served is restarted at once; a request that is redelivered after a death runs in a "
+    "process of its own, and is not run again once it has killed two of these",
+    full=2,
+    short=1,
+    seconds=70,
+)
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_poison_of_workers(
+    case: Case, broker: Broker, service: str, tmp_path: Path, queue_type: str, workers: int
+) -> None:
+    for number in case.rounds():
+        name, keeps = f"{service}-{number}", number % 2 == 0
+        arguments = [
+            "--service",
+            name,
+            f"--workers={workers}",
+            f"--queue-type={queue_type}",
+            *["--dead-letters"] * keeps,
+        ]
+        declare(broker.url, name, queue_type=queue_type, dead_letters=keeps)
+        kept = {f"{name}_req", f"{name}_dead"} if keeps else {f"{name}_req"}
+        with (
+            census(broker, durable=kept),
+            running(
+                "serve", "tests.faults.served:methods", *arguments, url=broker.url, env={"RUNS": str(tmp_path)}
+            ) as program,
+            make_client(broker.url, name) as client,
+        ):
+            program.wait_until_said(": serving '", workers)
+            with Traffic([client], deadline=4, timeout=4) as traffic:
+                traffic.wait_for_flow()
+                began = time.monotonic()
+                poison = client.submit("poison", timeout=60)
+                client.notify("poison")
+                _check_limit_reached(case, poison)
+                case.within("error of the call", time.monotonic() - began, bound=10, slack=30)
+                program.wait_until_said("is not run again", 2)
+                time.sleep(max(0.0, began + (SECONDS_OF_POISON if FULL else 5) - time.monotonic()))
+            gap = max(after - before for before, after in itertools.pairwise(sorted(traffic.results)))
+            case.within("longest gap between results", gap, bound=3, slack=12)
+            case.account(traffic)
+            assert traffic.errors.total() <= 0.02 * len(traffic.results), traffic.errors
+            case.bit(
+                "processes killed", _runs(tmp_path, "poison") - case.record.bites.get("processes killed", 0), least=3
+            )
+            assert client.stats()["pending"] == 0
+            assert program.terminate() == 0, program.output
+        _check_dead(broker, name, 2 if keeps else None)
+
+
+def _runs(folder: Path, method: str) -> int:
+    return (folder / "runs").read_text().count(f"{method} ")
+
+
+def _check_dead(broker: Broker, service: str, count: int | None) -> None:
+    """Check that the request queue is empty, and how many dead letters there are; None: there is no queue for them."""
+    wanted = {f"{service}_req": 0} | ({} if count is None else {f"{service}_dead": count})
+
+    def counts() -> dict[str, int]:
+        return {
+            row["name"]: row["messages"] for row in broker.list("queues", "name", "messages") if service in row["name"]
+        }
+
+    wait_for(
+        lambda: counts() == wanted, 30, told=lambda: f"{counts()}"
+    )  # a quorum queue reports its counts now and then
 
 
 def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
@@ -222,12 +302,11 @@ def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
     return deaths
 
 
-def _check_limit_reached(case: Case, client: Client, poison: Future[Any]) -> None:
-    error = poison.exception(0)
+def _check_limit_reached(case: Case, poison: Future[Any]) -> None:
+    error = poison.exception(60)
     assert isinstance(error, ServerError)
     assert error.code == DELIVERY_LIMIT_REACHED
     case.record.errors["ServerError"] = case.record.errors.get("ServerError", 0) + 1
-    assert client.stats()["pending"] == 0
 
 
 def _waiting(channel: Any, queue: str) -> int:

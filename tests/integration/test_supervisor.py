@@ -25,7 +25,7 @@ sys.exit(Supervisor([sys.executable, "-c", sys.argv[1]], int(sys.argv[2]), hopel
 DRAINS = """
 import os, sys, threading
 from jsonrpc_amqp.server.supervisor import stop_with_parent
-_worker, number, lifeline = sys.argv[1:]
+_worker, number, lifeline, _last_death = sys.argv[1:]
 end = threading.Event()
 stop_with_parent(int(lifeline), end.set)
 os.write(1, f"ready {number}\\n".encode())

@@ -101,6 +101,7 @@ def test_who_starts_threads() -> None:
     assert starters == {
         "runtime/threads",
         "server/executor",
+        "server/isolation",
         "server/signals",
         "server/supervisor",
         "http/bridge",

@@ -14,6 +14,7 @@ from jsonrpc_amqp import current_request
 from jsonrpc_amqp.amqp.base import Delivery
 from jsonrpc_amqp.dialects import Inbound, MalformedEnvelope
 from jsonrpc_amqp.server.counters import Counters
+from jsonrpc_amqp.server.isolation import CannotIsolate, KilledItsProcesses
 from jsonrpc_amqp.server.job import Job
 from jsonrpc_amqp.server.pipeline import Dispatchers, Pipeline, PipelineSettings
 from jsonrpc_amqp.wire.reply_route import Route
@@ -252,3 +253,58 @@ def test_what_is_malformed_for_the_dialect_is_dropped() -> None:
     assert bench.dispatched == []
     assert bench.session.calls == [("ack", 1)]
     assert bench.counts == {"malformed": 1}
+
+
+class FakeIsolation:
+    """Suspects every request, and returns or raises what it was given."""
+
+    def __init__(self, outcome: bytes | type[Exception] | None) -> None:
+        self.outcome = outcome
+
+    def suspects(self, job: Job, now: float) -> bool:
+        return True
+
+    def run(self, job: Job) -> bytes | None:
+        if isinstance(self.outcome, type):
+            raise self.outcome("it did")
+        return self.outcome
+
+
+def isolating(outcome: bytes | type[Exception] | None, **settings: Any) -> Bench:
+    bench = Bench(**settings)
+    bench.pipeline.isolate(FakeIsolation(outcome))  # type: ignore[arg-type]
+    return bench
+
+
+def test_a_suspected_request_is_run_elsewhere() -> None:
+    bench = isolating(b"elsewhere")
+    bench.process(redelivered=True)
+    assert [each.body for each in bench.session.published] == [b"elsewhere"]
+    assert bench.dispatched == []
+
+
+def test_a_reply_from_elsewhere_is_within_the_cap() -> None:
+    bench = isolating(b"x" * 1001)
+    bench.process(redelivered=True)
+    assert b"over the cap of 1000" in bench.session.published[0].body
+    assert bench.counts["failed"] == 1
+
+
+def test_what_killed_its_processes_is_answered_as_at_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    bench = isolating(KilledItsProcesses)
+    bench.process(redelivered=True)
+    assert [name for name, _ in bench.dispatched] == ["limit"]
+    assert "it did, and is not run again" in caplog.text
+
+
+def test_without_a_process_it_runs_here(caplog: pytest.LogCaptureFixture) -> None:
+    bench = isolating(CannotIsolate)
+    bench.process(redelivered=True)
+    assert [name for name, _ in bench.dispatched] == ["run"]
+    assert "no other can be started" in caplog.text
+
+
+def test_at_the_limit_it_is_run_nowhere() -> None:
+    bench = isolating(b"elsewhere")
+    bench.process(redeliveries=3)
+    assert [name for name, _ in bench.dispatched] == ["limit"]
