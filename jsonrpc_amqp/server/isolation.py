@@ -19,14 +19,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import context
 from ..jsonrpc.error_objects import internal_error
 from ..wire.display import printable
 from .counters import Counters
 from .job import Job
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
@@ -95,6 +97,13 @@ class _Reply:
     may_be_dead_letter: bool
     failures: int
     refusals: int
+
+
+def _connection(descriptor: int) -> Connection:
+    # Imported when it is needed first: that takes milliseconds, and most programs isolate nothing.
+    from multiprocessing.connection import Connection
+
+    return Connection(descriptor)
 
 
 # -- the worker's end -----------------------------------------------------------------------------------------
@@ -190,14 +199,19 @@ class Isolation:
         return reply.body
 
     def _take(self) -> _Child:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while (child := self._pop_idle()) is not None:
+            if not child.has_ended:
+                return child
+            child.close()
         try:
             return _Child(self._command)
         except OSError as error:
             log.error("no process can be started to run a request in isolation: %s", error)
             raise _Died(has_begun=False) from None
+
+    def _pop_idle(self) -> _Child | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
 
 class _Child:
@@ -206,7 +220,7 @@ class _Child:
     def __init__(self, command: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._connection = Connection(ours.detach())
+            self._connection = _connection(ours.detach())
             try:
                 self._process = subprocess.Popen(
                     [*command, str(theirs.fileno())], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
@@ -215,6 +229,11 @@ class _Child:
                 self._connection.close()
                 raise
         log.info("process %d runs redelivered requests, one at a time", self._process.pid)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process ended while it was idle."""
+        return self._process.poll() is not None
 
     def run(self, job: Job) -> _Reply:
         """
@@ -300,7 +319,7 @@ def serve_isolated(dispatch: Dispatch, descriptor: int) -> None:
     # A process manager may signal a whole group. The worker drains then; this process ends when the worker does.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    connection = Connection(descriptor)
+    connection = _connection(descriptor)
     requests = _Requests(connection)
     while (request := requests.next()) is not None:
         envelope = _Envelope(request, connection.send)
