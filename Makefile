@@ -41,7 +41,7 @@ bench: .venv/bench tools ## Measure all, beside floors and other libraries, into
 bench-check: .venv/package ## Compare what the steps of a call cost with benchmarks/baseline.json; half a minute
 	.venv/bin/python -m benchmarks.micro --check
 
-fresh: ## Try this commit on bare Debian 12 and 13 systems (as root)
+fresh: ## Try this commit on bare Debian 12, 13 and testing systems (as root)
 	tools/fresh.sh
 
 clean: ## Remove what the other targets made

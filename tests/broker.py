@@ -18,8 +18,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import pika
 
 HOST = "127.0.0.1"
 
@@ -213,6 +216,12 @@ class Broker:
         if done.returncode:
             raise BrokerError(f"rabbitmqctl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
+
+    def restrict_topics(self, user: str, write: str, read: str, *, exchange: str = "jsonrpc") -> None:
+        """Set a user's topic permissions, for an exchange that need not exist yet (RabbitMQ 4.3 wants it to)."""
+        with closing(pika.BlockingConnection(pika.URLParameters(self.url))) as connection:
+            connection.channel().exchange_declare(exchange, "topic", durable=True)
+        self.ctl("set_topic_permissions", user, exchange, write, read)
 
     def list(self, kind: str, *columns: str, timeout: float = 120) -> list[dict[str, Any]]:
         """Return the rows of ``rabbitmqctl list_<kind>``: ``list("queues", "name", "messages")``."""

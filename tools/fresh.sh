@@ -2,7 +2,7 @@
 # Try the committed HEAD on bare Debian systems: what the README promises, on nothing but what it asks for.
 #
 # Needs root. Takes from the environment:
-#   FRESH_SUITES   which Debian releases (default: bookworm trixie)
+#   FRESH_SUITES   which Debian releases (default: bookworm trixie testing)
 #   FRESH_TWICE    0: run `make demo` and `make test` once only (default 1: each twice, as a user would)
 #   DEBIAN_MIRROR  where to take packages from (default: where this machine does)
 #   TMPDIR         where the systems are built, about 1.5 GB each, one at a time
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-suites=${FRESH_SUITES:-bookworm trixie}
+suites=${FRESH_SUITES:-bookworm trixie testing}
 work=
 
 main() {
@@ -85,6 +85,8 @@ pass_on_the_network() {
     cp --dereference /etc/resolv.conf "$root/etc/resolv.conf"
     [ -s "$root/etc/hosts" ] || echo "127.0.0.1 localhost" >"$root/etc/hosts"
     [ ! -e /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/pip.conf"
+    # The index of testing is valid for a week, and a mirror may be behind.
+    echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/90valid"
     apt-config dump | grep -i '^Acquire::https\?::Proxy' >"$root/etc/apt/apt.conf.d/90proxy" || true
     for file in /usr/local/share/ca-certificates/*.crt; do
         [ ! -e "$file" ] || cp "$file" "$root/usr/local/share/ca-certificates/"

@@ -55,9 +55,9 @@ def command(**options: Any) -> None:
     """
     Print the rabbitmqctl commands that give two users the least they need, one to serve and one to call.
 
-    Nothing is run, and no broker is contacted. The users must exist, and so must exchange, queue and binding: start a
-    server once as a user who may declare them. Both ends then need declare=False. docs/security.md says what this
-    protects from, and what not.
+    Nothing is run, and no broker is contacted. The users must exist; the first command declares the exchange. Queue and
+    binding are declared by a server that is started once as a user who may do so. Both ends then need declare=False.
+    docs/security.md says what this protects from, and what not.
 
     \b
     jsonrpc-amqp permissions --service calc --server-user calc --client-user alice | sh -e

@@ -7,6 +7,7 @@ inserts the name unescaped (user ``a.b`` would match ``axb``), and not percent-e
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ def permissions(
     """
     Return shell commands that let one user serve a service and another user call it, and no more.
 
-    Exchange, queue and binding must exist already, and both ends must have ``declare=False``.
+    The first declares the exchange, since RabbitMQ 4.3 refuses topic permissions for one that does not exist. Queue and
+    binding must exist before the users need them, and both ends must have ``declare=False``.
 
     Args:
         service: The service's name.
@@ -63,6 +65,7 @@ def permissions(
     if server_user == client_user:
         raise ValueError(f"server and client are both {server_user!r}: users that are one cannot be kept apart")
     return [
+        _declaration(vhost, exchange),
         *_commands(vhost, server_user, exchange, *_of_server(service, exchange, queue, reply)),
         *_commands(vhost, client_user, exchange, *_of_client(service, exchange, client_user, reply)),
     ]
@@ -87,6 +90,14 @@ def _of_client(service: str, exchange: str, user: str, reply: Reply) -> _Pattern
     # Binding a queue takes write permission on it and read permission on the exchange; consuming it takes read.
     both = _either(re.escape(exchange), _OWN_QUEUES)
     return (_either(_OWN_QUEUES), both, both), (requests, f"^{name}\\.response\\.{client}-{_TOKEN}\\.#$")
+
+
+def _declaration(vhost: str, exchange: str) -> str:
+    # https://www.rabbitmq.com/docs/definitions: what exists already is left as it is.
+    described = {"name": exchange, "vhost": vhost, "type": "topic", "durable": True}
+    described |= {"auto_delete": False, "internal": False, "arguments": {}}
+    definitions = json.dumps({"exchanges": [described]}, ensure_ascii=False)
+    return f"printf %s {shlex.quote(definitions)} | rabbitmqctl import_definitions"
 
 
 def _either(*patterns: str) -> str:

@@ -62,7 +62,7 @@ def strict() -> Iterator[Broker]:
     with Broker(extra_config={"max_message_size": str(BROKER_MAX)}) as node:
         node.ctl("add_user", "srv", "srv")
         node.ctl("set_permissions", "srv", ".*", ".*", ".*")
-        node.ctl("set_topic_permissions", "srv", "jsonrpc", r"^[a-z0-9]+\.response\.guest", ".*")
+        node.restrict_topics("srv", r"^[a-z0-9]+\.response\.guest", ".*")
         yield node
 
 

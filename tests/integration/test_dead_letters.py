@@ -455,7 +455,7 @@ def operator(broker: Broker, service: str) -> Iterator[str]:
     """Return the URL of a user who may read the dead letters, and send requests, and nothing else."""
     broker.ctl("add_user", service, "secret")
     broker.ctl("set_permissions", service, "^$", "^jsonrpc$", f"^{service}_dead$")
-    broker.ctl("set_topic_permissions", service, "jsonrpc", rf"^{service}\.request\..+$", "^$")
+    broker.restrict_topics(service, rf"^{service}\.request\..+$", "^$")
     yield broker.url.replace("guest:guest", f"{service}:secret")
     broker.ctl("delete_user", service)
 

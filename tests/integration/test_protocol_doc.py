@@ -746,7 +746,7 @@ class Permissions:
             resources, topics = (map(self.named, words(cell)) for cell in row[1:])
             broker.ctl("add_user", user, "secret")
             broker.ctl("set_permissions", user, *resources)
-            broker.ctl("set_topic_permissions", user, "jsonrpc", *topics)
+            broker.restrict_topics(user, *topics)
 
     def named(self, pattern: str) -> str:
         return substitute(pattern, self.names)

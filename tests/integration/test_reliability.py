@@ -315,7 +315,7 @@ def test_answer_that_the_broker_refuses_costs_itself(fragile: Broker, service: s
     # The server's user may write answers for alice only.
     fragile.ctl("add_user", "srv", "srv")
     fragile.ctl("set_permissions", "srv", ".*", ".*", ".*")
-    fragile.ctl("set_topic_permissions", "srv", "jsonrpc", r"^[a-z0-9]+\.response\.(guest|ok)", ".*")
+    fragile.restrict_topics("srv", r"^[a-z0-9]+\.response\.(guest|ok)", ".*")
     ran: list[int] = []
 
     def work(i: int) -> int:
@@ -348,7 +348,7 @@ def test_answer_that_the_broker_refuses_costs_itself(fragile: Broker, service: s
 def test_client_without_permission_for_one_service_keeps_the_others(fragile: Broker, service: str) -> None:
     fragile.ctl("add_user", "eve", "eve")
     fragile.ctl("set_permissions", "eve", ".*", ".*", ".*")
-    fragile.ctl("set_topic_permissions", "eve", "jsonrpc", rf"^{service}\.request", ".*")
+    fragile.restrict_topics("eve", rf"^{service}\.request", ".*")
     url = fragile.url.replace("guest:guest", "eve:eve")
     with (
         Server(fragile.url, service, methods={"nap": lambda s: time.sleep(s)}),
@@ -380,7 +380,7 @@ def test_handled_requests_are_not_sent_again_when_another_is_refused(fragile: Br
         for i in range(20):
             client.call("pay", [i])
         # The key was good before: what the broker now says of it is not about the first message that had it.
-        fragile.ctl("set_topic_permissions", "eve", "jsonrpc", rf"^{service}\.request", ".*")
+        fragile.restrict_topics("eve", rf"^{service}\.request", ".*")
         with pytest.raises(AccessRefused):
             client.send(same, service=other)
         client.call("pay", [20])
