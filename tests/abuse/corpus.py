@@ -34,7 +34,7 @@ class Message:
         tail: The end of its routing key, after ``S.request``; None: a usual one.
         to_queue: It is sent to the queue by its name, through the default exchange.
         properties: Properties by pika's names, including ``headers``.
-        rejected: The broker rejects it, and closes the channel.
+        rejected: The broker rejects it, and closes the channel; None: some versions of it do.
         times: How often it is sent.
     """
 
@@ -42,7 +42,7 @@ class Message:
     tail: str | None = None
     to_queue: bool = False
     properties: Mapping[str, Any] = field(default_factory=dict)
-    rejected: bool = False
+    rejected: bool | None = False
     times: int = 1
 
 
@@ -286,7 +286,7 @@ REQUESTS: dict[str, Case] = {
             },
         )
     ],
-    "a delivery_mode of 9": [Message(GOOD, properties={"delivery_mode": 9}, rejected=True)],
+    "a delivery_mode of 9": [Message(GOOD, properties={"delivery_mode": 9}, rejected=None)],
     "the name of another": [Message(GOOD, properties={"user_id": "root"}, rejected=True)],
     "2,000 times invalid JSON": [Message(b"{", times=2000)],
     "2,000 notifications without a method": [Message(call("none").replace(b', "id": 1', b""), times=2000)],

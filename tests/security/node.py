@@ -154,10 +154,11 @@ def _permit(node: Node) -> None:
     """Run the printed commands, each line once."""
     printed = [lines_for(user, reply) for reply in (TOPIC, DIRECT) for user in (*CLIENTS, EVE)]
     lines = {line for text in printed for line in text.splitlines()}
+    declarations = {line for line in lines if not line.startswith("rabbitmqctl")}
+    for line in declarations:  # the exchanges first, as in each text
+        node.shell(line)
     with ThreadPoolExecutor(4) as threads:
-        # The exchanges first, as in each text.
-        for is_permission in (False, True):
-            list(threads.map(node.shell, (line for line in lines if line.startswith("rabbitmqctl") is is_permission)))
+        list(threads.map(node.shell, lines - declarations))
 
 
 def lines_for(client: str, reply: str) -> str:
