@@ -266,14 +266,18 @@ class Server:
         self._lifecycle.wait_for_start(timeout)
         return self
 
-    def serve_forever(self, *, grace: float = GRACE) -> None:
+    def serve_forever(self, *, grace: float = GRACE) -> bool:
         """
-        Serve until SIGTERM or SIGINT (or ``stop`` by another thread), then drain and return.
+        Serve until SIGTERM, SIGINT or SIGHUP (or ``stop`` by another thread), then drain and return.
 
-        It waits for a broker that cannot be reached. A second signal ends the process at once.
+        It waits for a broker that cannot be reached. A second SIGTERM or SIGINT ends the process at once. A SIGHUP that
+        is ignored when it is called (``nohup``) stays ignored.
 
         Args:
             grace: Seconds that running handlers get to finish.
+
+        Returns:
+            True when no handler was left running.
 
         Raises:
             AccessRefused, TopologyMismatch: The broker rejected the login or a declaration, now or when the connection
@@ -282,12 +286,22 @@ class Server:
         self._log_dialect_problem()
         with DrainOnSignal(self._lifecycle.drain):
             if not self._consumer.start():
-                return  # stopped before it began
+                return True  # stopped before it began
             try:
                 self._lifecycle.wait_for_start(None)
                 self._lifecycle.wait_for_drain()
             finally:
-                self._consumer.stop(grace)
+                has_drained = self._consumer.stop(grace)
+            return has_drained
+
+    def on_serving(self, callback: Callable[[], object]) -> None:
+        """
+        Have a callable called once, when requests are consumed and before the first one begins.
+
+        For example to tell a process manager. Give it before the server starts; another one replaces it. It runs on a
+        thread of the connection, so it must not wait; an exception is logged.
+        """
+        self._consumer.on_serving = callback
 
     @property
     def dialect_problem(self) -> str | None:
