@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ..command import ROOT, Program, is_alive, running
+from ..command import PATIENCE, ROOT, Program, is_alive, running
 from ..tools import missing, need, wait_for
 
 # {0} stands for what a test changes before the supervisor runs.
@@ -165,7 +165,7 @@ def test_workers_drain_when_the_parent_is_killed() -> None:
         program.wait_until_said("ready", 2)
         program.process.kill()
         program.wait()
-        wait_for(lambda: not any(map(is_alive, pids(program))))
+        wait_for(lambda: not any(map(is_alive, pids(program))), PATIENCE)
         assert program.output.count("drained") == 2
 
 
@@ -175,15 +175,15 @@ def test_workers_that_do_not_serve_yet_end_with_the_parent(number: signal.Signal
         program.wait_until_said("ready", 2)
         program.process.send_signal(number)
         assert program.wait() == (0 if number == signal.SIGTERM else -number)
-        wait_for(lambda: not any(map(is_alive, pids(program))))
+        wait_for(lambda: not any(map(is_alive, pids(program))), PATIENCE)
 
 
 def test_workers_that_do_not_end_in_time_are_killed() -> None:
-    with parent(DRAINS, 2, "grace = 1") as program:
+    with parent(DRAINS, 2, "grace = 4") as program:
         program.wait_until_said("ready", 2)
         os.kill(pids(program)[0], signal.SIGSTOP)
         assert program.terminate() == 5
-        assert "worker 1 has not ended within 2 s, and is killed" in program.output
+        assert "worker 1 has not ended within 5 s, and is killed" in program.output
         assert "worker 2 ended with exit code 0" in program.output
         assert "not all workers have drained" in program.output
         assert not any(map(is_alive, pids(program)))
@@ -266,7 +266,7 @@ def test_a_program_that_does_not_start_is_tried_again() -> None:
 def test_a_signal_does_not_wait_until_a_large_number_has_been_started(tmp_path: Path) -> None:
     with parent("", 3000, "command = ['sh', '-c', 'echo >>started; read line <&$2']", cwd=tmp_path) as program:
         started = tmp_path / "started"
-        wait_for(started.exists, 60)
+        wait_for(started.exists, PATIENCE)
         assert program.terminate() == 0
         assert started.stat().st_size < 3000
 
@@ -278,7 +278,7 @@ def test_children_of_processes_that_died_are_reaped() -> None:
         f"{SERVES}\n{orphan}\nend.wait(20)\nparent.tell(DRAINED)", 1, "ctypes.CDLL(None).prctl(36, 1)"
     ) as program:
         program.wait_until_said("orphan")
-        wait_for(lambda: children(program.pid) == pids(program))
+        wait_for(lambda: children(program.pid) == pids(program), PATIENCE)
         assert program.terminate() == 0
         assert "another one" not in program.output
 
@@ -313,7 +313,7 @@ def test_a_signal_while_the_target_is_checked_ends_the_check_as_well(number: sig
         child = checking(program)
         program.process.send_signal(number)
         assert program.wait() == (-number if number == signal.SIGKILL else 0)
-        wait_for(lambda: not is_alive(child))
+        wait_for(lambda: not is_alive(child), PATIENCE)
         assert "is process" not in program.output
 
 

@@ -17,7 +17,7 @@ from jsonrpc_amqp.cli import NOT_DRAINED, USAGE_ERROR
 
 from ..broker import Broker
 from ..cli_tools import one_line
-from ..command import Program, is_alive, run, running
+from ..command import PATIENCE, Program, is_alive, run, running
 from ..tools import wait_for
 
 SERVED = """
@@ -168,7 +168,7 @@ def test_a_signal_while_the_target_is_checked(url: str, service: str, tmp_path: 
         server.process.send_signal(number)
         assert server.wait() == (-number if number == signal.SIGKILL else 0)
         (child,) = re.findall(r"importing (\d+)", server.output)
-        wait_for(lambda: not is_alive(int(child)))
+        wait_for(lambda: not is_alive(int(child)), PATIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -179,7 +179,7 @@ def test_workers_that_hang_in_their_import_end(url: str, service: str, tmp_path:
         server.wait_until_said("importing", 2)
         server.process.send_signal(number)
         assert server.wait() == (0 if number == signal.SIGTERM else -number)
-        wait_for(lambda: not any(map(is_alive, workers_of(server))))
+        wait_for(lambda: not any(map(is_alive, workers_of(server))), PATIENCE)
 
 
 @pytest.mark.parametrize(
