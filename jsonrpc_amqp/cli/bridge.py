@@ -46,7 +46,9 @@ _CONCURRENCY = 32
 @queue_options(concurrency=_CONCURRENCY)
 @grace_option
 @log_level_option
-def command(to: str, timeout: float, headers: Sequence[str], grace: float, log_level: str, **options: Any) -> None:
+def command(
+    to: str, timeout: float, headers: Sequence[str], grace: float | None, log_level: str, **options: Any
+) -> None:
     """
     Serve a service by asking a JSON-RPC server over HTTP.
 

@@ -87,16 +87,22 @@ def _escape_unprintable(match: re.Match[str]) -> str:
     return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
-def _check_seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    if not 0 < value <= MAX_TIMEOUT:
+def _check_seconds(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= MAX_TIMEOUT:
         raise click.BadParameter(f"{value:g} is not in the range 0 < seconds <= {MAX_TIMEOUT:.0f}")
     return value
 
 
-def seconds_option(name: str, *, default: float, help: str) -> Callable[[F], F]:
+def seconds_option(name: str, *, default: float | None, help: str, show_default: bool | str = True) -> Callable[[F], F]:
     """Return an option that takes a number of seconds above 0."""
     return click.option(
-        name, type=float, callback=_check_seconds, default=default, show_default=True, metavar="SECONDS", help=help
+        name,
+        type=float,
+        callback=_check_seconds,
+        default=default,
+        show_default=show_default,
+        metavar="SECONDS",
+        help=help,
     )
 
 

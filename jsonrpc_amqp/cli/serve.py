@@ -48,7 +48,11 @@ Exit codes:
      worker was killed; the broker delivers their requests again"""
 
 grace_option = seconds_option(
-    "--grace", default=GRACE, help="How long running methods get to finish when a signal stops the server."
+    "--grace",
+    # Not the number itself: the server of a TARGET may have another default.
+    default=None,
+    show_default=f"{GRACE:g}",
+    help="How long running methods get to finish when a signal stops the server.",
 )
 
 
@@ -132,7 +136,7 @@ def command(
     target: str,
     workers: int | None,
     worker: tuple[int, int, int] | None,
-    grace: float,
+    grace: float | None,
     log_level: str,
     url: str,
     **options: Any,
@@ -167,16 +171,16 @@ def command(
         return
     parent = Parent(*worker)
     server = make_server(context, target, url, options)
-    parent.drain_with(partial(server.stop, grace))
+    parent.drain_with(server.stop if grace is None else partial(server.stop, grace))
     server.on_serving(partial(parent.tell, SERVING))
     serve_until_stopped(server, grace)
     parent.tell(DRAINED)
 
 
-def serve_until_stopped(server: Server, grace: float) -> None:
+def serve_until_stopped(server: Server, grace: float | None) -> None:
     """Serve until a signal stops the server. End the command where it has not drained, or the broker refused it."""
     try:
-        has_drained = server.serve_forever(grace=grace)
+        has_drained = server.serve_forever() if grace is None else server.serve_forever(grace=grace)
     except TransportError as error:
         # The server has logged why it gives up; do not print it again.
         if logging.getLogger("jsonrpc_amqp.server").isEnabledFor(logging.WARNING):
@@ -196,12 +200,12 @@ def _check_target(context: click.Context, target: str, url: str, options: Mappin
     return 0
 
 
-def _supervise(context: click.Context, count: int, url: str, grace: float, check: Callable[[], int]) -> int:
+def _supervise(context: click.Context, count: int, url: str, grace: float | None, check: Callable[[], int]) -> int:
     supervisor = Supervisor(
         [sys.executable, "-m", "jsonrpc_amqp", *_worker_arguments(context)],
         count,
         env=_worker_environment(context, url),
-        grace=grace,
+        grace=GRACE if grace is None else grace,
         refused=TRANSPORT_ERROR,
         undrained=NOT_DRAINED,
     )

@@ -284,6 +284,7 @@ class Server:
                 was made again.
         """
         self._log_dialect_problem()
+        has_drained = True
         with DrainOnSignal(self._lifecycle.drain):
             if not self._consumer.start():
                 return True  # stopped before it began
@@ -292,7 +293,7 @@ class Server:
                 self._lifecycle.wait_for_drain()
             finally:
                 has_drained = self._consumer.stop(grace)
-            return has_drained
+        return has_drained
 
     def on_serving(self, callback: Callable[[], object]) -> None:
         """

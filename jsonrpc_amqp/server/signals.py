@@ -32,9 +32,15 @@ def end_by(number: int, _frame: FrameType | None = None) -> NoReturn:
     os._exit(128 + number)
 
 
+class _Drained(BaseException):
+    """Ends the block where no thread can be started."""
+
+
 class DrainOnSignal:
     """
     Within a ``with`` block, SIGTERM, SIGINT or SIGHUP calls ``drain`` once; a second of the former two ends all.
+
+    Where that is impossible, for want of a thread, it ends the block instead: the block must drain when it is left.
 
     Only the main thread can set signal handlers: on any other this does nothing.
 
@@ -51,9 +57,10 @@ class DrainOnSignal:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._on_signal) for number in drain_signals()}
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> bool:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        return kind is _Drained
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number in INSISTENT:
@@ -63,4 +70,7 @@ class DrainOnSignal:
                 signal.signal(each, second)
         if not self._is_draining:
             self._is_draining = True
-            threading.Thread(target=self._drain, name="drain", daemon=True).start()
+            try:
+                threading.Thread(target=self._drain, name="drain", daemon=True).start()
+            except RuntimeError as exc:  # the system has no thread left: end the block, which drains as well
+                raise _Drained from exc
