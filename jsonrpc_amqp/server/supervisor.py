@@ -105,6 +105,8 @@ class Supervisor:
             pid = os.fork()
         except OSError as error:
             log.warning("there is no check, since no process can be started for it: %s", error)
+            os.close(lifeline)
+            os.close(parent_end)
             return True
         if pid == 0:
             os.close(parent_end)

@@ -329,3 +329,11 @@ def test_workers_start_only_if_the_check_succeeds(what: str, code: int) -> None:
         assert program.wait() == code
         assert ("is process" in program.output) == (code == 0)
         assert program.output.count("checking") == 1
+
+
+def test_a_check_that_cannot_be_started_is_left_out() -> None:
+    fails = "def fork():\n    raise BlockingIOError(11, 'no process left')\nos.fork = fork"
+    with parent(DRAINS, 1, CHECKS.format("return 2") + fails) as program:
+        program.wait_until_said("ready")
+        assert "there is no check" in program.output
+        assert program.terminate() == 0
