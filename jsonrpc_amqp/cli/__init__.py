@@ -11,9 +11,9 @@ import click
 
 from .. import __version__
 from . import bridge, call, conformance, dead, demo, gateway, notify, permissions, serve
-from .common import INTERRUPTED, REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR
+from .common import INTERRUPTED, NOT_DRAINED, REMOTE_ERROR, TRANSPORT_ERROR, USAGE_ERROR
 
-__all__ = ["INTERRUPTED", "REMOTE_ERROR", "TRANSPORT_ERROR", "USAGE_ERROR", "main"]
+__all__ = ["INTERRUPTED", "NOT_DRAINED", "REMOTE_ERROR", "TRANSPORT_ERROR", "USAGE_ERROR", "main"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

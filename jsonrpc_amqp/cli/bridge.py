@@ -11,8 +11,6 @@ import click
 from .. import Server
 from ..options import TIMEOUT
 from .common import (
-    TRANSPORT_ERROR,
-    USAGE_ERROR,
     WrongUsage,
     given,
     log_level_option,
@@ -20,7 +18,7 @@ from .common import (
     start_logging,
     usage_errors,
 )
-from .serve import queue_options, serve_until_stopped
+from .serve import SERVE_EXIT_CODES, grace_option, queue_options, serve_until_stopped
 
 # One thread for each request that the HTTP server is working on; these threads only wait.
 _CONCURRENCY = 32
@@ -28,11 +26,7 @@ _CONCURRENCY = 32
 
 @click.command(
     "bridge",
-    epilog=f"""\b
-Exit codes:
-  0  stopped by a signal, and drained
-  {USAGE_ERROR}  wrong usage
-  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties""",
+    epilog=SERVE_EXIT_CODES,
 )
 @click.option("--service", required=True, metavar="NAME", help="The service to serve.")
 @click.option("--to", required=True, metavar="URL", help="The JSON-RPC server: http://host:port/ or https://host/path.")
@@ -50,8 +44,11 @@ Exit codes:
     "secrets into a file, a header a line.",
 )
 @queue_options(concurrency=_CONCURRENCY)
+@grace_option
 @log_level_option
-def command(to: str, timeout: float, headers: Sequence[str], log_level: str, **options: Any) -> None:
+def command(
+    to: str, timeout: float, headers: Sequence[str], grace: float | None, log_level: str, **options: Any
+) -> None:
     """
     Serve a service by asking a JSON-RPC server over HTTP.
 
@@ -71,7 +68,7 @@ def command(to: str, timeout: float, headers: Sequence[str], log_level: str, **o
         dispatcher = HttpBridge(to, timeout=timeout, headers=parse_headers(headers))
         server = Server(dispatcher=dispatcher, **given(options))
     with dispatcher:
-        serve_until_stopped(server)
+        serve_until_stopped(server, grace)
 
 
 def parse_headers(headers: Sequence[str]) -> dict[str, str]:

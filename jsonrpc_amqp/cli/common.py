@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ from .. import Client, JsonRpcAmqpError, MissingExtra, RemoteError, TransportErr
 REMOTE_ERROR = 1
 USAGE_ERROR = 2
 TRANSPORT_ERROR = 3
+# A signal ended a server before all that ran had finished; the broker delivers it again.
+NOT_DRAINED = 5
 # What a shell reports of a program that SIGINT ended. 1 would mean an error from the server.
 INTERRUPTED = 130
 
@@ -84,16 +87,22 @@ def _escape_unprintable(match: re.Match[str]) -> str:
     return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
-def _check_seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    if not 0 < value <= MAX_TIMEOUT:
+def _check_seconds(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= MAX_TIMEOUT:
         raise click.BadParameter(f"{value:g} is not in the range 0 < seconds <= {MAX_TIMEOUT:.0f}")
     return value
 
 
-def seconds_option(name: str, *, default: float, help: str) -> Callable[[F], F]:
+def seconds_option(name: str, *, default: float | None, help: str, show_default: bool | str = True) -> Callable[[F], F]:
     """Return an option that takes a number of seconds above 0."""
     return click.option(
-        name, type=float, callback=_check_seconds, default=default, show_default=True, metavar="SECONDS", help=help
+        name,
+        type=float,
+        callback=_check_seconds,
+        default=default,
+        show_default=show_default,
+        metavar="SECONDS",
+        help=help,
     )
 
 
@@ -123,10 +132,19 @@ def _choose_url(context: click.Context, parameter: click.Parameter, url: str) ->
         raise WrongUsage("give one of --url and --url-file")
     url_is_set = context.get_parameter_source("url") is not click.core.ParameterSource.DEFAULT
     # A file that is not needed may be missing.
-    return url if path is None or (url_is_set and not by_option) else _read_url(path)
+    if path is None or (url_is_set and not by_option):
+        return url
+    context.meta[_READ_FROM] = path
+    return read_url(path)
 
 
-def _read_url(path: str) -> str:
+def file_of_url(context: click.Context) -> str | None:
+    """Return the path of the file that the URL was read from; None where it was not, or cannot be read again."""
+    path: str | None = context.meta.get(_READ_FROM)
+    return path if path not in (None, "-") and os.path.isfile(path) else None
+
+
+def read_url(path: str) -> str:
     """
     Return the URL in a file; ``-`` is standard input.
 
@@ -148,7 +166,8 @@ def _store_url_file(context: click.Context, parameter: click.Parameter, path: st
 
 
 _COMMAND_LINE = click.core.ParameterSource.COMMANDLINE
-_URL_FILE = "jsonrpc_amqp.url_file"
+_URL_FILE = "jsonrpc_amqp.url_file"  # that was given, but need not be used
+_READ_FROM = "jsonrpc_amqp.url_read_from"
 
 url_option = stacked(
     click.option(

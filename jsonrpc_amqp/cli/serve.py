@@ -7,30 +7,56 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import click
 
 from .. import Server, TransportError
-from ..options import CONCURRENCY, DELIVERY_LIMIT, PREFETCH
+from ..options import CONCURRENCY, DELIVERY_LIMIT, GRACE, PREFETCH
 from ..server.last_death import LastDeath
-from ..server.supervisor import Supervisor, stop_with_parent
+from ..server.server import be_isolated, isolate
+from ..server.supervisor import Supervisor
+from ..server.worker import DRAINED, SERVING, Parent
 from .common import (
+    NOT_DRAINED,
     TRANSPORT_ERROR,
     USAGE_ERROR,
     F,
     Failure,
     NoReply,
+    WrongUsage,
     count_option,
     declare_option,
     exchange_option,
+    file_of_url,
     log_level_option,
+    read_url,
+    seconds_option,
     stacked,
     start_logging,
     url_option,
     user_option,
 )
 from .targets import is_given, make_server
+
+log = logging.getLogger("jsonrpc_amqp.cli")
+
+SERVE_EXIT_CODES = f"""\b
+Exit codes:
+  0  stopped by a signal, and drained
+  {USAGE_ERROR}  wrong usage, or what is to be served cannot be
+  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties
+  {NOT_DRAINED}  stopped by a signal, and not drained: a handler was left running, or a
+     worker was killed; the broker delivers their requests again"""
+
+grace_option = seconds_option(
+    "--grace",
+    # Not the number itself: the server of a TARGET may have another default.
+    default=None,
+    show_default=f"{GRACE:g}",
+    help="How long running methods get to finish when a signal stops the server.",
+)
 
 
 def queue_options(concurrency: int = CONCURRENCY) -> Callable[[F], F]:
@@ -79,11 +105,7 @@ def queue_options(concurrency: int = CONCURRENCY) -> Callable[[F], F]:
 
 @click.command(
     "serve",
-    epilog=f"""\b
-Exit codes:
-  0  stopped by a signal, and drained
-  {USAGE_ERROR}  wrong usage, or TARGET cannot be served
-  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties""",
+    epilog=SERVE_EXIT_CODES,
 )
 @click.argument("target")
 @click.option("--service", metavar="NAME", help="The service's name. Needed unless TARGET is a Server.")
@@ -112,8 +134,9 @@ Exit codes:
     show_default="late",
     help="Acknowledge a request after its reply, or before its method runs.",
 )
+@grace_option
 @log_level_option
-@click.option("--worker", type=(int, int, int), hidden=True)
+@click.option("--worker", type=(int, int, int, int), hidden=True)
 @click.option("--isolated", type=int, hidden=True)
 @click.pass_context
 def command(
@@ -121,14 +144,15 @@ def command(
     /,
     target: str,
     workers: int | None,
-    worker: tuple[int, int, int] | None,
+    worker: tuple[int, int, int, int] | None,
     isolated: int | None,
+    grace: float | None,
     log_level: str,
     url: str,
     **options: Any,
 ) -> None:
     """
-    Serve TARGET until SIGTERM or SIGINT, then finish what runs; a second signal ends at once.
+    Serve TARGET until SIGTERM, SIGINT or SIGHUP, then finish what runs; a second SIGTERM or SIGINT ends at once.
 
     \b
     TARGET is found from the working directory:
@@ -140,67 +164,105 @@ def command(
 
     The command waits for a missing broker.
 
+    With --workers, a worker that has ended is replaced: at once if it had served, otherwise after a pause, which
+    doubles each time up to 30 s. A user that the broker refuses ends the command only before the first worker has
+    served. A file with the URL is read again for each worker, so that the password in it may change. A worker that has
+    not ended 5 s after the grace is killed.
+
     \b
     jsonrpc-amqp serve examples.example_broker --service example --workers 3
     """
     start_logging(log_level, _label(worker, isolated))
     if workers is not None:
-        _check_target(context, target, url, options)
-        sys.exit(_supervise(context, workers, url))
-    server = make_server(context, target, url, options)
+        check = partial(_check_target, context, target, url, options)
+        sys.exit(_supervise(context, workers, url, grace, check))
     if isolated is not None:
-        server._serve_isolated(isolated)
+        be_isolated(make_server(context, target, url, options), isolated)
     elif worker is not None:
-        _number, lifeline, last_death = worker
-        stop_with_parent(lifeline, server.stop)
-        with closing(server._isolate([*_own_command(context), "--isolated"], LastDeath(last_death).read)):
-            serve_until_stopped(server)
+        _serve_as_worker(context, worker, partial(make_server, context, target, url, options), grace)
     else:
-        serve_until_stopped(server)
+        serve_until_stopped(make_server(context, target, url, options), grace)
 
 
-def _label(worker: tuple[int, int, int] | None, isolated: int | None) -> str:
+def _serve_as_worker(
+    context: click.Context, worker: tuple[int, int, int, int], make: Callable[[], Server], grace: float | None
+) -> None:
+    *pipes, last_death = worker
+    parent = Parent(*pipes)
+    server = make()
+    parent.drain_with(server.stop if grace is None else partial(server.stop, grace))
+    server.on_serving(partial(parent.tell, SERVING))
+    with closing(isolate(server, [*_own_command(context), "--isolated"], LastDeath(last_death).read)):
+        serve_until_stopped(server, grace)
+    parent.tell(DRAINED)
+
+
+def _label(worker: tuple[int, int, int, int] | None, isolated: int | None) -> str:
     """Return what the log lines of this process end with."""
     if isolated is not None:
         return f" [isolated, process {os.getpid()}]"
     return "" if worker is None else f" [worker {worker[0]}, process {os.getpid()}]"
 
 
-def serve_until_stopped(server: Server) -> None:
-    """Serve until a signal stops the server; an error of the broker that is final ends the command."""
+def serve_until_stopped(server: Server, grace: float | None) -> None:
+    """Serve until a signal stops the server. End the command where it has not drained, or the broker refused it."""
     try:
-        server.serve_forever()
+        has_drained = server.serve_forever() if grace is None else server.serve_forever(grace=grace)
     except TransportError as error:
         # The server has logged why it gives up; do not print it again.
         if logging.getLogger("jsonrpc_amqp.server").isEnabledFor(logging.WARNING):
             sys.exit(TRANSPORT_ERROR)
         raise NoReply(error) from None
+    if has_drained is False:  # a subclass may return None
+        sys.exit(NOT_DRAINED)
 
 
-def _check_target(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> None:
-    """End this process if TARGET cannot be served: its workers would fail, one after the other."""
-    # In a child process: the supervisor must not hold files and threads that the module opens when it is imported.
-    child = os.fork()
-    if child == 0:
-        code = 0
-        try:
-            make_server(context, target, url, options)
-        except Failure as failure:
-            failure.show()
-            code = failure.exit_code
-        # Exit at once, even if the module has started threads.
-        os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code:
-        sys.exit(code)
+def _check_target(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> int:
+    """Return an exit code: of the failure if TARGET cannot be served. Its workers would fail, one after the other."""
+    try:
+        make_server(context, target, url, options)
+    except Failure as failure:
+        failure.show()
+        return failure.exit_code
+    return 0
 
 
-def _supervise(context: click.Context, count: int, url: str) -> int:
-    # Pass the URL in the environment, not on a command line: it may hold a password. Workers cannot read AMQP_URL_FILE
+def _supervise(context: click.Context, count: int, url: str, grace: float | None, check: Callable[[], int]) -> int:
+    supervisor = Supervisor(
+        _own_command(context),
+        count,
+        env=_worker_environment(context, url),
+        grace=GRACE if grace is None else grace,
+        refused=TRANSPORT_ERROR,
+        undrained=NOT_DRAINED,
+    )
+    code = supervisor.run(check)
+    if code < 0:
+        raise WrongUsage(f"the process that imported {context.params['target']} was ended by signal {-code}")
+    return code
+
+
+def _worker_environment(context: click.Context, url: str) -> Callable[[], Mapping[str, str] | None]:
+    """Return what makes the environment of a worker that is about to be started."""
+    # Pass the URL in the environment, not on a command line: it may hold a password. Workers cannot read the file
     # themselves where it is a pipe, which this process has already read.
     sources = {context.get_parameter_source(name) for name in ("url", "url_file")}
-    env = None if sources <= {click.core.ParameterSource.DEFAULT} else {**os.environ, "AMQP_URL": url}
-    return Supervisor(_own_command(context), count, env=env, hopeless=TRANSPORT_ERROR).run()
+    if sources <= {click.core.ParameterSource.DEFAULT}:
+        return lambda: None
+    path = file_of_url(context)
+    latest = url
+
+    def environment() -> Mapping[str, str]:
+        nonlocal latest
+        # A pipe in its place would keep the supervisor waiting.
+        if path is not None and (os.path.isfile(path) or not os.path.exists(path)):
+            try:
+                latest = read_url(path)
+            except WrongUsage as error:
+                log.warning("%s; the worker gets the URL that was read before", error)
+        return {**os.environ, "AMQP_URL": latest}
+
+    return environment
 
 
 def _own_command(context: click.Context) -> list[str]:

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
@@ -65,6 +66,8 @@ class Consumer:
         self._executor = executor
         self._counters = counters
         self._pid: int | None = None  # of the process that started it
+        self.on_serving: Callable[[], object] | None = None
+        """Called once, by the leader, when requests are consumed and before the first one begins."""
         self._redeclare_at = 0.0  # for the leader alone
 
     # -- starting and ending ------------------------------------------------------------------------------
@@ -142,9 +145,19 @@ class Consumer:
 
     def on_open(self, session: Session) -> None:
         if self._lifecycle.state is State.RUNNING:
+            self._report_serving()
             log.info("serving %r from queue %r", self._service, self._plan.queue)
         self._redeclare_at = time.monotonic() + _REDECLARE_SECONDS
         self._lifecycle.opened(session)
+
+    def _report_serving(self) -> None:
+        report, self.on_serving = self.on_serving, None
+        if report is None:
+            return
+        try:
+            report()
+        except Exception:
+            log.exception("the callback of on_serving failed; requests are served all the same")
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
         log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")

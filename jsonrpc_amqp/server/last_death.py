@@ -23,6 +23,7 @@ class LastDeath:
 
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is not None:
+            os.set_inheritable(descriptor, False)  # programs that a handler starts must not hold it
             self.descriptor = descriptor
             return
         with tempfile.TemporaryFile() as file:

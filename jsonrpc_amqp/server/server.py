@@ -268,28 +268,43 @@ class Server:
         self._lifecycle.wait_for_start(timeout)
         return self
 
-    def serve_forever(self, *, grace: float = GRACE) -> None:
+    def serve_forever(self, *, grace: float = GRACE) -> bool:
         """
-        Serve until SIGTERM or SIGINT (or ``stop`` by another thread), then drain and return.
+        Serve until SIGTERM, SIGINT or SIGHUP (or ``stop`` by another thread), then drain and return.
 
-        It waits for a broker that cannot be reached. A second signal ends the process at once.
+        It waits for a broker that cannot be reached. A second SIGTERM or SIGINT ends the process at once. A SIGHUP that
+        is ignored when it is called (``nohup``) stays ignored.
 
         Args:
             grace: Seconds that running handlers get to finish.
+
+        Returns:
+            True when no handler was left running.
 
         Raises:
             AccessRefused, TopologyMismatch: The broker rejected the login or a declaration, now or when the connection
                 was made again.
         """
         self._log_dialect_problem()
+        has_drained = True
         with DrainOnSignal(self._lifecycle.drain):
             if not self._consumer.start():
-                return  # stopped before it began
+                return True  # stopped before it began
             try:
                 self._lifecycle.wait_for_start(None)
                 self._lifecycle.wait_for_drain()
             finally:
-                self._consumer.stop(grace)
+                has_drained = self._consumer.stop(grace)
+        return has_drained
+
+    def on_serving(self, callback: Callable[[], object]) -> None:
+        """
+        Have a callable called once, when requests are consumed and before the first one begins.
+
+        For example to tell a process manager. Give it before the server starts; another one replaces it. It runs on a
+        thread of the connection, so it must not wait; an exception is logged.
+        """
+        self._consumer.on_serving = callback
 
     @property
     def dialect_problem(self) -> str | None:
@@ -327,18 +342,6 @@ class Server:
     ) -> None:
         self.stop()
 
-    # -- for ``serve --workers`` ------------------------------------------------------------------------
-
-    def _isolate(self, command: Sequence[str], last_death: Callable[[], float]) -> Isolation:
-        """Have redelivered requests that are suspected run in processes that ``command`` starts; see ``Isolation``."""
-        isolation = Isolation(command, last_death, self._counters)
-        self._pipeline.isolate(isolation)
-        return isolation
-
-    def _serve_isolated(self, descriptor: int) -> None:
-        """Be such a process: run what comes over a socket, without a connection to the broker."""
-        serve_isolated(self._dispatcher, descriptor)
-
     def stats(self) -> dict[str, int]:
         """
         Return the counters since the start.
@@ -356,6 +359,18 @@ class Server:
         counts["failed"] += getattr(self._dispatcher, "failures", 0)
         counts["refused"] += getattr(self._dispatcher, "refusals", 0)
         return counts | dict.fromkeys(_TRANSPORT_COUNTERS, 0) | self._transport.stats
+
+
+def isolate(server: Server, command: Sequence[str], last_death: Callable[[], float]) -> Isolation:
+    """Have suspected requests run in processes that ``command`` starts: for ``serve --workers``."""
+    isolation = Isolation(command, last_death, server._counters)
+    server._pipeline.isolate(isolation)
+    return isolation
+
+
+def be_isolated(server: Server, descriptor: int) -> None:
+    """Be such a process: run what comes over a socket, without a connection to the broker."""
+    serve_isolated(server._dispatcher, descriptor)
 
 
 def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None:

@@ -352,7 +352,7 @@ def test_block_that_cannot_start_leaves_nothing_behind(service: str) -> None:
         pass
     with pytest.raises(TopologyMismatch), Server(f"memory://{service}", service, declare=False):
         pass
-    wait_for(lambda: threading.active_count() == threads)
+    wait_for(lambda: threading.active_count() <= threads)  # fewer, if one of an earlier test has ended meanwhile
 
 
 def test_a_reply_during_a_burst_does_not_wait_for_the_next_method(url: str, service: str) -> None:

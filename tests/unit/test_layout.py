@@ -48,7 +48,7 @@ PURE = {
         f"client/{name}"
         for name in ("addresses", "call", "pending", "replies", "reply_bindings", "retries", "timeouts")
     ),
-    *(f"server/{name}" for name in ("inline_policy", "job", "redelivery")),
+    *(f"server/{name}" for name in ("inline_policy", "job", "redelivery", "restarts")),
     "amqp/back_off",
     "amqp/base",
     "amqp/heartbeat",
@@ -103,7 +103,7 @@ def test_who_starts_threads() -> None:
         "server/executor",
         "server/isolation",
         "server/signals",
-        "server/supervisor",
+        "server/worker",
         "http/bridge",
     }
 

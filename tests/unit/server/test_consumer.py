@@ -221,3 +221,36 @@ def test_congestion_is_logged_when_it_begins(bench: Bench, caplog: pytest.LogCap
     bench.consumer.on_congested(bench.session, True)
     bench.consumer.on_congested(bench.session, False)
     assert [record.message for record in caplog.records] == ["the broker takes no replies for now; they wait"]
+
+
+def test_it_reports_once_that_it_serves_before_a_request_begins(bench: Bench) -> None:
+    reported: list[int] = []
+    bench.consumer.on_serving = lambda: reported.append(len(bench.jobs))
+    bench.consumer.start()
+    assert reported == []
+    bench.open()
+    assert reported == [0]
+    bench.consumer.on_lost(bench.session, ConnectionLost("gone"))
+    bench.open()
+    assert reported == [0]
+    bench.consumer.stop(5)
+
+
+def test_a_report_that_fails_is_logged_and_requests_are_served(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.consumer.on_serving = lambda: 1 / 0
+    bench.consumer.start()
+    bench.open()
+    bench.consumer.on_deliveries(bench.session, [delivery()])
+    wait_for(lambda: bench.jobs)
+    assert "on_serving failed; requests are served" in caplog.text
+    bench.consumer.stop(5)
+
+
+def test_a_server_that_drains_does_not_report_that_it_serves(bench: Bench) -> None:
+    reported: list[int] = []
+    bench.consumer.on_serving = lambda: reported.append(1)
+    bench.consumer.start()
+    bench.lifecycle.drain()
+    bench.open()
+    assert reported == []
+    bench.consumer.stop(5)
