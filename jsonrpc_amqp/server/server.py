@@ -48,7 +48,7 @@ from .consumer import Consumer
 from .counters import Counters
 from .executor import Executor
 from .lifecycle import Lifecycle
-from .pipeline import Dispatchers, Pipeline, PipelineSettings
+from .pipeline import Dispatch, Dispatchers, Pipeline, PipelineSettings
 from .signals import DrainOnSignal
 
 log = logging.getLogger("jsonrpc_amqp.server")
@@ -198,7 +198,11 @@ class Server:
                 user=user or self._transport.user,
                 may_reply_to=reply_to_filter(reply_to_allowed),
             ),
-            Dispatchers(self._dispatcher, reject_at_limit=own.reject_at_limit, refuse_sender=own.refuse_sender),
+            Dispatchers(
+                own if dispatcher is None else _returning_bytes(dispatcher),
+                reject_at_limit=own.reject_at_limit,
+                refuse_sender=own.refuse_sender,
+            ),
             self._counters,
             dialect=self._dialect,
             verify_sender=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
@@ -298,6 +302,14 @@ class Server:
         if (problem := self.dialect_problem) is not None:
             log.warning("%s", problem)
 
+    def drain(self) -> None:
+        """
+        Begin no more requests; return at once. ``stop`` does the rest.
+
+        What runs goes on. What was received and has not begun is given back by ``stop``.
+        """
+        self._lifecycle.drain()
+
     def stop(self, grace: float = GRACE) -> bool:
         """
         Stop consuming, give back what has not begun, let running handlers finish and reply, and close.
@@ -364,6 +376,20 @@ def _check_foreign_dispatcher(
         raise ValueError("authorize is for our own dispatcher, which knows methods; this one is given")
     if dialect is not None:
         raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
+
+
+def _returning_bytes(dispatcher: Dispatch) -> Dispatch:
+    """Return the user's dispatcher, which raises ``TypeError`` where it returned what cannot be published."""
+
+    def dispatch(body: bytes) -> bytes | None:
+        reply: object = dispatcher(body)
+        if reply is None or isinstance(reply, bytes):
+            return reply
+        if isinstance(reply, (bytearray, memoryview)):
+            return bytes(reply)  # a copy: it is written later
+        raise TypeError(f"a dispatcher returns bytes or None, not {type(reply).__name__}")
+
+    return dispatch
 
 
 def _check_verifiable(dialect: str | None) -> None:
