@@ -104,6 +104,7 @@ def test_who_starts_threads() -> None:
         "server/signals",
         "server/supervisor",
         "http/bridge",
+        "adapters/tinyrpc",
     }
 
 
