@@ -40,6 +40,14 @@ class Envelope(Protocol):
         """
         ...
 
+    def give_back(self) -> None:
+        """
+        Return the message to its queue now: nothing in it began.
+
+        For a server that begins no more requests; to any other the broker may deliver it again at once.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NoEnvelope:
@@ -59,6 +67,9 @@ class NoEnvelope:
         """Do nothing: there is no message."""
 
     def forbid_dead_letter(self) -> None:
+        """Do nothing: there is no message."""
+
+    def give_back(self) -> None:
         """Do nothing: there is no message."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..client.calls import Calls, Options
 from ..errors import MissingExtra
 from ..jsonrpc import inspection
+from ..jsonrpc.messages import text_of
 
 try:
     from jsonrpclib.SimpleJSONRPCServer import SimpleJSONRPCDispatcher
@@ -46,8 +47,7 @@ class AmqpTransport:
         """
         headers = {name: str(value) for pushed in self._headers for name, value in pushed.items()}
         options: Options = {"headers": headers} if headers else {}
-        reply = self._calls.send_raw(request_body.encode(), **options)
-        return "" if reply is None else reply.decode()
+        return text_of(self._calls.send_raw(request_body.encode(), **options))
 
     def push_headers(self, headers: Mapping[str, Any]) -> None:
         """Add these to each request until ``pop_headers``."""
@@ -66,9 +66,7 @@ def dispatcher(methods: SimpleJSONRPCDispatcher, **caps: int) -> Callable[[bytes
     """
     Return a dispatcher for a ``Server``. Several threads call the functions of ``methods`` at once.
 
-    The library takes a call with an id of null or "" for a notification: such a call runs, and its reply is -32603.
-
     Args:
-        caps: ``max_batch``, ``max_depth``.
+        caps: ``max_batch``, ``max_depth``, ``max_size``: see ``jsonrpc.foreign.ForeignDispatcher``.
     """
     return inspection.dispatcher(methods._marshaled_dispatch, **caps)

@@ -16,6 +16,8 @@ from ..context import Request as ServedRequest
 from ..context import current_request
 from ..errors import MissingExtra
 from ..jsonrpc import inspection
+from ..jsonrpc.messages import text_of
+from ..options import MAX_BATCH
 
 try:
     from pjrpc.client import AbstractAsyncClient, AbstractClient
@@ -84,11 +86,14 @@ def dispatcher(methods: Dispatcher[ServedRequest], **caps: int) -> Callable[[byt
     """
     Return a dispatcher for a ``Server``; methods get our ``Request`` as pjrpc's context.
 
-    pjrpc takes a call with an id of null for a notification: such a call runs, and its reply is -32603.
+    pjrpc gets the members of a batch one after the other, so an ``executor`` of its ``Dispatcher`` runs one at a time.
 
     Args:
-        caps: ``max_batch``, ``max_depth``.
+        caps: ``max_batch`` (or the ``max_batch_size`` of ``methods``, if that is lower), ``max_depth``, ``max_size``:
+            see ``jsonrpc.foreign.ForeignDispatcher``.
     """
+    if own_cap := getattr(methods, "_max_batch_size", None):
+        caps["max_batch"] = min(own_cap, caps.get("max_batch", MAX_BATCH))
 
     def dispatch(text: str) -> str | None:
         reply = methods.dispatch(text, current_request())
@@ -98,4 +103,4 @@ def dispatcher(methods: Dispatcher[ServedRequest], **caps: int) -> Callable[[byt
 
 
 def _text(reply: bytes | None) -> str | None:
-    return None if reply is None else reply.decode()
+    return None if reply is None else text_of(reply)

@@ -15,6 +15,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import CancelledError
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
@@ -49,9 +50,10 @@ class HttpBridge:
     """
     A dispatcher that posts each request body, unchanged and once, to an HTTP server, and returns the response body.
 
-    Without a JSON-RPC response, each call of the body gets an error with its id: ``NOT_DELIVERED``, or ``NO_ANSWER``
-    where the method may have run; a notification becomes a dead letter. A JSON-RPC body with an HTTP error status is a
-    response like any other. Redirections are not followed. Any number of threads may use one bridge.
+    A call without a JSON-RPC response, by its id, gets an error: ``NOT_DELIVERED``, or ``NO_ANSWER`` where the method
+    may have run; responses to what was not requested are removed. A notification that was not accepted becomes a dead
+    letter. A JSON-RPC body with an HTTP error status is a response like any other. Redirections are not followed. Any
+    number of threads may use one bridge.
 
     Args:
         url: ``http://`` or ``https://``; the certificate is verified. User and password in it become basic
@@ -109,7 +111,8 @@ class HttpBridge:
         left = None if request is None else request.remaining
         timeout = self._timeout if left is None else min(left, self._timeout)
         try:
-            response = self._wait_for(self._exchange(body, max(timeout, _MIN_TIMEOUT), asked))
+            status, text = self._wait_for(self._exchange(body, max(timeout, _MIN_TIMEOUT)))
+            response = self._checked(asked, status, text)
         except RemoteError as error:
             return self._report_failure(asked, error)
         self._count("answered")
@@ -117,13 +120,18 @@ class HttpBridge:
 
     @property
     def failures(self) -> int:
-        """The number of bodies without a response; a ``Server`` counts them as ``failed``."""
-        return self._counts["failed"]
+        """The number of bodies without a response, or with one to some calls only; a ``Server`` counts them, too."""
+        return self._counts["failed"] + self._counts["incomplete"]
 
     def stats(self) -> dict[str, int]:
-        """Return counters since the start: bodies that were ``answered``, ``failed``, and ``lost_notifications``."""
+        """
+        Return counters since the start.
+
+        They count bodies: ``answered``, ``incomplete`` (of these: calls in it had no valid response), ``failed``,
+        ``lost_notifications`` (of these).
+        """
         with self._lock:
-            return {"answered": 0, "failed": 0, "lost_notifications": 0, **self._counts}
+            return {"answered": 0, "incomplete": 0, "failed": 0, "lost_notifications": 0, **self._counts}
 
     def close(self) -> None:
         """Cancel requests in flight, which end in errors, and close the connections."""
@@ -145,7 +153,7 @@ class HttpBridge:
 
     # -- on the thread of a handler ----------------------------------------------------------------------
 
-    def _wait_for(self, exchange: Coroutine[Any, Any, bytes | None]) -> bytes | None:
+    def _wait_for(self, exchange: Coroutine[Any, Any, tuple[int, bytes]]) -> tuple[int, bytes]:
         with self._lock:
             if self._closed:
                 exchange.close()
@@ -155,7 +163,26 @@ class HttpBridge:
                 self._thread = threading.Thread(target=self._run_loop, args=(self._loop,), name="bridge", daemon=True)
                 self._thread.start()
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
-        return future.result()
+        try:
+            return future.result()
+        except CancelledError:
+            raise self._failure(True, "had not answered when the bridge was closed") from None
+
+    def _checked(self, asked: inspection.Requested, status: int, text: bytes) -> bytes | None:
+        """Return the response to a body with this HTTP response; raise ``RemoteError`` if there is none."""
+        if asked.is_notification:
+            if status >= 300:
+                raise self._failure(True, f"answered with HTTP status {status}")
+            return None
+        absent = self._failure(True, "gave no valid response to this call, only to others of its batch")
+        response, missing = inspection.repair(asked, text, absent)
+        if missing == len(asked.ids):
+            no_response = "gave an answer that is no JSON-RPC 2.0 response"
+            raise self._failure(True, no_response if status == 200 else f"answered with HTTP status {status}")
+        if missing:
+            self._count("incomplete")
+            log.warning("%s: no valid response to %d of %d calls of a batch", self._origin, missing, len(asked.ids))
+        return response
 
     def _report_failure(self, asked: inspection.Requested, error: RemoteError) -> bytes | None:
         self._count("failed")
@@ -191,23 +218,15 @@ class HttpBridge:
         if self._session is not None:
             await self._session.close()
 
-    async def _exchange(self, body: bytes, timeout: float, asked: inspection.Requested) -> bytes | None:
+    async def _exchange(self, body: bytes, timeout: float) -> tuple[int, bytes]:
         progress = SimpleNamespace(connected=False)
         try:
-            status, response = await self._post(body, timeout, progress)
+            return await self._post(body, timeout, progress)
         except asyncio.TimeoutError:
             raise self._failure(progress.connected, f"did not answer within {timeout:.3g} s") from None
         except (aiohttp.ClientError, OSError) as exc:
             log.info("%s: %s", self._origin, printable(repr(exc)))
             raise self._failure(progress.connected, _describe(exc)) from exc
-        if asked.is_notification:
-            if status >= 300:
-                raise self._failure(True, f"answered with HTTP status {status}")
-            return None
-        if inspection.is_response(response):
-            return response
-        what = f"answered with HTTP status {status}" if status != 200 else "gave an answer that is no JSON-RPC"
-        raise self._failure(True, what)
 
     async def _post(self, body: bytes, timeout: float, progress: SimpleNamespace) -> tuple[int, bytes]:
         async with self._open_session().post(

@@ -1,5 +1,5 @@
 """
-What a request body requests, and the errors that reply to it (pure).
+What a request body requests, whether a reply answers it, and the errors that do otherwise (pure).
 
 For bridges, gateways and adapters of other libraries, which pass bodies on without running a method. They must know
 which ids await a response, to respond in place of a peer that does not.
@@ -7,16 +7,16 @@ which ids await a response, to respond in place of a peer that does not.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from ..errors import INTERNAL_ERROR, INVALID_REQUEST, PARSE_ERROR, RemoteError
+from ..errors import INVALID_REQUEST, PARSE_ERROR, MalformedReply, RemoteError
 from ..options import MAX_BATCH, MAX_DEPTH
-from .messages import is_notification
+from .foreign import ForeignDispatcher
+from .messages import check_response, id_key, is_notification
 from .text import Malformed, dumps, loads
-
-log = logging.getLogger("jsonrpc_amqp.server")
 
 _ID_TYPES = (str, int, float)
 
@@ -28,10 +28,12 @@ class Requested(NamedTuple):
     Attributes:
         ids: The ids of its calls, in order; None for a call without a usable id.
         is_batch: The reply is an array.
+        is_version_2: False for a single request of another version, whose response need not be JSON-RPC 2.0 either.
     """
 
     ids: tuple[Any, ...]
     is_batch: bool
+    is_version_2: bool = True
 
     @property
     def is_notification(self) -> bool:
@@ -55,7 +57,8 @@ def read(body: bytes, *, max_batch: int = MAX_BATCH, max_depth: int = MAX_DEPTH)
     except Malformed as exc:
         raise RemoteError(PARSE_ERROR, "Parse error", str(exc)) from exc
     if not isinstance(value, list):
-        return Requested(() if is_notification(value) else (_id(value),), False)
+        is_version_2 = isinstance(value, dict) and value.get("jsonrpc") == "2.0"
+        return Requested(() if is_notification(value) else (_id(value),), False, is_version_2)
     if len(value) > max_batch:
         raise RemoteError(INVALID_REQUEST, "Invalid Request", f"a batch of {len(value)} is over the cap of {max_batch}")
     if not value:
@@ -65,56 +68,95 @@ def read(body: bytes, *, max_batch: int = MAX_BATCH, max_depth: int = MAX_DEPTH)
 
 def error(requested: Requested, error: RemoteError) -> bytes:
     """Write an error as the response to each call of a body; with an id of null if there is no call."""
-    error_object = {"code": error.code, "message": error.message}
-    if error.data is not None:
-        error_object["data"] = error.data
+    error_object = _error_object(error)
     responses = [{"jsonrpc": "2.0", "error": error_object, "id": id} for id in requested.ids or (None,)]
     return dumps(responses if requested.is_batch and requested.ids else responses[0])
 
 
-def is_response(body: bytes, *, max_depth: int = MAX_DEPTH) -> bool:
-    """Whether bytes are a JSON-RPC response, or an array of responses, to any request."""
+def repair(
+    requested: Requested, reply: bytes, failure: RemoteError, *, max_depth: int = MAX_DEPTH
+) -> tuple[bytes, int]:
+    """
+    Make sure that the reply of another server has one response for each call, by id, and nothing else.
+
+    A single error stands for all calls of a batch. As many errors with an id of null as there are calls without a
+    response are taken for theirs, in order.
+
+    Args:
+        requested: What was requested: at least one call.
+        reply: What the server sent.
+        failure: The response to each call that has none in the reply, or a malformed one.
+
+    Returns:
+        The reply, unchanged if nothing is wrong with it; and how many calls get ``failure``.
+    """
     try:
-        value = loads(body, max_depth=max_depth)
-    except Malformed:
-        return False
-    members = value if isinstance(value, list) else [value]
-    return bool(members) and all(isinstance(each, dict) and ("result" in each or "error" in each) for each in members)
+        value = loads(reply, max_depth=max_depth)
+        if not isinstance(value, list) or not requested.is_batch:
+            _check_single(requested, value)
+            return reply, 0
+    except (Malformed, MalformedReply):
+        return error(requested, failure), len(requested.ids)
+    responses, strays = _match(requested.ids, value)
+    if None not in responses and len(value) == len(responses):
+        return reply, 0
+    missing = responses.count(None)
+    if missing == len(strays):
+        stray = iter(strays)
+        responses = [each or next(stray) for each in responses]
+        missing = 0
+    failed = {"jsonrpc": "2.0", "error": _error_object(failure)}
+    written = [{**(each or failed), "id": id} for each, id in zip(responses, requested.ids, strict=True)]
+    return dumps(written, max_depth=max_depth), missing
 
 
 def dispatcher(
-    dispatch: Callable[[str], str | None],
+    dispatch: Callable[[str], str | bytes | None],
     *,
     max_batch: int = MAX_BATCH,
     max_depth: int = MAX_DEPTH,
-) -> Callable[[bytes], bytes | None]:
+    max_size: int | None = None,
+) -> ForeignDispatcher:
     """
     Return a dispatcher for ``Server(dispatcher=...)`` that uses another library's, text -> text.
 
-    The library gets no body that is not JSON, too deep or too long. What it raises is logged, and the response is
-    -32603. Every call gets a response, even one that the library takes for a notification.
-
     Args:
-        dispatch: Returns an empty text or None if there is nothing to reply.
-        max_batch, max_depth: As for ``Server``.
+        dispatch: Given one valid request, it returns a response. The members of a batch come one after the other.
+        max_batch, max_depth, max_size: See ``ForeignDispatcher``, which says what becomes of invalid requests, and of
+            a library that raises or gives no valid response.
     """
+    return ForeignDispatcher(dispatch, max_batch=max_batch, max_depth=max_depth, max_size=max_size)
 
-    def guarded(body: bytes) -> bytes | None:
-        try:
-            requested = read(body, max_batch=max_batch, max_depth=max_depth)
-        except RemoteError as invalid:
-            return error(UNREADABLE, invalid)
-        failure = RemoteError(INTERNAL_ERROR, "Internal error", "no answer: this call was taken for a notification")
-        try:
-            reply = dispatch(body.decode())
-        except Exception:
-            log.exception("the dispatcher raised; callers get an internal error without details")
-            reply, failure = None, RemoteError(INTERNAL_ERROR, "Internal error")
-        if requested.is_notification:
-            return None
-        return reply.encode() if reply else error(requested, failure)
 
-    return guarded
+def _error_object(error: RemoteError) -> dict[str, Any]:
+    error_object = {"code": error.code, "message": error.message}
+    return error_object if error.data is None else {**error_object, "data": error.data}
+
+
+def _check_single(requested: Requested, value: Any) -> None:
+    """Raise ``MalformedReply`` if a value is no response to the single call, or no error for the whole batch."""
+    if requested.is_batch:
+        if "error" not in _checked(value):
+            raise MalformedReply("a batch was answered with a single result")
+    elif requested.is_version_2 or not (isinstance(value, dict) and {"result", "error"} & value.keys()):
+        check_response(value, requested.ids[0])
+
+
+def _match(ids: Sequence[Any], members: Sequence[Any]) -> tuple[list[dict[str, Any] | None], list[dict[str, Any]]]:
+    """Return the response to each id, None where there is none; and further errors with an id of null."""
+    by_id: defaultdict[Any, deque[dict[str, Any]]] = defaultdict(deque)
+    for member in members:
+        with suppress(MalformedReply):
+            response = _checked(member)
+            by_id[id_key(response["id"])].append(response)
+    queues = [by_id[id_key(id)] for id in ids]
+    responses = [queue.popleft() if queue else None for queue in queues]
+    return responses, [each for each in by_id[None] if "error" in each]
+
+
+def _checked(value: Any) -> dict[str, Any]:
+    """Return a value if it is a response, with any id; raise ``MalformedReply`` if it is none."""
+    return check_response(value, value.get("id") if isinstance(value, dict) else None)
 
 
 def _id(value: Any) -> Any:

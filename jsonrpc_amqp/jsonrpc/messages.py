@@ -170,6 +170,36 @@ def to_exception(error: Error) -> RemoteError:
     return remote_error(error.code, error.message, error.data)
 
 
+def text_of(body: bytes | None) -> str:
+    """
+    Return a reply as a text, for a library that reads it itself; an empty one if there is none.
+
+    Raises:
+        MalformedReply: It is not UTF-8.
+    """
+    try:
+        return (body or b"").decode()
+    except UnicodeDecodeError as exc:
+        raise MalformedReply(f"the answer is not UTF-8: {exc}") from exc
+
+
+def check_response(value: Any, expected_id: Any) -> dict[str, Any]:
+    """
+    Return a JSON value as it is, if it is a response to the call with this id, or an error with an id of null.
+
+    Raises:
+        MalformedReply: It is not.
+    """
+    return _checked_object(value, _names_id(value, expected_id))
+
+
+def id_key(id: Any) -> Any:
+    """Return a key that is equal for ids that are equal in JSON: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(id, (bool, list, dict)):
+        return (type(id).__name__, repr(id))
+    return id
+
+
 def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedReply]:
     """
     Return the responses to a batch.
@@ -196,8 +226,8 @@ def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedRep
     by_id: defaultdict[Any, deque[Any]] = defaultdict(deque)
     for member in value:
         if isinstance(member, dict):
-            by_id[_identity(member.get("id"))].append(member)
-    matched = [(id, by_id[_identity(id)].popleft() if by_id[_identity(id)] else None) for id in ids]
+            by_id[id_key(member.get("id"))].append(member)
+    matched = [(id, by_id[id_key(id)].popleft() if by_id[id_key(id)] else None) for id in ids]
     others = len(value) - sum(member is not None for _id, member in matched)
     return [_member(member, id, others) for id, member in matched]
 
@@ -221,17 +251,18 @@ def _read(body: bytes) -> Any:
 
 
 def _names_id(value: Any, expected: Any) -> bool:
-    return isinstance(value, dict) and "id" in value and _identity(value["id"]) == _identity(expected)
-
-
-def _identity(id: Any) -> Any:
-    """Return a key that is equal for ids that are equal in JSON: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(id, (bool, list, dict)):
-        return (type(id).__name__, repr(id))
-    return id
+    return isinstance(value, dict) and "id" in value and id_key(value["id"]) == id_key(expected)
 
 
 def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
+    response = _checked_object(value, id_agrees)
+    # Use the id that was sent: the response may have 1.0 for 1, or null.
+    response["id"] = id
+    parsed: Response = jsonrpcclient.parse(response)  # type: ignore[assignment]
+    return parsed
+
+
+def _checked_object(value: Any, id_agrees: bool) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedReply(f"the answer is {_quote(value)}, not an object")
     if value.get("jsonrpc") != "2.0":
@@ -246,10 +277,7 @@ def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
         raise MalformedReply(f"the answer has the id {_quote(value['id'])}, which was not asked for")
     if is_error:
         _check_error(value["error"])
-    # Use the id that was sent: the response may have 1.0 for 1, or null.
-    value["id"] = id
-    parsed: Response = jsonrpcclient.parse(value)  # type: ignore[assignment]
-    return parsed
+    return value
 
 
 def _check_error(error: Any) -> None:

@@ -95,6 +95,7 @@ class _Reply:
     body: bytes | None
     is_dead_letter: bool
     may_be_dead_letter: bool
+    is_given_back: bool
     failures: int
     refusals: int
 
@@ -192,6 +193,8 @@ class Isolation:
             raise
         job.is_dead_letter = reply.is_dead_letter
         job.may_be_dead_letter = reply.may_be_dead_letter
+        if reply.is_given_back:
+            job.give_back()
         self._counters.add("failed", reply.failures)
         self._counters.add("refused", reply.refusals)
         with self._lock:
@@ -296,6 +299,7 @@ class _Envelope:
         self.deadline = None if request.remaining is None else time.monotonic() + request.remaining
         self.is_dead_letter = False
         self.may_be_dead_letter = True
+        self.is_given_back = False
         self._send = send
 
     def acknowledge(self) -> None:
@@ -307,13 +311,17 @@ class _Envelope:
     def forbid_dead_letter(self) -> None:
         self.is_dead_letter = self.may_be_dead_letter = False
 
+    def give_back(self) -> None:
+        self.is_given_back = True
 
-def serve_isolated(dispatch: Dispatch, descriptor: int) -> None:
+
+def serve_isolated(dispatch: Dispatch, counts: object, descriptor: int) -> None:
     """
     Run the requests that come over a socket, on the calling thread, until the worker closes it or dies.
 
     Args:
         dispatch: Makes the replies.
+        counts: Has ``failures`` and ``refusals``, if ``dispatch`` counts them.
         descriptor: Of the socket.
     """
     # A process manager may signal a whole group. The worker drains then; this process ends when the worker does.
@@ -323,14 +331,15 @@ def serve_isolated(dispatch: Dispatch, descriptor: int) -> None:
     requests = _Requests(connection)
     while (request := requests.next()) is not None:
         envelope = _Envelope(request, connection.send)
-        failures, refusals = _counts(dispatch)
+        failures, refusals = _counts(counts)
         connection.send(_Begun())
         body, uncounted = _run(dispatch, request, envelope)
-        failures_after, refusals_after = _counts(dispatch)
+        failures_after, refusals_after = _counts(counts)
         reply = _Reply(
             body,
             envelope.is_dead_letter,
             envelope.may_be_dead_letter,
+            envelope.is_given_back,
             failures_after - failures + uncounted,
             refusals_after - refusals,
         )
@@ -377,5 +386,5 @@ def _run(dispatch: Dispatch, request: _Request, envelope: _Envelope) -> tuple[by
         context.leave(token)
 
 
-def _counts(dispatch: Dispatch) -> tuple[int, int]:
-    return getattr(dispatch, "failures", 0), getattr(dispatch, "refusals", 0)
+def _counts(counts: object) -> tuple[int, int]:
+    return getattr(counts, "failures", 0), getattr(counts, "refusals", 0)

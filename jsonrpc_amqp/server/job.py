@@ -65,6 +65,12 @@ class Job:
     def forbid_dead_letter(self) -> None:
         self.is_dead_letter = self.may_be_dead_letter = False
 
+    def give_back(self) -> None:
+        if not self.is_settled:
+            self.is_settled = True
+            self.session.requeue(self.delivery)
+            self.session.flush()
+
     def settle(self) -> None:
         """Acknowledge or reject the message, unless that was done."""
         if self.is_settled:

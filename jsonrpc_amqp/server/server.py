@@ -49,7 +49,7 @@ from .counters import Counters
 from .executor import Executor
 from .isolation import Isolation, serve_isolated
 from .lifecycle import Lifecycle
-from .pipeline import Dispatchers, Pipeline, PipelineSettings
+from .pipeline import Dispatch, Dispatchers, Pipeline, PipelineSettings
 from .signals import DrainOnSignal
 
 log = logging.getLogger("jsonrpc_amqp.server")
@@ -166,6 +166,7 @@ class Server:
             authorize=authorizer(authorize),
         )
         self._dispatcher = dispatcher or own
+        self._dispatch: Dispatch = own if dispatcher is None else _returning_bytes(dispatcher)
         self._dialect = _make_dialect(dialect, own, service=service, exchange=exchange, recipe_method=recipe_method)
         queue = queue or request_queue(service)
         plan = Plan(
@@ -178,16 +179,9 @@ class Server:
             bindings=(request_binding(service),),
             prefetch=prefetch,
         )
-        self._transport = transport or connect_transport(
-            url,
-            ConnectionOptions(
-                name=connection_name or f"jsonrpc-amqp server {service} {os.getpid()}",
-                heartbeat=heartbeat,
-                connect_timeout=connect_timeout,
-                max_size=max_size,
-                tls=tls,
-            ),
-        )
+        name = connection_name or f"jsonrpc-amqp server {service} {os.getpid()}"
+        options = ConnectionOptions(name, heartbeat, connect_timeout, max_size=max_size, tls=tls)
+        self._transport = transport or connect_transport(url, options)
         self._where = redact(url)
         self._counters = Counters()
         self._pipeline = Pipeline(
@@ -200,7 +194,7 @@ class Server:
                 user=user or self._transport.user,
                 may_reply_to=reply_to_filter(reply_to_allowed),
             ),
-            Dispatchers(self._dispatcher, reject_at_limit=own.reject_at_limit, refuse_sender=own.refuse_sender),
+            Dispatchers(self._dispatch, reject_at_limit=own.reject_at_limit, refuse_sender=own.refuse_sender),
             self._counters,
             dialect=self._dialect,
             verify_sender=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
@@ -315,6 +309,14 @@ class Server:
         if (problem := self.dialect_problem) is not None:
             log.warning("%s", problem)
 
+    def drain(self) -> None:
+        """
+        Begin no more requests; return at once. ``stop`` does the rest.
+
+        What runs goes on. What was received and has not begun is given back by ``stop``.
+        """
+        self._lifecycle.drain()
+
     def stop(self, grace: float = GRACE) -> bool:
         """
         Stop consuming, give back what has not begun, let running handlers finish and reply, and close.
@@ -370,7 +372,7 @@ def isolate(server: Server, command: Sequence[str], last_death: Callable[[], flo
 
 def be_isolated(server: Server, descriptor: int) -> None:
     """Be such a process: run what comes over a socket, without a connection to the broker."""
-    serve_isolated(server._dispatcher, descriptor)
+    serve_isolated(server._dispatch, server._dispatcher, descriptor)
 
 
 def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None:
@@ -394,6 +396,20 @@ def _check_foreign_dispatcher(
         raise ValueError("authorize is for our own dispatcher, which knows methods; this one is given")
     if dialect is not None:
         raise ValueError("a dialect is for our own dispatcher, which knows methods; this one is given")
+
+
+def _returning_bytes(dispatcher: Dispatch) -> Dispatch:
+    """Return the user's dispatcher, which raises ``TypeError`` where it returned what cannot be published."""
+
+    def dispatch(body: bytes) -> bytes | None:
+        reply: object = dispatcher(body)
+        if reply is None or isinstance(reply, bytes):
+            return reply
+        if isinstance(reply, (bytearray, memoryview)):
+            return bytes(reply)  # a copy: it is written later
+        raise TypeError(f"a dispatcher returns bytes or None, not {type(reply).__name__}")
+
+    return dispatch
 
 
 def _check_verifiable(dialect: str | None) -> None:

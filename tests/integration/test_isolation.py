@@ -43,11 +43,12 @@ CHILD = textwrap.dedent(
         "nap": time.sleep,
         "fail": lambda: 1 / 0,
         "big": lambda size: "x" * size,
+        "back": lambda: current_request().envelope.give_back(),
     }
     dispatcher = Dispatcher(methods)
     dispatcher.register(lambda: os._exit(7), "die_early", ack="early")
     dispatcher.register(lambda: 1, "once", redelivery="refuse")
-    serve_isolated(dispatcher, int(sys.argv[1]))
+    serve_isolated(dispatcher, dispatcher, int(sys.argv[1]))
     """
 )
 
@@ -142,6 +143,12 @@ def test_what_is_not_run_again_becomes_a_dead_letter(isolation: Isolation) -> No
     once = job("once", is_call=False)
     assert isolation.run(once) is None
     assert once.is_dead_letter
+
+
+def test_what_did_not_begin_is_given_back(isolation: Isolation) -> None:
+    back = job("back", is_call=False)
+    assert isolation.run(back) is None
+    assert back.session.calls == [("requeue", 1), ("flush",)]  # type: ignore[attr-defined]
 
 
 def test_large_replies(isolation: Isolation) -> None:

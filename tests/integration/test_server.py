@@ -81,6 +81,34 @@ def test_other_dispatcher_that_raises_does_not_end_the_server(place: str, servic
         assert server.stats()["failed"] == 1
 
 
+@pytest.mark.parametrize("reply", ["text", 5, ["x"], {}, object()], ids=lambda reply: type(reply).__name__)
+def test_other_dispatcher_that_returns_no_bytes(
+    place: str, service: str, reply: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    replies = [reply, bytearray(b'{"jsonrpc": "2.0", "result": 1, "id": null}')]
+    with (
+        Server(place, service, dispatcher=lambda _body: replies.pop(0)) as server,
+        Client(place, service, timeout=20) as client,
+    ):
+        with pytest.raises(InternalError):
+            client.call("x")
+        assert f"not {type(reply).__name__}" in caplog.text
+        assert client.send_raw(b'{"jsonrpc": "2.0", "method": "x", "id": null}') is not None
+        assert server.stats()["failed"] == 1
+
+
+def test_a_server_that_drains_begins_nothing_and_gives_it_back(place: str, service: str) -> None:
+    with Client(place, service, timeout=20) as client:
+        with Server(place, service, methods={"who": lambda: "first"}) as server:
+            assert client.call("who") == "first"
+            server.drain()
+            left = client.submit("who")
+            wait_for(lambda: server.stats()["received"] == 2)
+            assert not left.done()
+        with Server(place, service, methods={"who": lambda: "second"}):
+            assert left.result(20) == "second"
+
+
 def test_exceptions_are_logged_and_not_sent(place: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
     def leak() -> None:
         raise ValueError("password=hunter2")

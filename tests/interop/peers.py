@@ -74,7 +74,6 @@ def debian(package: str) -> Callable[[], str]:
 
 IN, OUT = "calls our server", "is called by our client"
 _ON = "on our transport"
-_NULL = "a call with an id of null: it treats it as a notification. It is run, and answered with -32603"
 _SPRING_LIMIT = "a timeout and a missing queue both return null to its caller"
 _ONE_SLOT = "its transport stores one message, and overwrites it with the next: one request at a time"
 
@@ -110,14 +109,14 @@ PEERS: dict[str, Peer] = {
     "jsonrpclib out": Peer(
         "jsonrpclib-pelix", python("jsonrpclib-pelix"), _ON,
         "its `SimpleJSONRPCDispatcher`, [as an adapter](adapters.md)",
-        f'{_NULL}; so is one with an id of ""',
     ),
     "tinyrpc client": Peer(
         "tinyrpc", python("tinyrpc"), _ON, "its `RPCClient`, [as an adapter](adapters.md)",
     ),
     "tinyrpc server": Peer(
         "tinyrpc", python("tinyrpc"), _ON, "its `RPCServer`, [as an adapter](adapters.md)",
-        f"`current_request()` in a method, which runs on a thread of the library; {_NULL}",
+        "`current_request()` in a method, which runs on a thread of the library. Its own `serve_forever` ends at a "
+        "request that it fails on, and then receives nothing: that of the adapter goes on",
     ),
     "pjrpc client": Peer(
         "pjrpc", python("pjrpc"), _ON, "its clients, sync and `async`, [as an adapter](adapters.md)",
@@ -125,7 +124,7 @@ PEERS: dict[str, Peer] = {
     ),
     "pjrpc dispatcher": Peer(
         "pjrpc", python("pjrpc"), _ON, "its `Dispatcher`, [as an adapter](adapters.md)",
-        f"{_NULL}. Its `AsyncDispatcher` is not supported",
+        "its `AsyncDispatcher`, and running the members of a batch in parallel (`executor`)",
     ),
     "curl": Peer(
         "curl", debian("curl"), "calls over HTTP", "`jsonrpc-amqp gateway`, [the gateway](http.md)",
@@ -133,7 +132,8 @@ PEERS: dict[str, Peer] = {
     "pelix http": Peer(
         "jsonrpclib-pelix", python("jsonrpclib-pelix"), "is called over HTTP",
         "its `SimpleJSONRPCServer` behind `jsonrpc-amqp bridge`, [the bridge](http.md)",
-        "a call with an id of null: it treats it as a notification. The bridge reports that there was no response",
+        "a call with an id of null: it treats it as a notification. The bridge reports that there was no response, in "
+        "a batch as well",
     ),
     "RpcClient": Peer(
         "RabbitMQ Java, `RpcClient`", maven(PROGRAMS / "jvm", "amqp-client"), IN, "`peers/jvm`, `RpcClientPeer`",

@@ -105,6 +105,7 @@ def test_who_starts_threads() -> None:
         "server/signals",
         "server/worker",
         "http/bridge",
+        "adapters/tinyrpc",
     }
 
 

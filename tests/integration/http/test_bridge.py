@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,8 @@ from ...bridged import BATCH, CALL, Bridged, always
 from ...http_tools import Asked, RawServer, free_port, ok
 from ...tools import wait_for
 
+RESPONSE = b'{"jsonrpc": "2.0", "result": 1, "id": "a.b"}'
+
 
 @pytest.fixture
 def bridging(service: str) -> Iterator[Bridged]:
@@ -25,7 +28,10 @@ def bridging(service: str) -> Iterator[Bridged]:
 
 
 def test_bodies_pass_unchanged_in_both_directions(service: str) -> None:
-    body, answer = b' {"id" :"\\u0061.b","jsonrpc":"2.0", "method":"m"} ', b'{ "id": "a.b",\n"result": 1e2, "more": 1}'
+    body, answer = (
+        b' {"id" :"\\u0061.b","jsonrpc":"2.0", "method":"m"} ',
+        b'{ "id": "a.b",\n"jsonrpc": "2.0", "result": 1e2}',
+    )
     headers = {"Authorization": "Bearer x y", "content-type": "application/json-rpc"}
     with Bridged(f"memory://{service}", service, headers=headers) as bridged:
         bridged.answer = always(ok(answer))
@@ -40,11 +46,11 @@ def test_bodies_pass_unchanged_in_both_directions(service: str) -> None:
 
 
 def test_the_connection_is_kept(bridging: Bridged) -> None:
-    bridging.answer = always(ok(b'{"result": 1}'))
+    bridging.answer = always(ok(RESPONSE))
     for _ in range(20):
-        assert bridging.ask(CALL) == {"result": 1}
+        assert bridging.ask(CALL)["result"] == 1
     assert bridging.http.connections == 1
-    assert bridging.bridge.stats() == {"answered": 20, "failed": 0, "lost_notifications": 0}
+    assert bridging.bridge.stats() == {"answered": 20, "incomplete": 0, "failed": 0, "lost_notifications": 0}
 
 
 def dripping(text: bytes, *, from_byte: int) -> Callable[[socket.socket, Asked], object]:
@@ -72,6 +78,10 @@ FAULTS: dict[str, tuple[Callable[[socket.socket, Asked], object], str]] = {
     "no content": (always(b"HTTP/1.1 204 No Content\r\n\r\n"), "HTTP status 204"),
     "empty": (always(ok(b"")), "no JSON-RPC"),
     "html": (always(ok(b"<html>")), "no JSON-RPC"),
+    "another id": (always(ok(RESPONSE.replace(b"a.b", b"other"))), "no JSON-RPC"),
+    "another version": (always(ok(b'{"result": 1, "error": null, "id": "a.b"}')), "no JSON-RPC"),
+    "no result": (always(ok(b'{"jsonrpc": "2.0", "id": "a.b"}')), "no JSON-RPC"),
+    "empty array": (always(ok(b"[]")), "no JSON-RPC"),
     "other json": (always(ok(b'{"ok": true}')), "no JSON-RPC"),
     "too deep": (always(ok(b"[" * 50_000)), "no JSON-RPC"),
     "compressed": (always(ok(b"\x1f\x8b\x08", "200 OK", "Content-Encoding: gzip")), "no JSON-RPC"),
@@ -132,6 +142,47 @@ def test_an_error_with_an_http_error_status_is_a_response(bridging: Bridged) -> 
     assert bridging.client.send_raw(CALL) == response
 
 
+def test_each_call_of_a_batch_gets_a_response(bridging: Bridged) -> None:
+    """As with servers that take a call with an id of null for a notification."""
+    call = {"jsonrpc": "2.0", "method": "m"}
+    first, second = {"jsonrpc": "2.0", "result": 1, "id": 1}, {"jsonrpc": "2.0", "result": 2, "id": "b"}
+    body = json.dumps([{**call, "id": 1}, call, {**call, "id": None}, {**call, "id": "b"}]).encode()
+    bridging.answer = always(ok(json.dumps([second, {**second, "id": 7}, first, {"id": None}]).encode()))
+    replies = bridging.ask(body)
+    assert (replies[0], replies[2], len(replies)) == (first, second, 3)
+    assert (replies[1]["id"], replies[1]["error"]["code"]) == (None, NO_ANSWER)
+    assert replies[1]["error"]["data"] == {"may_have_run": True}
+    assert bridging.bridge.stats() == {"answered": 1, "incomplete": 1, "failed": 0, "lost_notifications": 0}
+    assert bridging.server.stats()["failed"] == 1
+    whole = json.dumps([second, first, {**first, "id": None}]).encode()
+    bridging.answer = always(ok(whole))
+    assert bridging.client.send_raw(body) == whole
+
+
+def test_requests_of_another_version_have_responses_of_another_version(bridging: Bridged) -> None:
+    response = b'{"result": 1, "error": null, "id": 7}'
+    bridging.answer = always(ok(response))
+    assert bridging.client.send_raw(b'{"method": "m", "params": [], "id": 7}') == response
+
+
+def test_closed_while_requests_are_in_flight(bridging: Bridged) -> None:
+    begun = threading.Semaphore(0)
+
+    def wait_for_the_end(sock: socket.socket, _asked: Asked) -> None:
+        begun.release()
+        sock.recv(1)
+
+    bridging.answer = wait_for_the_end
+    single, batch = bridging.client.submit_raw(CALL), bridging.client.submit_raw(BATCH)
+    assert begun.acquire(timeout=10)
+    assert begun.acquire(timeout=10)
+    bridging.bridge.close()
+    for error in [json.loads(single.result(10) or b""), *json.loads(batch.result(10) or b"")]:
+        assert error["id"] in ("a.b", 1, "b")
+        assert (error["error"]["code"], error["error"]["data"]) == (NO_ANSWER, {"may_have_run": True})
+    assert bridging.bridge.stats()["failed"] == 2
+
+
 def test_what_is_no_json_is_not_forwarded(bridging: Bridged) -> None:
     assert bridging.ask(b"{")["error"]["code"] == -32700
     assert bridging.ask(json.dumps([1] * 1001).encode())["error"]["code"] == -32600
@@ -157,8 +208,8 @@ def test_no_server_at_the_url(service: str) -> None:
 
 def test_closed(bridging: Bridged) -> None:
     bridge = HttpBridge(bridging.http.url)
-    bridging.answer = always(ok(b'{"result": 1}'))
-    assert bridge(CALL) is not None
+    bridging.answer = always(ok(RESPONSE))
+    assert bridge(CALL) == RESPONSE
     bridge.close()
     bridge.close()
     assert json.loads(bridge(CALL) or b"")["error"]["code"] == NOT_DELIVERED

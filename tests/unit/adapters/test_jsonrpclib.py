@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,10 +43,12 @@ def test_the_reply_to_a_notification_is_empty_and_the_client_stays_open(client: 
     assert client.call("headers") == {}
 
 
-def test_a_call_that_the_library_takes_for_a_notification_gets_an_error() -> None:
+@pytest.mark.parametrize("id", [None, "", 1.5])
+def test_a_call_that_the_library_takes_for_a_notification_gets_its_result(id: Any) -> None:
     methods = SimpleJSONRPCDispatcher()
     methods.register_function(lambda: 1, "one")
     dispatch = dispatcher(methods, max_batch=1)
-    assert b"-32603" in (dispatch(b'{"jsonrpc": "2.0", "method": "one", "id": null}') or b"")
+    call = {"jsonrpc": "2.0", "method": "one", "id": id}
+    assert json.loads(dispatch(json.dumps(call).encode()) or b"") == {"jsonrpc": "2.0", "result": 1, "id": id}
     assert b"-32600" in (dispatch(b"[1, 2]") or b"")
     assert dispatch(b'{"jsonrpc": "2.0", "method": "one"}') is None

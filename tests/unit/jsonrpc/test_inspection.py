@@ -35,7 +35,7 @@ NOTIFICATION = {"jsonrpc": "2.0", "method": "m"}
 )
 def test_what_a_body_requests(body: Any, ids: tuple[Any, ...], is_batch: bool) -> None:
     requested = inspection.read(json.dumps(body).encode())
-    assert requested == (ids, is_batch)
+    assert (requested.ids, requested.is_batch) == (ids, is_batch)
     assert requested.is_notification == (ids == ())
 
 
@@ -70,54 +70,76 @@ def test_an_error_replies_to_each_call() -> None:
         }
 
 
+def batch_of(*ids: Any) -> inspection.Requested:
+    return inspection.Requested(ids, True)
+
+
+def ok(id: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "result": id, "id": id}
+
+
+def bad(id: Any, code: int = -32601) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "error": {"code": code, "message": "no"}, "id": id}
+
+
 @pytest.mark.parametrize(
-    ("text", "is_one"),
+    ("requested", "reply"),
     [
-        ('{"result": 1}', True),
-        ('{"error": null, "id": 1}', True),
-        ('[{"result": 1}, {"error": {}}]', True),
-        ("[]", False),
-        ('[{"result": 1}, 5]', False),
-        ('{"ok": true}', False),
-        ("null", False),
-        ("<html>", False),
-        ("", False),
+        (inspection.Requested((7,), False), ok(7)),
+        (inspection.Requested((1,), False), ok(1.0)),
+        (inspection.Requested((None,), False), ok(None)),
+        (inspection.Requested((7,), False), bad(None)),
+        (batch_of(1, "b", None), [ok("b"), ok(None), bad(1)]),
+        (batch_of(1, 1), [ok(1), bad(1)]),
+        # The batch was refused as a whole.
+        (batch_of(1, "b"), bad(None)),
+        (batch_of(1, "b"), bad(1)),
+        # A request of another version has a response of another version.
+        (inspection.read(b'{"method": "m", "id": 7}'), {"result": 1, "error": None, "id": 7}),
+        (inspection.read(b'{"version": "1.1", "method": "m", "id": 7}'), {"result": 1}),
     ],
 )
-def test_what_is_a_response(text: str, is_one: bool) -> None:
-    assert inspection.is_response(text.encode()) is is_one
+def test_a_reply_that_answers_each_call_is_left_as_it_is(requested: inspection.Requested, reply: Any) -> None:
+    text = json.dumps(reply, indent=1).encode()
+    assert inspection.repair(requested, text, RemoteError(-32005, "lost")) == (text, 0)
 
 
-def test_a_dispatcher_of_others_is_guarded() -> None:
-    seen: list[str] = []
+LOST = -32005
+REPAIRED: dict[str, tuple[list[Any], Any, list[tuple[Any, int | None]]]] = {
+    "a response is missing": ([1, None, ""], [ok(1)], [(1, None), (None, LOST), ("", LOST)]),
+    "a response is not asked for": ([1], [ok(1), ok(2)], [(1, None)]),
+    "a response came twice": ([1, 2], [ok(1), ok(1), ok(2)], [(1, None), (2, None)]),
+    "the id has another type": ([1, 2], [ok("1"), ok(2)], [(1, LOST), (2, None)]),
+    "a boolean is no number": ([1], [ok(True)], [(1, LOST)]),
+    "no object": ([1, 2], [5, ok(2)], [(1, LOST), (2, None)]),
+    "no version": ([1, 2], [{"result": 1, "id": 1}, ok(2)], [(1, LOST), (2, None)]),
+    "result and error": ([1, 2], [{**ok(1), "error": None}, ok(2)], [(1, LOST), (2, None)]),
+    "no code": ([1, 2], [{**bad(1), "error": {}}, ok(2)], [(1, LOST), (2, None)]),
+    "no id": ([1, 2], [{"jsonrpc": "2.0", "result": 1}, ok(2)], [(1, LOST), (2, None)]),
+    "the id of a list": ([1], [ok([1]), ok(1)], [(1, None)]),
+    "an error without an id": ([1, 2], [bad(None, -32600), ok(2)], [(1, -32600), (2, None)]),
+    "which error is whose": ([1, 2, 3], [bad(None, -32600), ok(2)], [(1, LOST), (2, None), (3, LOST)]),
+    "a result without an id": ([1, 2], [ok(None), ok(2)], [(1, LOST), (2, None)]),
+    "empty": ([1, 2], [], [(1, LOST), (2, LOST)]),
+    "a single result": ([1, 2], ok(1), [(1, LOST), (2, LOST)]),
+    "a text": ([1, 2], "x", [(1, LOST), (2, LOST)]),
+    "null": ([1], None, [(1, LOST)]),
+}
 
-    def dispatch(text: str) -> str | None:
-        seen.append(text)
-        return {"m": '{"result": 1}', "silent": "", "none": None}[json.loads(text)["method"]]
 
-    guarded = inspection.dispatcher(dispatch, max_batch=3)
-    assert guarded(json.dumps(CALL).encode()) == b'{"result": 1}'
-    # Its reply to a notification is dropped.
-    assert guarded(json.dumps(NOTIFICATION).encode()) is None
-    for method in ("silent", "none"):
-        reply = json.loads(guarded(json.dumps({**CALL, "method": method}).encode()) or b"")
-        assert (reply["id"], reply["error"]["code"]) == (7, -32603)
-        assert guarded(json.dumps({**NOTIFICATION, "method": method}).encode()) is None
-    calls = len(seen)
-    assert json.loads(guarded(b"{") or b"")["error"]["code"] == -32700
-    assert json.loads(guarded(b"[1,1,1,1]") or b"")["error"]["code"] == -32600
-    assert len(seen) == calls
+@pytest.mark.parametrize("fault", REPAIRED)
+def test_each_call_of_a_batch_has_one_response_after_all(fault: str) -> None:
+    ids, reply, wanted = REPAIRED[fault]
+    text, missing = inspection.repair(batch_of(*ids), json.dumps(reply).encode(), RemoteError(LOST, "lost", {"a": 1}))
+    assert [(each["id"], each.get("error", {}).get("code")) for each in json.loads(text)] == wanted
+    assert missing == sum(code == LOST for _id, code in wanted)
 
 
-def test_a_dispatcher_that_raises(caplog: pytest.LogCaptureFixture) -> None:
-    def dispatch(text: str) -> str:
-        raise KeyError("secret")
-
-    guarded = inspection.dispatcher(dispatch)
-    replies = json.loads(guarded(json.dumps([CALL, NOTIFICATION, {**CALL, "id": "b"}]).encode()) or b"")
-    assert [(each["id"], each["error"]) for each in replies] == [
-        (7, {"code": -32603, "message": "Internal error"}),
-        ("b", {"code": -32603, "message": "Internal error"}),
-    ]
-    assert guarded(json.dumps(NOTIFICATION).encode()) is None
-    assert caplog.text.count("KeyError: 'secret'") == 2
+@pytest.mark.parametrize(
+    "text",
+    ["", "<html>", "5", "[]", '{"ok": true}', "[" * 5000, '{"jsonrpc": "2.0", "result": NaN, "id": 7}', '{"result": 1}']
+    + [json.dumps(each) for each in (ok("7"), ok(None), ok(8), [ok(7)], {**ok(7), "error": None})],
+)
+def test_what_does_not_answer_a_single_call(text: str) -> None:
+    reply, missing = inspection.repair(inspection.Requested((7,), False), text.encode(), RemoteError(LOST, "lost"))
+    assert (json.loads(reply)["error"]["code"], json.loads(reply)["id"], missing) == (LOST, 7, 1)

@@ -330,3 +330,25 @@ def test_the_short_way_believes_what_the_long_way_does(response: dict[str, Any])
         else:
             with pytest.raises(RemoteError):
                 messages.result_of(body, 1)
+
+
+def test_a_reply_as_text() -> None:
+    assert messages.text_of("ü".encode()) == "ü"
+    assert messages.text_of(None) == ""
+    with pytest.raises(MalformedReply, match="not UTF-8"):
+        messages.text_of(b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("id", "agrees"), [(1, True), (1.0, True), ("1", False), (True, False), (None, False), ([1], False)]
+)
+def test_a_response_is_checked_against_the_id_of_its_call(id: Any, agrees: bool) -> None:
+    result = {"jsonrpc": "2.0", "result": 1, "id": id}
+    error = {"jsonrpc": "2.0", "error": {"code": 1, "message": ""}, "id": id}
+    for response, may_pass in ((result, agrees), (error, agrees or id is None)):
+        if may_pass:
+            assert messages.check_response(response, 1) is response
+            assert response["id"] is id
+        else:
+            with pytest.raises(MalformedReply):
+                messages.check_response(response, 1)

@@ -39,5 +39,14 @@ def test_what_was_forbidden_to_be_a_dead_letter_is_none() -> None:
         assert session.calls == [("ack", 1)]
 
 
+def test_what_is_given_back_is_requeued_at_once_and_settled() -> None:
+    session = FakeSession()
+    request = job(session)
+    request.give_back()
+    request.give_back()
+    request.settle()
+    assert session.calls == [("requeue", 1), ("flush",)]
+
+
 def test_a_body_that_was_too_large_to_keep_is_empty() -> None:
     assert job(body=None).body == b""
