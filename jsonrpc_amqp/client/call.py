@@ -99,13 +99,13 @@ class Call(ABC):
         """The error of the last attempt, as the end of a call that failed, with what earlier attempts add to it."""
         error = self._last_error
         assert error is not None
-        return type(error)(f"{error} (attempt {self.failures})", may_have_run=self._may_have_run)
+        return error.reworded(f"{error} (attempt {self.failures})", may_have_run=self._may_have_run)
 
     def with_attempts(self, error: JsonRpcAmqpError) -> JsonRpcAmqpError:
         """Return a final error, with what earlier attempts add to it."""
         if self._last_error is None or not isinstance(error, TransportError):
             return error
-        return type(error)(
+        return error.reworded(
             f"{error} (attempt {self.failures + 1}; the one before: {self._last_error})",
             may_have_run=error.may_have_run or self._may_have_run,
         )

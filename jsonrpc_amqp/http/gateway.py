@@ -78,7 +78,7 @@ class _HttpError(Exception):
     """Ends a request with an HTTP error status, and with a JSON-RPC error for each of its calls."""
 
     def __init__(self, status: int, error: RemoteError, asked: inspection.Requested = inspection.UNREADABLE) -> None:
-        super().__init__(status)
+        super().__init__(status, error, asked)
         self.status = status
         self.error = error
         self.asked = asked
