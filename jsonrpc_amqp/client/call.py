@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -80,7 +80,7 @@ class Call(ABC):
         With "safe" the method did not run; with "idempotent" it may run a second time.
         """
         retry = self.send_options.retry
-        if retry is None or self.is_cancelled or not isinstance(error, TransportError):
+        if retry is None or not isinstance(error, TransportError):
             return False
         if isinstance(error, _FINAL):
             return False
@@ -112,7 +112,7 @@ class Call(ABC):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether its caller no longer waits for its end, so that it need not be sent."""
+        """Whether its caller no longer waits for its end, so that no attempt is to follow."""
         return False
 
     @abstractmethod
@@ -170,12 +170,18 @@ class FutureCall(Call):
 
     Attributes:
         parse: Makes the result of the future from the body of the reply.
+        drop: Removes the call from the pending ones; called when its future is cancelled, if that is owned by the call.
     """
 
     has_callbacks = True
 
     parse: Callable[[bytes], Any] = field(kw_only=True)
-    future: Future[Any] = field(default_factory=CallFuture, init=False)
+    drop: Callable[[Call], object] = field(init=False)
+    future: CallFuture = field(default_factory=CallFuture, init=False)
+
+    def on_cancelled(self, _future: CallFuture) -> None:
+        """Its user has cancelled the future."""
+        self.drop(self)
 
     @property
     def is_cancelled(self) -> bool:
@@ -185,17 +191,16 @@ class FutureCall(Call):
         try:
             result = self.parse(body)
         except Exception as exc:
-            self._end(self.future.set_exception, exc)
+            self._end(None, exc)
         else:
-            self._end(self.future.set_result, result)
+            self._end(result, None)
 
     def fail(self, error: JsonRpcAmqpError) -> None:
-        self._end(self.future.set_exception, error)
+        self._end(None, error)
 
-    @staticmethod
-    def _end(end: Callable[[Any], None], outcome: object) -> None:
+    def _end(self, result: object, error: Exception | None) -> None:
         try:
-            end(outcome)
+            self.future.finish(result, error)
         except InvalidStateError:
             return  # its user cancelled it meanwhile
         # Callbacks run in there. A sys.exit() in one must not end the leader, on which all other calls depend.
