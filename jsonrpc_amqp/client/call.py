@@ -110,11 +110,6 @@ class Call(ABC):
             may_have_run=error.may_have_run or self._may_have_run,
         )
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether its caller no longer waits for its end, so that no attempt is to follow."""
-        return False
-
     @abstractmethod
     def succeed(self, body: bytes) -> None:
         """End with the body of the reply; empty for a notification that was confirmed."""
@@ -182,10 +177,6 @@ class FutureCall(Call):
     def on_cancelled(self, _future: CallFuture) -> None:
         """Its user has cancelled the future."""
         self.drop(self)
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self.future.cancelled()
 
     def succeed(self, body: bytes) -> None:
         try:

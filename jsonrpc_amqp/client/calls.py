@@ -118,7 +118,8 @@ class Calls:
 
         Callbacks of the future run on the thread that drives the connection: they must not block, nor call and wait.
         ``cancel()`` succeeds until the future is done. It drops the call at once, so that it no longer counts for
-        ``max_pending``; a call that was not sent yet will not be, one that was may have run, or may still.
+        ``max_pending``; a call that was not sent yet will not be, one that was may have run, or may still. To let go of
+        a future cancels nothing.
 
         Raises:
             ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once.
@@ -284,8 +285,9 @@ class Calls:
         call.drop, future.owner = self._cancel, call
         try:
             self._requests.submit(call)
-        except BaseException:  # Control-C: its caller never gets the future
+        except BaseException:  # Control-C, say: its caller never gets the future
             self._requests.waiter.forget(call)
+            future.owner = None
             raise
         return future
 

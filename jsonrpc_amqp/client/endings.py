@@ -73,10 +73,7 @@ class Endings:
 
     def _retry(self, call: Call, error: JsonRpcAmqpError) -> bool:
         with self._lock:
-            # Cancelled: looked at with the lock, which the thread that cancels takes to drop the call.
-            if self._life.closed or self._life.gave_up or call.is_cancelled:
-                return False
-            if not self._retries.schedule(call, error, time.monotonic()):
+            if self._life.closed or self._life.gave_up or not self._retries.schedule(call, error, time.monotonic()):
                 return False
             self._stats["retries"] += 1
         self._wake()

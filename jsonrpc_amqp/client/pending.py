@@ -78,7 +78,8 @@ class Pending:
             if call is None:
                 continue
             if is_deadline:
-                expired.append(self._calls.pop(number))
+                if self._calls.pop(number, None) is not None:  # a signal handler may have cancelled it
+                    expired.append(call)
             elif not call.sent and (left := call.deadline - now) > _LEAST_SECONDS:
                 heapq.heappush(self._alarms, (now + left / 2, number, False))
             else:
@@ -88,11 +89,9 @@ class Pending:
 
     def take(self, chosen: Callable[[Call], bool]) -> list[Call]:
         """Remove and return all calls that fit."""
-        # Of a copy: a signal handler may submit a call meanwhile.
+        # Of a copy: a signal handler may submit and cancel calls meanwhile.
         calls = [call for call in list(self._calls.values()) if chosen(call)]
-        for call in calls:
-            self.drop(call.number)
-        return calls
+        return [call for call in calls if self.drop(call.number) is not None]
 
     def _compact(self) -> None:
         # In this order: a signal handler that submits a call meanwhile adds to the new list.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -86,6 +87,7 @@ class Sender:
 
     def drop(self, call: Call) -> bool:
         """Remove a call from those that are pending and parked. False: it is not pending, so it ends otherwise."""
+        call.deadline = -math.inf  # where it fails at this moment, no other attempt is in time
         self._parked.pop(call.number, None)
         return self._pending.drop(call.number) is not None
 

@@ -167,13 +167,8 @@ class FakeCall(Call):
     def __init__(self, *args: Any, has_callbacks: bool = False, **more: Any) -> None:
         super().__init__(*args, **more)
         self.has_callbacks = has_callbacks
-        self.cancelled = False
         self.ends: list[bytes | JsonRpcAmqpError] = []
         self.on_end: Callable[[FakeCall], None] = lambda _call: None
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self.cancelled
 
     def succeed(self, body: bytes) -> None:
         self.ends.append(body)

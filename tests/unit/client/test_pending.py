@@ -221,6 +221,18 @@ TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
+def test_call_that_is_cancelled_while_others_are_taken_is_not_taken() -> None:
+    first, second = waiting(1), waiting(2)
+    pending = holding(first, second)
+
+    def cancel_the_first(call: Call) -> bool:  # as a signal handler does
+        pending.drop("1")
+        return True
+
+    assert pending.take(cancel_the_first) == [second]
+    assert len(pending) == 0
+
+
 @pytest.mark.parametrize("by_take", [False, True])
 def test_many_calls_that_end_at_once_leave_little_behind(by_take: bool) -> None:
     pending = Pending()

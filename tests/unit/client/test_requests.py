@@ -12,7 +12,7 @@ import pytest
 
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, QueueFacts, Returned
 from jsonrpc_amqp.client.addresses import Routing, resolve_routing
-from jsonrpc_amqp.client.call import SendOptions
+from jsonrpc_amqp.client.call import Call, SendOptions
 from jsonrpc_amqp.errors import (
     AccessRefused,
     CallTimeout,
@@ -20,6 +20,7 @@ from jsonrpc_amqp.errors import (
     ConnectionLost,
     EncodeError,
     InvalidName,
+    JsonRpcAmqpError,
     NotConnected,
     Overloaded,
     TooManyPending,
@@ -304,12 +305,24 @@ def test_no_attempt_follows_once_a_call_is_cancelled(is_due: bool) -> None:
     assert (len(session.published), made.ends, rig.requests.counts()["pending"]) == (1, [], 0)
 
 
-def test_call_that_is_cancelled_while_it_fails_has_no_other_attempt() -> None:
+@pytest.mark.parametrize("by_forget", [False, True])
+def test_call_that_is_given_up_while_it_fails_has_no_other_attempt(
+    by_forget: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig, session = connected()
     made = rig.submit(options=SAFE)
-    made.cancelled = True  # its future is; the thread that cancels waits for the lock
+    fail = rig.requests._endings.fail
+
+    def give_up_and_fail(failed: Call, error: JsonRpcAmqpError) -> None:
+        # Here it is not pending any more, and not again.
+        if by_forget:
+            rig.requests.waiter.forget(failed)
+        else:
+            assert not rig.requests.cancel(failed)
+        fail(failed, error)
+
+    monkeypatch.setattr(rig.requests._endings, "fail", give_up_and_fail)
     rig.requests.on_returned(session, returned(made.number))
-    assert not rig.requests.cancel(made)
     assert (len(made.ends), rig.requests.counts()["pending"]) == (1, 0)
 
 
