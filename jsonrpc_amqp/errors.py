@@ -31,6 +31,7 @@ The exceptions of this library, as one tree.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 # https://www.jsonrpc.org/specification#error_object
@@ -51,7 +52,27 @@ NO_ANSWER = -32005
 
 
 class JsonRpcAmqpError(Exception):
-    """Base of all exceptions of this library."""
+    """
+    Base of all exceptions of this library.
+
+    Copies and pickles of them have their attributes and notes; not their cause and traceback, which Python leaves out
+    as well.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it is there, but that the class is not called with ``args``: subclasses take other arguments.
+        reduced = super().__reduce__()
+        assert isinstance(reduced, tuple)
+        _kind, args, *state = reduced
+        return (_restore, (type(self), args), *state)
+
+
+def _restore(kind: type[JsonRpcAmqpError], args: tuple[Any, ...]) -> JsonRpcAmqpError:
+    """Return an exception as ``copy`` and ``pickle`` have it before they set its attributes."""
+    error = kind.__new__(kind, *args)
+    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    builtin.__init__(error, *args)  # type: ignore[misc]  # of this base, whose arguments they are
+    return error
 
 
 class InvalidName(JsonRpcAmqpError, ValueError):
@@ -155,9 +176,15 @@ class TransportError(JsonRpcAmqpError):
 
     def again(self) -> TransportError:
         """Return a copy, for another caller to raise: each raise needs a traceback of its own."""
-        copy = type(self)(str(self), may_have_run=self.may_have_run)
-        copy.__cause__ = self.__cause__
-        return copy
+        error = copy.copy(self)
+        error.__cause__ = self.__cause__
+        return error
+
+    def reworded(self, message: str, *, may_have_run: bool) -> TransportError:
+        """Return a copy that says something else, or more."""
+        error = self.again()
+        error.args, error.may_have_run = (message,), may_have_run
+        return error
 
 
 class NotConnected(TransportError, ConnectionError):

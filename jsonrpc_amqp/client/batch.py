@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from ..jsonrpc import messages
-from .call import Params
+from .call import Call, Params, WaitingCall
+from .futures import CallFuture
 
 
-class _Unsent(Future[Any]):
+class _Member(CallFuture):
     """The future of a call in a batch. Before the batch is sent, waiting for it would never end."""
 
     sent = False
@@ -36,13 +37,32 @@ class Batch:
 
     ``call`` returns a future that is done when the block ends: inside the block its result cannot be waited for. If the
     block raises, nothing is sent. A batch is used once.
+
+    A call whose future is cancelled inside the block is left out. What was sent may run all the same; once the futures
+    of all calls are cancelled, the batch is given up, and the block ends without waiting for the reply.
+
+    Args:
+        new_id: Returns an id for a call.
+        make: Makes the message, from its body and whether there are only notifications in it.
+        wait: Sends a message, and returns the body of the reply.
+        drop: Removes a message from the pending ones. False: it is none of them.
     """
 
-    def __init__(self, new_id: Callable[[], int], send: Callable[[bytes, bool], bytes]) -> None:
+    def __init__(
+        self,
+        new_id: Callable[[], int],
+        make: Callable[[bytes, bool], WaitingCall],
+        *,
+        wait: Callable[[WaitingCall], bytes],
+        drop: Callable[[Call], bool],
+    ) -> None:
         self._new_id = new_id
-        self._send_body = send  # the second argument: there are only notifications in it
-        self._members: list[dict[str, Any]] = []
-        self._futures: dict[int, _Unsent] = {}
+        self._make = make
+        self._wait = wait
+        self._drop = drop
+        self._members: list[tuple[dict[str, Any], _Member | None]] = []
+        self._awaited: set[Future[Any]] = set()
+        self._call: WaitingCall | None = None
         self._open = False
         self._over = False
 
@@ -54,15 +74,23 @@ class Batch:
             RuntimeError: Outside the ``with`` block.
         """
         self._check_open()
-        number = self._new_id()
-        self._members.append(messages.request_object(method, params, number))
-        future = self._futures[number] = _Unsent()
+        future = _Member()
+        future.owner = self
+        self._members.append((messages.request_object(method, params, self._new_id()), future))
+        self._awaited.add(future)
         return future
 
     def notify(self, method: str, params: Params = None) -> None:
         """Add a notification. In a batch with calls the broker's confirm is not waited for."""
         self._check_open()
-        self._members.append(messages.notification_object(method, params))
+        self._members.append((messages.notification_object(method, params), None))
+
+    def on_cancelled(self, future: CallFuture) -> None:
+        """The user of a call has cancelled its future."""
+        self._awaited.discard(future)
+        call = self._call
+        if call is not None and not self._awaited and self._drop(call):
+            call.succeed(b"")
 
     def __enter__(self) -> Batch:
         if self._over or self._open:
@@ -74,25 +102,32 @@ class Batch:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open, self._over = False, True
-        for future in self._futures.values():
+        futures = [future for _request, future in self._members if future is not None]
+        for future in futures:
             future.sent = True
-        if kind is not None:
-            for future in self._futures.values():
-                future.cancel()
-        elif self._members:
+        if kind is None:
             self._send()
+        else:
+            for future in futures:
+                future.cancel()
 
     def _check_open(self) -> None:
         if not self._open:
             raise RuntimeError("a batch takes calls inside its with block: with client.batch() as batch: ...")
 
     def _send(self) -> None:
-        futures = self._futures
+        members = [(request, future) for request, future in self._members if future is None or not future.cancelled()]
+        if not members:
+            return
+        futures = {request["id"]: future for request, future in members if future is not None}
         responses: Sequence[messages.Response | BaseException]
         try:
-            body = messages.encode(self._members)
-            reply = self._send_body(body, not futures)
-            responses = messages.parse_batch(reply, list(futures)) if futures else []
+            body = messages.encode([request for request, _future in members])
+            call = self._call = self._make(body, not futures)
+            reply = self._wait(call)
+            if not futures or not self._awaited:
+                return
+            responses = messages.parse_batch(reply, list(futures))
         except BaseException as error:
             for future in futures.values():
                 _settle(future, error)

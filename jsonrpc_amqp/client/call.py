@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -80,7 +80,7 @@ class Call(ABC):
         With "safe" the method did not run; with "idempotent" it may run a second time.
         """
         retry = self.send_options.retry
-        if retry is None or self.is_cancelled or not isinstance(error, TransportError):
+        if retry is None or not isinstance(error, TransportError):
             return False
         if isinstance(error, _FINAL):
             return False
@@ -99,21 +99,16 @@ class Call(ABC):
         """The error of the last attempt, as the end of a call that failed, with what earlier attempts add to it."""
         error = self._last_error
         assert error is not None
-        return type(error)(f"{error} (attempt {self.failures})", may_have_run=self._may_have_run)
+        return error.reworded(f"{error} (attempt {self.failures})", may_have_run=self._may_have_run)
 
     def with_attempts(self, error: JsonRpcAmqpError) -> JsonRpcAmqpError:
         """Return a final error, with what earlier attempts add to it."""
         if self._last_error is None or not isinstance(error, TransportError):
             return error
-        return type(error)(
+        return error.reworded(
             f"{error} (attempt {self.failures + 1}; the one before: {self._last_error})",
             may_have_run=error.may_have_run or self._may_have_run,
         )
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether its caller no longer waits for its end, so that it need not be sent."""
-        return False
 
     @abstractmethod
     def succeed(self, body: bytes) -> None:
@@ -170,32 +165,33 @@ class FutureCall(Call):
 
     Attributes:
         parse: Makes the result of the future from the body of the reply.
+        drop: Removes the call from the pending ones; called when its future is cancelled, if that is owned by the call.
     """
 
     has_callbacks = True
 
     parse: Callable[[bytes], Any] = field(kw_only=True)
-    future: Future[Any] = field(default_factory=CallFuture, init=False)
+    drop: Callable[[Call], object] = field(init=False)
+    future: CallFuture = field(default_factory=CallFuture, init=False)
 
-    @property
-    def is_cancelled(self) -> bool:
-        return self.future.cancelled()
+    def on_cancelled(self, _future: CallFuture) -> None:
+        """Its user has cancelled the future."""
+        self.drop(self)
 
     def succeed(self, body: bytes) -> None:
         try:
             result = self.parse(body)
         except Exception as exc:
-            self._end(self.future.set_exception, exc)
+            self._end(None, exc)
         else:
-            self._end(self.future.set_result, result)
+            self._end(result, None)
 
     def fail(self, error: JsonRpcAmqpError) -> None:
-        self._end(self.future.set_exception, error)
+        self._end(None, error)
 
-    @staticmethod
-    def _end(end: Callable[[Any], None], outcome: object) -> None:
+    def _end(self, result: object, error: Exception | None) -> None:
         try:
-            end(outcome)
+            self.future.finish(result, error)
         except InvalidStateError:
             return  # its user cancelled it meanwhile
         # Callbacks run in there. A sys.exit() in one must not end the leader, on which all other calls depend.

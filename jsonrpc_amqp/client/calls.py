@@ -74,6 +74,7 @@ class Calls:
 
     def __init__(self, requests: Requests, defaults: Options, *, max_size: int) -> None:
         self._requests = requests
+        self._cancel = requests.cancel
         self._defaults = defaults
         self._max_size = max_size
         # Resolved once, for the calls without options; None where each must name its service.
@@ -116,6 +117,9 @@ class Calls:
         Call a method; return at once a future of what ``call`` would return or raise.
 
         Callbacks of the future run on the thread that drives the connection: they must not block, nor call and wait.
+        ``cancel()`` succeeds until the future is done. It drops the call at once, so that it no longer counts for
+        ``max_pending``; a call that was not sent yet will not be, one that was may have run, or may still. To let go of
+        a future cancels nothing.
 
         Raises:
             ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once.
@@ -123,19 +127,23 @@ class Calls:
         number = self._requests.new_id()
         parse = partial(messages.result_of, expected_id=number)
         call = self._make(FutureCall, messages.request(method, params, number), options, qid=str(number), parse=parse)
-        self._requests.submit(call)
-        return call.future
+        return self._submit(call)
 
     def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
         """Send a notification; return at once a future that is done (None) when the broker has confirmed it."""
         body = messages.notification(method, params)
         call = self._make(FutureCall, body, options, is_notification=True, parse=lambda _body: None)
-        self._requests.submit(call)
-        return call.future
+        return self._submit(call)
 
     def batch(self, **options: Unpack[Options]) -> Batch:
         """Collect calls and notifications in a ``with`` block; they leave as one message when it ends."""
-        return Batch(self._requests.new_id, partial(self._send_batch, options))
+        make = partial(self._make, WaitingCall)
+        return Batch(
+            self._requests.new_id,
+            lambda body, is_notification: make(body, options, is_notification=is_notification),
+            wait=self._await,
+            drop=self._cancel,
+        )
 
     def send(
         self, request: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Unpack[Options]
@@ -195,8 +203,7 @@ class Calls:
             is_notification=kind.is_notification,
             parse=lambda reply: None if kind.is_notification else reply,
         )
-        self._requests.submit(call)
-        return call.future
+        return self._submit(call)
 
     @property
     def proxy(self) -> Proxy:
@@ -215,9 +222,6 @@ class Calls:
         if "service" in options:
             self._requests.use(options["service"])
         return Calls(self._requests, {**self._defaults, **options}, max_size=self._max_size)
-
-    def _send_batch(self, options: Options, body: bytes, is_notification: bool) -> bytes:
-        return self._await(self._make(WaitingCall, body, options, is_notification=is_notification))
 
     def _exchange_bytes(self, body: bytes, kind: messages.Kind, options: Options) -> bytes | None:
         qid = qid_of(kind.id)
@@ -276,17 +280,28 @@ class Calls:
             SendOptions(persistent is None or persistent, True, headers, retry),
         )
 
+    def _submit(self, call: FutureCall) -> Future[Any]:
+        future = call.future
+        call.drop, future.owner = self._cancel, call
+        try:
+            self._requests.submit(call)
+        except BaseException:  # Control-C, say: its caller never gets the future
+            self._requests.waiter.forget(call)
+            future.owner = None
+            raise
+        return future
+
     def _await(self, call: WaitingCall) -> bytes:
         self._requests.waiter.check_may_wait()
         try:
             self._requests.submit(call)
             self._requests.waiter.drive_until_done(call)
             if not call.wait(max(0.0, call.deadline - time.monotonic() + _SLACK)):
-                self._requests.expire(call)
+                self._requests.waiter.expire(call)
                 if not call.wait(_STUCK):
                     raise CallTimeout(f"no answer from {call.service!r}: the thread that brings answers is stuck")
         except BaseException:  # Control-C: no thread waits for the reply any more
-            self._requests.forget(call)
+            self._requests.waiter.forget(call)
             raise
         return call.result()
 

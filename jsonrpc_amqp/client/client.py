@@ -170,8 +170,9 @@ class Client(Calls):
         """
         Return the counters since the start.
 
-        ``pending`` calls now, ``timeouts``, ``retries`` (attempts after the first), ``dropped_replies`` (their calls
-        had ended), ``rejected_replies`` (they carry the number of a call, but not what its reply must have),
+        ``pending`` calls now, ``timeouts``, ``retries`` (attempts after the first), ``cancelled`` (calls that were
+        dropped because their future was cancelled), ``dropped_replies`` (their calls had ended, at their deadline or
+        cancelled), ``rejected_replies`` (they carry the number of a call, but not what its reply must have),
         ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
         """
         return self._requests.counts()

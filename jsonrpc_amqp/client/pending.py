@@ -14,6 +14,8 @@ _INSPECT_SECONDS = 2.0
 _INSPECT_PART = 0.25
 # A call that is parked at that time is looked at again, after half of what is left of its time, down to this.
 _LEAST_SECONDS = 0.01
+# Of calls that ended, beside as many as there are calls: so that compacting costs each call little.
+_SPARE_ALARMS = 1024
 
 
 class Pending:
@@ -44,7 +46,7 @@ class Pending:
             return math.inf
         inspect_at = call.deadline - min(_INSPECT_SECONDS, timeout * (1 - _INSPECT_PART))
         heapq.heappush(self._alarms, (inspect_at, call.number, False))
-        if len(self._alarms) > 2 * len(self._calls) + 1024:
+        if len(self._alarms) > 2 * len(self._calls) + _SPARE_ALARMS:
             self._compact()
         return inspect_at
 
@@ -55,6 +57,13 @@ class Pending:
     def pop(self, number: str | None) -> Call | None:
         """Remove and return the call of a number, if there is one."""
         return self._calls.pop(number, None) if number is not None else None
+
+    def drop(self, number: str | None) -> Call | None:
+        """Do what ``pop`` does, for calls that end without a reply: many may do so at once, and none come after."""
+        call = self.pop(number)
+        if len(self._alarms) > 2 * len(self._calls) + _SPARE_ALARMS:
+            self._compact()
+        return call
 
     def due(self, now: float) -> tuple[list[Call], list[Call]]:
         """
@@ -69,7 +78,8 @@ class Pending:
             if call is None:
                 continue
             if is_deadline:
-                expired.append(self._calls.pop(number))
+                if self._calls.pop(number, None) is not None:  # a signal handler may have cancelled it
+                    expired.append(call)
             elif not call.sent and (left := call.deadline - now) > _LEAST_SECONDS:
                 heapq.heappush(self._alarms, (now + left / 2, number, False))
             else:
@@ -79,11 +89,9 @@ class Pending:
 
     def take(self, chosen: Callable[[Call], bool]) -> list[Call]:
         """Remove and return all calls that fit."""
-        # Of a copy: a signal handler may submit a call meanwhile.
+        # Of a copy: a signal handler may submit and cancel calls meanwhile.
         calls = [call for call in list(self._calls.values()) if chosen(call)]
-        for call in calls:
-            del self._calls[call.number]
-        return calls
+        return [call for call in calls if self.drop(call.number) is not None]
 
     def _compact(self) -> None:
         # In this order: a signal handler that submits a call meanwhile adds to the new list.

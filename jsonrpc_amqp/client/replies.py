@@ -71,7 +71,7 @@ class Replies:
             if call is not None:
                 mismatch = self._mismatch(call, delivery)
                 if mismatch is None:
-                    pending.pop(call.number)
+                    call = pending.pop(call.number)  # None: a signal handler has just cancelled it
             paired.append((delivery, call, mismatch))
         return paired
 

@@ -48,6 +48,7 @@ _COUNTERS = dict.fromkeys(
         "connections_lost",
         "timeouts",
         "retries",
+        "cancelled",
         "dropped_replies",
         "rejected_replies",
         "pending",
@@ -119,7 +120,7 @@ class Requests:
         self._endings = Endings(
             self._lock, self._life, self._retries, self._reports, self._replies, wake=transport.wake, stats=self.stats
         )
-        self.waiter = Waiter(self._lock, transport, self._pending)
+        self.waiter = Waiter(self._lock, transport, self._pending, self._sender, self._endings)
         self._next_tick = 0.0
 
     # -- from any thread ------------------------------------------------------------------------------
@@ -189,20 +190,18 @@ class Requests:
         if self._routing.reply == "direct" and not self._confirm:
             raise ValueError('with reply="direct", persistent calls need Client(confirm=True)')
 
-    def expire(self, call: Call) -> None:
-        """End a call whose deadline has passed, unless it is ending."""
-        with self._lock:
-            mine = self._pending.pop(call.number)
-            self._sender.forget_ended()
-        if mine is not None:
-            self._endings.fail_for_good(mine, self._endings.timeout(mine))
+    def cancel(self, call: Call) -> bool:
+        """
+        Drop a call whose caller does not want its end any more. False: it is not pending.
 
-    def forget(self, call: Call) -> None:
-        """Wait no more for the end of a call, if it has not come."""
-        if call.number:  # else it was not taken; after a fork, the lock must not be taken either
-            with self._lock:
-                self._pending.pop(call.number)
-            self._transport.runtime.reclaim()
+        It is not sent, if it was not yet; the reply to one that was sent is counted in ``dropped_replies``.
+        """
+        if not call.number or self._life.is_foreign():
+            return False  # it was not taken; after a fork, the lock must not be taken either
+        with self._lock:
+            is_mine = self._sender.drop(call)
+            self.stats["cancelled"] += is_mine
+        return is_mine
 
     def connect(self, timeout: float | None) -> None:
         """
@@ -310,8 +309,7 @@ class Requests:
         with self._lock:
             again, too_late = self._retries.due(now)  # before the deadlines: the error of an attempt says more
             near, expired = self._pending.due(now)
-            if expired:
-                self._sender.forget_ended()
+            self._sender.forget(expired)
             session = self._life.session
             failed = self._sender.send_again(session, again)
             alarm = min(self._pending.next_alarm, self._retries.next_alarm)
@@ -337,6 +335,7 @@ class Requests:
                 failed = self._sender.send_parked(session)
             else:
                 calls = self._pending.take(lambda call: call.service == service and not call.sent)
+                self._sender.forget(calls)
                 failed = [(call, error.again()) for call in calls]
         self._endings.fail_all(failed)
         session.flush()
@@ -363,5 +362,5 @@ class Requests:
 def _too_many(most: int, service: str) -> TooManyPending:
     return TooManyPending(
         f"{most} calls and notifications wait for their end, as many as this client may have (max_pending); nothing "
-        f"was sent to {service!r}. Wait for some, or have fewer at a time"
+        f"was sent to {service!r}. Wait for some, cancel some, or have fewer at a time"
     )

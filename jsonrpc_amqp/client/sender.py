@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -49,16 +50,16 @@ class Sender:
         self._confirm = confirm
         self._on_bound = on_bound
         self._on_confirmed = on_confirmed
-        self._parked: list[Call] = []
+        self._parked: dict[str, Call] = {}  # by number, in the order to send them in
 
     def send_or_park(self, session: Session | None, call: Call) -> JsonRpcAmqpError | None:
         """Send a call, or keep it until it can be sent; return the error that ends it, if any."""
         if session is None or session.congested:
-            self._parked.append(call)
+            self._parked[call.number] = call
             return None
         options = call.send_options
         if not self._bindings.is_bound(call.service) and not options.is_notification:
-            self._parked.append(call)
+            self._parked[call.number] = call
             self._bindings.bind(session, call.service, partial(self._on_bound, session))
             return None
         try:
@@ -72,37 +73,39 @@ class Sender:
         except Exception as exc:
             return self._failed(call, EncodeError(f"AMQP has no form for the message: {exc}"))
         if not call.sent:
-            self._parked.append(call)  # the session has just ended; there will be another
+            self._parked[call.number] = call  # the session has just ended; there will be another
         return None
 
     def send_parked(self, session: Session) -> Failed:
         """Send the parked calls, as far as possible; return those that failed."""
-        parked, self._parked = self._parked, []
-        return self._send(session, parked)
+        parked, self._parked = self._parked, {}
+        return self._send(session, parked.items())
 
     def send_again(self, session: Session | None, calls: Iterable[Call]) -> Failed:
         """Send calls for another attempt; return those that failed."""
-        return self._send(session, calls)
+        return self._send(session, ((call.number, call) for call in calls))
 
-    def forget_ended(self) -> None:
-        """Drop the parked calls that have ended: otherwise those of an outage would pile up until its end."""
-        self._parked = [call for call in self._parked if call.number in self._pending]
+    def drop(self, call: Call) -> bool:
+        """Remove a call from those that are pending and parked. False: it is not pending, so it ends otherwise."""
+        call.deadline = -math.inf  # where it fails at this moment, no other attempt is in time
+        self._parked.pop(call.number, None)
+        return self._pending.drop(call.number) is not None
+
+    def forget(self, calls: Iterable[Call]) -> None:
+        """Drop those that are parked of calls that have ended: otherwise those of an outage would pile up."""
+        for call in calls:
+            self._parked.pop(call.number, None)
 
     def clear(self) -> None:
         """Drop all parked calls."""
         self._parked.clear()
 
-    def _send(self, session: Session | None, calls: Iterable[Call]) -> Failed:
+    def _send(self, session: Session | None, calls: Iterable[tuple[str, Call]]) -> Failed:
         failed = []
-        for call in calls:
-            if self._is_wanted(call) and (error := self.send_or_park(session, call)) is not None:
+        for number, call in calls:
+            if number in self._pending and (error := self.send_or_park(session, call)) is not None:
                 failed.append((call, error))
         return failed
-
-    def _is_wanted(self, call: Call) -> bool:
-        if call.is_cancelled:
-            self._pending.pop(call.number)
-        return call.number in self._pending
 
     def _failed(self, call: Call, error: JsonRpcAmqpError) -> JsonRpcAmqpError | None:
         # A signal handler that interrupted the sending may have ended it: by closing the client.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 
 from ..amqp.base import Transport
-from .call import WaitingCall
+from .call import Call, WaitingCall
+from .endings import Endings
 from .pending import Pending
+from .sender import Sender
 
 
 class Waiter:
@@ -17,10 +19,14 @@ class Waiter:
         lock: That of the requests.
     """
 
-    def __init__(self, lock: threading.RLock, transport: Transport, pending: Pending) -> None:
+    def __init__(
+        self, lock: threading.RLock, transport: Transport, pending: Pending, sender: Sender, endings: Endings
+    ) -> None:
         self._lock = lock
         self._transport = transport
         self._pending = pending
+        self._sender = sender
+        self._endings = endings
 
     def check_may_wait(self) -> None:
         """
@@ -45,3 +51,17 @@ class Waiter:
             runtime.drive_until(call.is_done, call.deadline)
         if len(self._pending) > 0:
             runtime.reclaim()  # there are others by now, or this one takes long
+
+    def expire(self, call: Call) -> None:
+        """End a call whose deadline has passed, unless it is ending."""
+        with self._lock:
+            is_mine = self._sender.drop(call)
+        if is_mine:
+            self._endings.fail_for_good(call, self._endings.timeout(call))
+
+    def forget(self, call: Call) -> None:
+        """Wait no more for the end of a call, if it has not come."""
+        if call.number:  # else it was not taken; after a fork, the lock must not be taken either
+            with self._lock:
+                self._sender.drop(call)
+            self._transport.runtime.reclaim()

@@ -78,7 +78,7 @@ class _HttpError(Exception):
     """Ends a request with an HTTP error status, and with a JSON-RPC error for each of its calls."""
 
     def __init__(self, status: int, error: RemoteError, asked: inspection.Requested = inspection.UNREADABLE) -> None:
-        super().__init__(status)
+        super().__init__(status, error, asked)
         self.status = status
         self.error = error
         self.asked = asked
@@ -92,8 +92,9 @@ class Gateway:
     notification that the broker has confirmed, on disk. Every other status comes with a JSON-RPC error:
 
     400 no JSON; 404 no such service, or not allowed here; 405 not a POST; 408 the body came too slowly; 413 a body or
-    a batch over its cap; 415 not JSON by its content type; 502 lost on the bus (it may have run); 503 not connected, or
-    too many requests; 504 no reply in time.
+    a batch over its cap; 415 not JSON by its content type; 499 the HTTP client disconnected before the reply (only
+    counted; it may have run); 502 lost on the bus (it may have run); 503 not connected, or too many requests; 504 no
+    reply in time.
 
     It does not read the body of a request for a service that is not allowed, and its errors repeat nothing of a request
     but the ids. It sends no CORS headers and requires a content type that HTML forms cannot send, so a page of another
@@ -217,7 +218,8 @@ class Gateway:
             raise _HttpError(400 if error.code == PARSE_ERROR else 413, error) from error
         try:
             left = max(0.0, deadline - time.monotonic())
-            return await asyncio.wrap_future(self._client.submit_raw(body, service=service, timeout=left))
+            reply = asyncio.wrap_future(self._client.submit_raw(body, service=service, timeout=left))
+            return await _unless_disconnected(request, reply)
         except TransportError as exc:
             raise _http_error(service, asked, exc) from exc
 
@@ -240,6 +242,24 @@ class Gateway:
         except ClientDisconnect:
             raise _HttpError(400, RemoteError(INVALID_REQUEST, "the body broke off")) from None
         return bytes(body)
+
+
+async def _unless_disconnected(request: Request, reply: asyncio.Future[bytes | None]) -> bytes | None:
+    """Wait for a reply; cancel the call once no HTTP client waits for it, so that it does not count as in flight."""
+    disconnected = asyncio.ensure_future(_until_disconnected(request))
+    try:
+        await asyncio.wait((reply, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():
+            raise _HttpError(499, RemoteError(NO_ANSWER, "the HTTP client is gone", {"may_have_run": True}))
+        return reply.result()
+    finally:
+        disconnected.cancel()
+        reply.cancel()
+
+
+async def _until_disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _not_delivered(message: str) -> RemoteError:

@@ -310,11 +310,7 @@ class Server:
             log.warning("%s", problem)
 
     def drain(self) -> None:
-        """
-        Begin no more requests; return at once. ``stop`` does the rest.
-
-        What runs goes on. What was received and has not begun is given back by ``stop``.
-        """
+        """Begin no more requests; return at once. ``stop`` waits for what runs, and gives back what has not begun."""
         self._lifecycle.drain()
 
     def stop(self, grace: float = GRACE) -> bool:

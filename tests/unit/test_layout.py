@@ -91,7 +91,11 @@ def test_what_decides_does_no_io() -> None:
 
 
 def test_who_starts_threads() -> None:
-    """A connection and a client know no thread: a runtime drives them."""
+    """
+    A connection and a client know no thread: a runtime drives them.
+
+    But for a future: a signal handler that interrupted the thread that waits for it cannot wake that thread.
+    """
     starters = {
         name
         for name, path in MODULES.items()
@@ -99,6 +103,7 @@ def test_who_starts_threads() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "threading.Thread"
     }
     assert starters == {
+        "client/futures",
         "runtime/threads",
         "server/executor",
         "server/isolation",

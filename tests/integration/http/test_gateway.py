@@ -19,6 +19,7 @@ from jsonrpc_amqp.http.gateway import Gateway
 from ...broker import HOST
 from ...gateway_tools import ECHO, Methods, check_error, post
 from ...http_tools import request
+from ...tools import wait_for
 
 
 @contextmanager
@@ -67,6 +68,27 @@ def test_503_where_the_client_may_wait_for_no_more(service: str) -> None:
         methods.may_end.set()
         assert waiting.result(10) == "done"
         assert post(port, ECHO, f"/{service}").status == 200
+
+
+def test_http_client_that_disconnects_is_not_waited_for(service: str) -> None:
+    url, methods = f"memory://{service}", Methods()
+    methods.may_end.clear()
+    with Server(url, service, methods=methods.all), Client(url, service, timeout=10, max_pending=1) as client:
+        app = Gateway(client, allow=[service], max_in_flight=1)
+        with served(app) as port:
+            body = b'{"jsonrpc": "2.0", "method": "wait", "id": 1}'
+            with socket.create_connection((HOST, port), 10) as sock:
+                sock.sendall(b"POST /%s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" % service.encode())
+                sock.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+                assert methods.begun.acquire(timeout=10)
+                assert app.stats()["in_flight"] == client.stats()["pending"] == 1
+            wait_for(lambda: app.stats() == {"499": 1, "in_flight": 0})
+            wait_for(lambda: client.stats()["pending"] == 0)
+            assert client.stats()["cancelled"] == 1
+            assert post(port, ECHO, f"/{service}").status == 200
+            methods.may_end.set()
+            wait_for(lambda: client.stats()["dropped_replies"] == 1)
+            assert post(port, ECHO, f"/{service}").status == 200
 
 
 def test_arguments() -> None:

@@ -40,7 +40,7 @@ class FakeSession:
         self.congested = False
         self.writes_soon = False
         self.is_gone = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.asked: list[str] = []
         self.published: list[Publish] = []
         self.confirms: list[Outcome] = []
@@ -93,7 +93,7 @@ class FakeRuntime:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.on_drive: Callable[[], None] = lambda: None
+        self.on_drive: Callable[[], object] = lambda: None
         self.deadlines: list[float] = []
 
     def start(self, driven: Driven, name: str) -> None:
@@ -167,13 +167,8 @@ class FakeCall(Call):
     def __init__(self, *args: Any, has_callbacks: bool = False, **more: Any) -> None:
         super().__init__(*args, **more)
         self.has_callbacks = has_callbacks
-        self.cancelled = False
         self.ends: list[bytes | JsonRpcAmqpError] = []
         self.on_end: Callable[[FakeCall], None] = lambda _call: None
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self.cancelled
 
     def succeed(self, body: bytes) -> None:
         self.ends.append(body)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, as_completed, wait
 from typing import Any
 
 import pytest
 
 from jsonrpc_amqp.client.batch import Batch
+from jsonrpc_amqp.client.call import Call, WaitingCall
 from jsonrpc_amqp.errors import CallTimeout, EncodeError, MalformedReply, MethodNotFound
 
 
@@ -19,16 +21,29 @@ class Sending:
     def __init__(self, *reply: object) -> None:
         self.reply: bytes | Exception = json.dumps(reply).encode()
         self.sent: list[tuple[Any, bool]] = []
+        self.pending: list[Call] = []
+        self.on_wait: Callable[[], object] = lambda: None
         self._ids = itertools.count(1)
 
     def batch(self) -> Batch:
-        return Batch(lambda: next(self._ids), self._send)
+        return Batch(lambda: next(self._ids), self._make, wait=self._wait, drop=self._drop)
 
-    def _send(self, body: bytes, is_notification: bool) -> bytes:
+    def _make(self, body: bytes, is_notification: bool) -> WaitingCall:
         self.sent.append((json.loads(body), is_notification))
+        return WaitingCall("S", body, "_", 30.0, 30.0)
+
+    def _wait(self, call: WaitingCall) -> bytes:
+        self.pending.append(call)
+        self.on_wait()
         if isinstance(self.reply, Exception):
             raise self.reply
-        return self.reply
+        return call.result() if call.is_done() else self.reply
+
+    def _drop(self, call: Call) -> bool:
+        is_mine = call in self.pending
+        if is_mine:
+            self.pending.remove(call)
+        return is_mine
 
 
 def ok(number: int, result: object) -> dict[str, object]:
@@ -122,13 +137,77 @@ def test_block_that_raises_sends_nothing() -> None:
         future.result(0)
 
 
-def test_member_that_was_cancelled_takes_no_result() -> None:
-    made = Sending(ok(1, 1), ok(2, 2))
+def test_member_that_was_cancelled_before_is_not_sent() -> None:
+    made = Sending(ok(2, 2))
     with made.batch() as batch:
         cancelled, other = batch.call("a"), batch.call("b")
         assert cancelled.cancel()
+    assert [request["id"] for request in made.sent[0][0]] == [2]
     assert cancelled.cancelled()
     assert other.result(0) == 2
+
+
+@pytest.mark.parametrize("notifies", [False, True])
+def test_what_is_left_of_a_batch_whose_calls_were_cancelled_before(notifies: bool) -> None:
+    made = Sending()
+    made.reply = b""
+    with made.batch() as batch:
+        if notifies:
+            batch.notify("log")
+        assert batch.call("a").cancel()
+    assert made.sent == ([([{"jsonrpc": "2.0", "method": "log"}], True)] if notifies else [])
+
+
+def test_member_that_is_cancelled_under_way_takes_no_result() -> None:
+    made = Sending(ok(1, 1), ok(2, 2))
+    with made.batch() as batch:
+        cancelled, other = batch.call("a"), batch.call("b")
+        made.on_wait = cancelled.cancel
+    assert cancelled.cancelled()
+    assert other.result(0) == 2
+    assert len(made.pending) == 1
+
+
+def test_batch_is_given_up_once_all_its_calls_are_cancelled() -> None:
+    made = Sending(ok(1, 1), ok(2, 2))
+    with made.batch() as batch:
+        batch.notify("log")
+        futures = [batch.call("a"), batch.call("b")]
+        made.on_wait = lambda: [future.cancel() for future in futures]
+    assert all(future.cancelled() for future in futures)
+    assert made.pending == []
+
+
+def test_batch_whose_reply_is_there_is_not_given_up() -> None:
+    made = Sending(ok(1, 1))
+
+    def reply_and_cancel() -> None:
+        (call,) = made.pending
+        made.pending.clear()
+        assert isinstance(call, WaitingCall)
+        call.succeed(made.reply if isinstance(made.reply, bytes) else b"")
+        future.cancel()
+
+    with made.batch() as batch:
+        future = batch.call("a")
+        made.on_wait = reply_and_cancel
+    assert future.cancelled()
+    assert made.sent
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_cancelled_members_wake_those_who_wait_for_several(raises: bool) -> None:
+    made = Sending()
+    batch = made.batch()
+    batch.__enter__()
+    future = batch.call("a")
+    if raises:
+        batch.__exit__(KeyError, KeyError(), None)
+    else:
+        future.cancel()
+        batch.__exit__(None, None, None)
+    assert wait([future], timeout=10).done == {future}
+    assert list(as_completed([future], timeout=10)) == [future]
 
 
 def test_results_cannot_be_waited_for_inside_the_block() -> None:

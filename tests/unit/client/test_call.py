@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from typing import Any
 
 import pytest
@@ -21,8 +23,10 @@ def waiting() -> WaitingCall:
     return WaitingCall("S", b"{}", qid="1", deadline=30.0, timeout=30.0)
 
 
-def future(parse: Callable[[bytes], Any] = bytes.decode) -> FutureCall:
-    return FutureCall("S", b"{}", qid="1", deadline=30.0, timeout=30.0, parse=parse)
+def future(parse: Callable[[bytes], Any] = bytes.decode, drop: Callable[[Call], object] = bool) -> FutureCall:
+    call = FutureCall("S", b"{}", qid="1", deadline=30.0, timeout=30.0, parse=parse)
+    call.drop, call.future.owner = drop, call
+    return call
 
 
 def test_call_that_was_not_sent_says_so() -> None:
@@ -92,7 +96,6 @@ def test_end_is_seen_without_waiting() -> None:
 
 def test_only_a_call_that_waits_has_no_callbacks() -> None:
     assert (waiting().has_callbacks, future().has_callbacks) == (False, True)
-    assert not waiting().is_cancelled
 
 
 # -- a future -------------------------------------------------------------------------------------------------------
@@ -149,11 +152,44 @@ def test_first_end_of_a_future_counts() -> None:
     assert call.future.result(0) == "19"
 
 
-def test_cancelled_future_need_not_be_sent() -> None:
+def test_call_of_a_cancelled_future_is_dropped_once() -> None:
+    dropped: list[Call] = []
+    call = future(drop=dropped.append)
+    assert call.future.cancel()
+    assert call.future.cancel()
+    assert dropped == [call]
+
+
+def test_call_of_a_future_that_has_its_end_is_not_dropped() -> None:
+    dropped: list[Call] = []
+    call = future(drop=dropped.append)
+    call.succeed(b"19")
+    assert not call.future.cancel()
+    assert dropped == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda call: call.succeed(b"19"),
+        lambda call: call.fail(ConnectionLost("gone")),
+        lambda call: call.future.cancel(),
+    ],
+    ids=["succeed", "fail", "cancel"],
+)
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_call_and_future_are_freed_without_the_garbage_collector(is_awaited: bool, end: Callable[[Any], None]) -> None:
     call = future()
-    assert not call.is_cancelled
-    call.future.cancel()
-    assert call.is_cancelled
+    if is_awaited:
+        wait([call.future], timeout=0)
+    freed = weakref.ref(call.future)
+    gc.disable()
+    try:
+        end(call)
+        del call
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), ValueError("no")])

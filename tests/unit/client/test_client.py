@@ -6,6 +6,8 @@ import inspect
 import json
 import math
 import os
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from jsonrpc_amqp.options import ConnectionOptions
 
 from .fakes import SERVICE, FakeSession, FakeTransport, reply_to
 
+RAW = b'{"jsonrpc": "2.0", "method": "add", "id": 1}'
 KEYWORDS: dict[str, Any] = {
     "timeout": 30.0,
     "exchange": "jsonrpc",
@@ -219,6 +222,59 @@ def test_call_that_is_interrupted_is_not_waited_for_any_more() -> None:
     with pytest.raises(KeyboardInterrupt):
         client.call("now")
     assert client.stats()["pending"] == 0
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+@pytest.mark.parametrize("form", ["submit", "submit_raw", "submit_notify", "call"])
+def test_interrupt_amid_the_sending_of_a_call_takes_it_back(form: str, timeout: float | None) -> None:
+    client, session = connected(timeout=timeout)
+    session.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        getattr(client, form)(RAW if form == "submit_raw" else "add")
+    assert client.stats()["pending"] == 0
+
+
+def test_cancelled_future_frees_the_place_of_its_call() -> None:
+    client = Client("memory://x", SERVICE, transport=FakeTransport(), max_pending=3)
+    submits: list[Callable[[], Future[Any]]] = [
+        lambda: client.submit("add"),
+        lambda: client.submit_raw(RAW),
+        lambda: client.submit_notify("log"),
+    ]
+    for _ in range(3):
+        futures = [submit() for submit in submits]
+        with pytest.raises(TooManyPending, match="cancel some"):
+            client.submit("add")
+        assert all(future.cancel() for future in futures)
+        assert wait(futures, timeout=10).not_done == set()
+        assert client.stats()["pending"] == 0
+    assert client.stats()["cancelled"] == 9
+    client.close()
+
+
+def test_place_of_a_cancelled_call_is_free_in_callbacks() -> None:
+    client = Client("memory://x", SERVICE, transport=FakeTransport(), max_pending=1)
+    again: list[Future[Any]] = []
+    future = client.submit("add")
+    future.add_done_callback(lambda _done: again.append(client.submit("add")))
+    assert future.cancel()
+    assert client.stats()["pending"] == 1
+    client.close()
+    assert isinstance(again[0].exception(0), ClientClosed)
+
+
+def test_batch_whose_calls_are_all_cancelled_is_not_waited_for() -> None:
+    client, session = connected()
+    transport = client._requests._transport
+    assert isinstance(transport, FakeTransport)
+    futures: list[Future[Any]] = []
+    transport.runtime.on_drive = lambda: [future.cancel() for future in futures]
+    with client.batch() as batch:
+        futures += [batch.call("add"), batch.call("add")]
+    assert all(future.cancelled() for future in futures)
+    assert len(session.published) == 1
+    counts = client.stats()
+    assert (counts["cancelled"], counts["pending"]) == (1, 0)
 
 
 def test_submitted_call_has_its_result_later() -> None:

@@ -97,12 +97,11 @@ def test_which_errors_another_attempt_follows(error: JsonRpcAmqpError, safe: boo
         assert (failed.ends == []) is retried
 
 
-@pytest.mark.parametrize("why", ["closed", "gave up", "cancelled", "no time"])
+@pytest.mark.parametrize("why", ["closed", "gave up", "no time"])
 def test_no_attempt_follows(why: str) -> None:
     made, failed, error = Ending(), call(options=SAFE, timeout=0.05 if why == "no time" else 30.0), Unroutable("x")
     made.life.closed = why == "closed"
     made.life.gave_up = why == "gave up"
-    failed.cancelled = why == "cancelled"
     made.endings.fail(failed, error)
     assert failed.ends == [error]
     assert (made.stats, made.woken, len(made.pending)) == ({}, [], 0)

@@ -1,17 +1,32 @@
-"""A call's future does what a future of the standard library does."""
+"""A call's future does what a future of the standard library does; one that is cancelled, what one of a pool does."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError, TimeoutError, as_completed, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    FIRST_EXCEPTION,
+    CancelledError,
+    Future,
+    InvalidStateError,
+    ThreadPoolExecutor,
+    TimeoutError,
+    as_completed,
+    wait,
+)
+from concurrent.futures._base import _AsCompletedWaiter
 from functools import partial
 from typing import Any
 
 import pytest
 
 from jsonrpc_amqp.client.futures import CallFuture
+
+from ...tools import wait_for
 
 KINDS: list[Callable[[], Future[Any]]] = [Future, CallFuture]
 
@@ -159,3 +174,261 @@ def test_a_fork_amid_a_moment_of_another_thread() -> None:
     over.set()
     thread.join(10)
     assert os.waitpid(child, 0)[1] == 0
+
+
+# -- cancelling: the same as a pool ---------------------------------------------------------------------------------
+
+
+class Pooled:
+    """
+    A future that has not begun, of a pool or of ours.
+
+    Attributes:
+        future: The future.
+        proceed: Has the pool look at it, which a future of ours does not need.
+    """
+
+    def __init__(self, future: Future[Any], proceed: Callable[[], object] = bool) -> None:
+        self.future = future
+        self.proceed = proceed
+
+
+@pytest.fixture(params=["ThreadPoolExecutor", "CallFuture", "CallFuture, waited for"])
+def pooled(request: pytest.FixtureRequest) -> Iterator[Pooled]:
+    if request.param != "ThreadPoolExecutor":
+        yield Pooled(CallFuture() if request.param == "CallFuture" else touched(CallFuture))
+        return
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(free.wait, 30)
+        yield Pooled(pool.submit(int), free.set)
+        free.set()
+
+
+@pytest.fixture
+def background() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
+    """Run functions on threads of their own."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit
+
+
+def look(future: Future[Any]) -> tuple[bool, bool, bool, str]:
+    return future.done(), future.cancelled(), future.running(), repr(future).rpartition("state=")[2]
+
+
+def test_states_of_a_cancelled_future(pooled: Pooled) -> None:
+    future, seen = pooled.future, list[str]()
+    future.add_done_callback(lambda _done: seen.append("first"))
+    future.add_done_callback(lambda _done: seen.append("second"))
+    assert look(future) == (False, False, False, "pending>")
+    for _ in range(2):
+        assert future.cancel()
+        assert look(future) == (True, True, False, "cancelled>")
+    pooled.proceed()
+    assert future.cancel()
+    future.add_done_callback(lambda _done: seen.append("late"))
+    assert (look(future), seen) == ((True, True, False, "cancelled>"), ["first", "second", "late"])
+    for ask in (future.result, future.exception):
+        with pytest.raises(CancelledError):
+            ask(0)
+    for end in (future.set_result, future.set_exception):
+        with pytest.raises(InvalidStateError):
+            end(None)
+
+
+def test_callback_may_cancel_and_wait(pooled: Pooled) -> None:
+    seen: list[Any] = []
+    pooled.future.add_done_callback(lambda done: seen.append((done.cancel(), done.cancelled())))
+    assert pooled.future.cancel()
+    assert seen == [(True, True)]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("return_when", [FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED])
+def test_cancelling_ends_a_wait(
+    pooled: Pooled, background: Callable[..., Future[Any]], return_when: str, when: str
+) -> None:
+    future = pooled.future
+    if when == "before":
+        assert future.cancel()
+        pooled.proceed()
+    waits = background(wait, [future], timeout=30, return_when=return_when)
+    completes = background(lambda: list(as_completed([future], timeout=30)))
+    if when == "after":
+        wait_for(lambda: len(getattr(future, "_waiters", ())) == 2)
+        assert future.cancel()
+        pooled.proceed()
+    assert waits.result(30) == ({future}, set())
+    assert completes.result(30) == [future]
+
+
+@pytest.mark.parametrize("ask", ["result", "exception"])
+def test_cancelling_wakes_who_asks_for_the_result(
+    pooled: Pooled, background: Callable[..., Future[Any]], ask: str
+) -> None:
+    asks = background(getattr(pooled.future, ask), 30)
+    wait_for(lambda: len(pooled.future._condition._waiters) == 1)  # type: ignore[attr-defined]
+    assert pooled.future.cancel()
+    assert isinstance(asks.exception(30), CancelledError)
+
+
+def test_cancelled_and_finished_futures_of_one_wait(pooled: Pooled, background: Callable[..., Future[Any]]) -> None:
+    other: Future[Any] = CallFuture()
+    waits = background(wait, [pooled.future, other], timeout=30)
+    first = background(lambda: next(iter(as_completed([pooled.future, other], timeout=30))))
+    wait_for(lambda: len(getattr(other, "_waiters", ())) == 2)
+    assert pooled.future.cancel()
+    pooled.proceed()
+    assert first.result(30) is pooled.future
+    assert not waits.done()
+    other.set_result(1)
+    assert waits.result(30) == ({pooled.future, other}, set())
+
+
+@pytest.mark.parametrize("from_asyncio", [False, True])
+def test_cancelling_of_a_future_that_asyncio_wraps(pooled: Pooled, from_asyncio: bool) -> None:
+    async def use() -> None:
+        wrapped = asyncio.wrap_future(pooled.future)
+        assert (wrapped if from_asyncio else pooled.future).cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(wrapped, 30)
+        await asyncio.sleep(0)  # what cancels the other runs in the loop
+
+    asyncio.run(use())
+    assert pooled.future.cancelled()
+
+
+# -- cancelling: what a pool has not ----------------------------------------------------------------------------------
+
+
+class Owner:
+    """
+    Notes what it is told.
+
+    Attributes:
+        told: For each cancellation whether others could know of it.
+    """
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.told: list[bool] = []
+        self.called_back: list[Future[Any]] = []
+        self.error = error
+
+    def on_cancelled(self, future: CallFuture) -> None:
+        self.told.append(
+            bool(self.called_back) or any(waiter.event.is_set() for waiter in getattr(future, "_waiters", ()))
+        )
+        if self.error is not None:
+            raise self.error
+
+
+def owned_by(owner: Owner) -> CallFuture:
+    future = CallFuture()
+    future.owner = owner
+    return future
+
+
+def waited_for(future: CallFuture) -> Any:
+    """Have something wait for it as ``as_completed`` does, and return that."""
+    with future._condition:
+        waiter = _AsCompletedWaiter()
+        future._waiters.append(waiter)
+    return waiter
+
+
+def test_owner_is_told_once_and_before_others() -> None:
+    owner = Owner()
+    future = owned_by(owner)
+    waiter = waited_for(future)
+    future.add_done_callback(owner.called_back.append)
+    for _ in range(2):
+        assert future.cancel()
+    assert (owner.told, owner.called_back) == ([False], [future])
+    assert waiter.event.wait(30)
+
+
+def test_owner_is_not_told_of_another_end() -> None:
+    owner = Owner()
+    for made in (owned_by(owner), touched(lambda: owned_by(owner))):
+        made.set_result(1)
+        assert not made.cancel()
+    assert owner.told == []
+
+
+def test_owner_that_raises_keeps_none_from_waking() -> None:
+    owner = Owner(KeyboardInterrupt())  # of a signal handler
+    future = owned_by(owner)
+    waiter = waited_for(future)
+    future.add_done_callback(owner.called_back.append)
+    with pytest.raises(KeyboardInterrupt):
+        future.cancel()
+    assert (future.cancelled(), owner.called_back) == (True, [future])
+    assert waiter.event.wait(30)
+
+
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_signal_handler_cancels_where_its_thread_is_about_to_wait(
+    has_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future = CallFuture()
+    if not has_thread:
+
+        def start(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+    with future._condition:
+        # Here ``result`` has seen that there is none; a signal handler runs:
+        assert future.cancel()
+        # ... and ``result`` begins to wait.
+        assert not has_thread or future._condition.wait(30)
+    assert future.cancelled()
+
+
+def test_signal_handler_cancels_where_its_thread_has_a_lock_of_a_waiter() -> None:
+    future = CallFuture()
+    waiter = waited_for(future)
+    with waiter.lock:  # ``as_completed`` has it for a moment
+        assert future.cancel()
+    assert waiter.event.wait(30)
+    assert waiter.finished_futures == [future]
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_there_is_one_end_whatever_the_moment(is_waited_for: bool) -> None:
+    rounds = 300
+    owner = Owner()
+    futures = [owned_by(owner) for _ in range(rounds)]
+    told: list[Future[Any]] = []
+    cancelled: list[bool] = []
+    start = threading.Barrier(4)
+
+    def set_results() -> None:
+        start.wait()
+        for number, future in enumerate(futures):
+            try:
+                future.set_result(number)
+            except InvalidStateError:
+                assert future.cancelled()
+
+    def cancel() -> None:
+        start.wait()
+        cancelled.extend(future.cancel() for future in futures)
+
+    def ask() -> None:
+        start.wait()
+        for future in futures:
+            future.add_done_callback(told.append)
+
+    if is_waited_for:
+        for future in futures:
+            waited_for(future)
+    with ThreadPoolExecutor(3) as pool:
+        ends = [pool.submit(each) for each in (set_results, cancel, ask)]
+        start.wait()
+        for end in ends:
+            end.result(30)
+    assert wait(futures, timeout=30).not_done == set()
+    assert [future.cancelled() for future in futures] == cancelled
+    assert len(owner.told) == sum(cancelled)
+    assert sorted(map(id, told)) == sorted(map(id, futures))

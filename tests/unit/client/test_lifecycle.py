@@ -62,7 +62,7 @@ def test_process_is_known_after_a_fork() -> None:
 def test_forked_client_refuses_without_taking_the_lock(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Another thread may have held it at the fork, so that it stays locked for ever.
     rig = Rig()
-    rig.submit()
+    pending = rig.submit()
     fork(monkeypatch)
     held, over, refused = threading.Event(), threading.Event(), list[type[Exception]]()
 
@@ -72,11 +72,12 @@ def test_forked_client_refuses_without_taking_the_lock(service: str, monkeypatch
             over.wait(10)
 
     def use() -> None:
-        uses: list[Callable[[], None]] = [
+        uses: list[Callable[[], object]] = [
             lambda: rig.requests.submit(call(service)),
             lambda: rig.requests.use(service),
             lambda: rig.requests.connect(0.0),
-            lambda: rig.requests.forget(call()),
+            lambda: rig.requests.waiter.forget(call()),
+            lambda: bool(rig.requests.cancel(pending)),
             lambda: rig.requests.close(0.0),
         ]
         for function in uses:

@@ -221,13 +221,42 @@ TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
 
+def test_call_that_is_cancelled_while_others_are_taken_is_not_taken() -> None:
+    first, second = waiting(1), waiting(2)
+    pending = holding(first, second)
+
+    def cancel_the_first(call: Call) -> bool:  # as a signal handler does
+        pending.drop("1")
+        return True
+
+    assert pending.take(cancel_the_first) == [second]
+    assert len(pending) == 0
+
+
+@pytest.mark.parametrize("by_take", [False, True])
+def test_many_calls_that_end_at_once_leave_little_behind(by_take: bool) -> None:
+    pending = Pending()
+    for number in range(5_000):
+        pending.add(waiting(number, timeout=40.0))
+    last = waiting(5_000, timeout=30.0)
+    pending.add(last)
+    if by_take:
+        assert len(pending.take(lambda call: call is not last)) == 5_000
+    else:
+        for number in range(5_000):
+            assert pending.drop(str(number)) is not None
+        assert pending.drop("0") is None
+    assert len(pending._alarms) <= 1_026
+    assert pending.due(30.0) == ([last], [last])
+
+
 @pytest.mark.parametrize("looked_at", [False, True])
 def test_many_answered_calls_do_not_pile_up_and_hide_none(looked_at: bool) -> None:
     call = waiting(0, timeout=30.0)
     pending = holding(call)
     if looked_at:
         assert pending.due(29.75) == ([call], [])
-    for number in range(1, 20_000):
+    for number in range(1, 5_000):
         pending.add(waiting(number, timeout=40.0))
         pending.pop(str(number))
     assert len(pending._alarms) < 2_000

@@ -81,6 +81,15 @@ def test_pairing_ends_no_call() -> None:
     assert (waits.ends, len(made.pending)) == ([], 0)
 
 
+def test_reply_to_a_call_that_a_signal_handler_cancels_meanwhile_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Pairing()
+    waits = made.call()
+    # The handler runs while the reply is looked at.
+    monkeypatch.setattr(made.replies, "_mismatch", lambda *_args: made.pending.pop("1") and None)
+    made.receive(made.delivery())
+    assert (waits.ends, made.stats) == ([], {"dropped_replies": 1})
+
+
 @pytest.mark.parametrize("number", ["2", "", None])
 def test_reply_to_no_call_is_dropped(number: str | None, caplog: pytest.LogCaptureFixture) -> None:
     made = Pairing()

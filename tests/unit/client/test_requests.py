@@ -12,7 +12,7 @@ import pytest
 
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, QueueFacts, Returned
 from jsonrpc_amqp.client.addresses import Routing, resolve_routing
-from jsonrpc_amqp.client.call import SendOptions
+from jsonrpc_amqp.client.call import Call, SendOptions
 from jsonrpc_amqp.errors import (
     AccessRefused,
     CallTimeout,
@@ -20,9 +20,11 @@ from jsonrpc_amqp.errors import (
     ConnectionLost,
     EncodeError,
     InvalidName,
+    JsonRpcAmqpError,
     NotConnected,
     Overloaded,
     TooManyPending,
+    TopologyMismatch,
     TransportError,
     Unroutable,
 )
@@ -180,6 +182,18 @@ def test_refused_binding_ends_the_calls_of_its_service_alone() -> None:
     assert other.ends == []
 
 
+def test_call_whose_binding_failed_is_sent_by_its_next_attempt_alone() -> None:
+    rig, session = connected()
+    made = rig.submit(service="T", options=SAFE)
+    session.binds[0][1](TopologyMismatch("no exchange"))
+    assert rig.requests._sender._parked == {}
+    rig.requests.on_congested(session, False)
+    assert len(session.binds) == 1
+    rig.requests.on_tick(time.monotonic() + 0.2)
+    session.binds[1][1](None)
+    assert [message.correlation_id for message in session.published] == [made.number]
+
+
 def test_binding_that_is_known_after_its_session_was_lost_changes_nothing() -> None:
     rig, session = connected()
     parked = rig.submit(service="T")
@@ -234,20 +248,97 @@ def test_parked_calls_leave_in_order() -> None:
     assert [message.correlation_id for message in session.published] == [each.number for each in made]
 
 
-def test_cancelled_calls_are_not_sent() -> None:
-    rig = Rig()
-    made = rig.submit()
-    made.cancelled = True
-    assert rig.open().published == []
-    assert rig.requests.counts()["pending"] == 0
-
-
 def test_calls_that_end_while_parked_do_not_pile_up() -> None:
     rig = Rig()
     for _ in range(3):
-        rig.requests.expire(rig.submit())
-    assert rig.requests._sender._parked == []
+        rig.requests.waiter.expire(rig.submit())
+    assert rig.requests._sender._parked == {}
     assert all(isinstance(each.error, NotConnected) for each in rig.ended)
+
+
+# -- cancelling -----------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_calls_leave_room_for_others_at_once() -> None:
+    rig = Rig(max_pending=10)
+    made = [rig.submit() for _ in range(10)]
+    for each in made:
+        assert rig.requests.cancel(each)
+    others = [rig.submit() for _ in range(10)]
+    session = rig.open()
+    assert [message.correlation_id for message in session.published] == [each.number for each in others]
+    counts = rig.requests.counts()
+    assert (counts["cancelled"], counts["pending"], rig.ended) == (10, 10, [])
+
+
+def test_reply_to_a_cancelled_call_is_dropped_and_counted() -> None:
+    rig, session = connected()
+    made = rig.submit()
+    assert rig.requests.cancel(made)
+    assert rig.requests.counts()["pending"] == 0
+    rig.requests.on_deliveries(session, [reply_to(session.published[0])])
+    counts = rig.requests.counts()
+    assert (made.ends, counts["cancelled"], counts["dropped_replies"]) == ([], 1, 1)
+
+
+def test_call_that_is_not_pending_is_not_cancelled() -> None:
+    rig, session = connected()
+    made = rig.submit()
+    rig.requests.on_deliveries(session, [reply_to(session.published[0])])
+    assert not rig.requests.cancel(made)
+    assert not rig.requests.cancel(call())  # it was not taken
+    assert rig.requests.counts()["cancelled"] == 0
+
+
+@pytest.mark.parametrize("is_due", [False, True])
+def test_no_attempt_follows_once_a_call_is_cancelled(is_due: bool) -> None:
+    rig, session = connected()
+    made = rig.submit(options=SAFE)
+    rig.requests.on_returned(session, returned(made.number))
+    if is_due:  # it is parked then
+        session.congested = True
+        rig.requests.on_tick(time.monotonic() + 0.2)
+        session.congested = False
+    assert rig.requests.cancel(made)
+    rig.requests.on_tick(time.monotonic() + 0.2)
+    rig.requests.on_congested(session, False)
+    assert (len(session.published), made.ends, rig.requests.counts()["pending"]) == (1, [], 0)
+
+
+@pytest.mark.parametrize("by_forget", [False, True])
+def test_call_that_is_given_up_while_it_fails_has_no_other_attempt(
+    by_forget: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, session = connected()
+    made = rig.submit(options=SAFE)
+    fail = rig.requests._endings.fail
+
+    def give_up_and_fail(failed: Call, error: JsonRpcAmqpError) -> None:
+        # Here it is not pending any more, and not again.
+        if by_forget:
+            rig.requests.waiter.forget(failed)
+        else:
+            assert not rig.requests.cancel(failed)
+        fail(failed, error)
+
+    monkeypatch.setattr(rig.requests._endings, "fail", give_up_and_fail)
+    rig.requests.on_returned(session, returned(made.number))
+    assert (len(made.ends), rig.requests.counts()["pending"]) == (1, 0)
+
+
+def test_calls_that_were_cancelled_leave_nothing_behind() -> None:
+    rig = Rig(max_pending=5_000)
+    for made in [rig.submit() for _ in range(5_000)]:
+        rig.requests.cancel(made)
+    assert rig.requests._sender._parked == {}
+    assert len(rig.requests._pending._alarms) <= 1024
+
+
+def test_call_that_its_thread_gave_up_is_not_parked_any_more() -> None:
+    rig = Rig()
+    made = rig.submit()
+    rig.requests.waiter.forget(made)
+    assert rig.requests._sender._parked == {}
 
 
 # -- pairing --------------------------------------------------------------------------------------------------------
@@ -463,7 +554,7 @@ def test_final_attempt_ends_all_calls_each_with_an_error_of_its_own() -> None:
     rig.requests.on_failed(error, None)
     assert [str(first.error), str(second.error)] == ["refused", "refused"]
     assert len({id(first.error), id(second.error), id(error)}) == 3
-    assert rig.requests._sender._parked == []
+    assert rig.requests._sender._parked == {}
     assert rig.open().published == []
 
 
@@ -496,15 +587,15 @@ def test_facts_of_the_connection_before_are_not_reported() -> None:
     rig.requests.on_lost(session, ConnectionLost("gone"))
     rig.open()
     made = rig.submit()
-    rig.requests.expire(made)
+    rig.requests.waiter.expire(made)
     assert str(made.error).endswith(": the method may have run, or may still")
 
 
 def test_expire_ends_a_call_once() -> None:
     rig, session = connected()
     made = rig.submit()
-    rig.requests.expire(made)
-    rig.requests.expire(made)
+    rig.requests.waiter.expire(made)
+    rig.requests.waiter.expire(made)
     rig.requests.on_deliveries(session, [reply_to(session.published[0])])
     assert isinstance(made.error, CallTimeout)
 
@@ -512,17 +603,17 @@ def test_expire_ends_a_call_once() -> None:
 def test_expired_call_is_not_sent_again() -> None:
     rig, _session = connected()
     made = rig.submit(options=IDEMPOTENT)
-    rig.requests.expire(made)
+    rig.requests.waiter.expire(made)
     assert isinstance(made.error, CallTimeout)
 
 
 def test_forgotten_call_has_no_end() -> None:
     rig, session = connected()
     made = rig.submit()
-    rig.requests.forget(made)
+    rig.requests.waiter.forget(made)
     rig.requests.on_deliveries(session, [reply_to(session.published[0])])
     assert (made.ends, rig.transport.runtime.asked) == ([], ["reclaim"])
-    rig.requests.forget(call())  # it was not taken
+    rig.requests.waiter.forget(call())  # it was not taken
     assert rig.transport.runtime.asked == ["reclaim"]
 
 
@@ -689,6 +780,7 @@ def test_counters() -> None:
         "connections_lost": 0,
         "timeouts": 0,
         "retries": 0,
+        "cancelled": 0,
         "dropped_replies": 0,
         "rejected_replies": 0,
         "pending": 0,

@@ -212,27 +212,41 @@ def test_congestion_amid_parked_calls_keeps_the_rest_in_order() -> None:
         assert made.bodies() == expected
 
 
-@pytest.mark.parametrize("cancelled", [False, True])
-def test_parked_calls_that_no_one_waits_for_are_not_sent(cancelled: bool) -> None:
+def test_parked_calls_that_have_ended_are_not_sent() -> None:
     made = Sending()
     parked = made.call()
     made.sender.send_or_park(None, parked)
-    if cancelled:
-        parked.cancelled = True
-    else:
-        made.pending.pop(parked.number)
+    made.pending.pop(parked.number)
     assert made.sender.send_parked(made.session) == []
-    assert (made.session.asked, len(made.pending)) == ([], 0)
+    assert made.session.asked == []
 
 
-def test_ended_calls_are_forgotten_and_others_are_not() -> None:
+def test_parked_call_that_waits_for_another_attempt_is_sent_by_that_alone() -> None:
+    made = Sending()
+    parked = made.call()
+    made.sender.send_or_park(None, parked)
+    made.pending.pop(parked.number)
+    made.call(parked)  # under another number
+    assert made.sender.send_parked(made.session) == []
+    assert made.session.published == []
+    assert made.sender.send_again(made.session, [parked]) == []
+    assert len(made.session.published) == 1
+
+
+@pytest.mark.parametrize("by_drop", [False, True])
+def test_ended_calls_are_forgotten_and_others_are_not(by_drop: bool) -> None:
     made = Sending()
     ended, waits = made.call(body=b"ended"), made.call(body=b"waits")
     for each in (ended, waits):
         made.sender.send_or_park(None, each)
-    made.pending.pop(ended.number)
-    made.sender.forget_ended()
-    assert made.sender._parked == [waits]
+    if by_drop:
+        assert made.sender.drop(ended)
+        assert not made.sender.drop(ended)
+    else:
+        made.pending.pop(ended.number)
+        made.sender.forget([ended])
+    assert list(made.sender._parked.values()) == [waits]
+    assert len(made.pending) == 1
     made.sender.send_parked(made.session)
     assert made.bodies() == [b"waits"]
 
@@ -250,9 +264,9 @@ def test_cleared_calls_are_not_sent() -> None:
 
 def test_calls_are_sent_again() -> None:
     made = Sending()
-    first, cancelled = made.call(body=b"first"), made.call(body=b"cancelled")
-    cancelled.cancelled = True
-    assert made.sender.send_again(made.session, [cancelled, first]) == []
+    first, dropped = made.call(body=b"first"), made.call(body=b"dropped")
+    made.sender.drop(dropped)
+    assert made.sender.send_again(made.session, [dropped, first]) == []
     assert made.bodies() == [b"first"]
 
 

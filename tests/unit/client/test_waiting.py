@@ -8,21 +8,20 @@ import threading
 import pytest
 
 from jsonrpc_amqp.client.call import WaitingCall
-from jsonrpc_amqp.client.pending import Pending
-from jsonrpc_amqp.client.waiting import Waiter
 
-from .fakes import FakeTransport
+from .fakes import Rig
 
 
 class Waiting:
     """A waiter, and calls that are pending."""
 
     def __init__(self, pending: int) -> None:
-        self.lock = threading.RLock()
-        self.transport = FakeTransport()
+        rig = Rig()
+        self.lock = rig.requests._lock
+        self.transport = rig.transport
         self.runtime = self.transport.runtime
-        self.pending = Pending()
-        self.waiter = Waiter(self.lock, self.transport, self.pending)
+        self.pending = rig.requests._pending
+        self.waiter = rig.requests.waiter
         self.calls = [self.call(str(number)) for number in range(pending)]
 
     def call(self, number: str) -> WaitingCall:
