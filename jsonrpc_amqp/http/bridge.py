@@ -158,8 +158,9 @@ class HttpBridge:
             if self._closed:
                 exchange.close()
                 raise RemoteError(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+            # The thread of its loop may have ended otherwise than by close(), or be left behind by a fork.
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
+                self._loop, self._session = asyncio.new_event_loop(), None
                 self._thread = threading.Thread(target=self._run_loop, args=(self._loop,), name="bridge", daemon=True)
                 self._thread.start()
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)

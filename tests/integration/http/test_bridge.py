@@ -165,6 +165,17 @@ def test_requests_of_another_version_have_responses_of_another_version(bridging:
     assert bridging.client.send_raw(b'{"method": "m", "params": [], "id": 7}') == response
 
 
+def test_its_event_loop_has_ended(bridging: Bridged) -> None:
+    bridging.answer = always(ok(RESPONSE))
+    assert bridging.client.send_raw(CALL) == RESPONSE
+    loop, thread = bridging.bridge._loop, bridging.bridge._thread
+    assert loop is not None
+    assert thread is not None
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    assert bridging.client.send_raw(CALL) == RESPONSE
+
+
 def test_closed_while_requests_are_in_flight(bridging: Bridged) -> None:
     begun = threading.Semaphore(0)
 
