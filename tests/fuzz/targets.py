@@ -276,7 +276,7 @@ def frames(data: bytes) -> None:
 
 
 def _fed(pieces: list[bytes]) -> list[str]:
-    decoder = Decoder(max_body=1 << 12, frame_max=1 << 12, decode_table=_decode_table)
+    decoder = Decoder(max_body=1 << 12, frame_max=1 << 12)
     events: list[str] = []
     try:
         for piece in pieces:
