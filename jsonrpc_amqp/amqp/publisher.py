@@ -154,6 +154,8 @@ class Publisher:
         if channel == link.confirmer_channel and channel != link.consumer_channel:
             self._confirmer_closed(error)
         elif channel == link.publisher_channel:
+            if channel == link.confirmer_channel:
+                self._report_unconfirmed(error)
             self._publisher_closed(error)
         else:
             raise ConnectionLost(f"the broker closed the channel that consumes: {error}")
@@ -183,6 +185,13 @@ class Publisher:
             self.resume(behind)
 
     def _confirmer_closed(self, error: TransportError) -> None:
+        self._report_unconfirmed(error)
+        if isinstance(error, TopologyMismatch):
+            raise _lost(error)
+        self._link.reopen_confirmer()
+        self.resume()
+
+    def _report_unconfirmed(self, error: TransportError) -> None:
         with self._lock:
             waiting = self._confirms.drain()
             self._confirms = Confirms()
@@ -200,10 +209,6 @@ class Publisher:
                 outcome(error)
             else:
                 outcome(_suspected(error) if position in suspects else unknown.again())
-        if isinstance(error, TopologyMismatch):
-            raise _lost(error)
-        self._link.reopen_confirmer()
-        self.resume()
 
     def resume(self, again: list[Publish] | None = None) -> None:
         """End ``pause``: send some messages again, and then what was held."""

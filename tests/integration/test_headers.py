@@ -210,6 +210,22 @@ def test_a_call_that_ends_the_connection_does_so_once(
     assert echo.seen[-1][0]["trace"] == "t"
 
 
+@pytest.mark.parametrize("entries", [NAN, BAD_COPIES], ids=["connection closed", "channel closed"])
+@pytest.mark.parametrize("reply", ["topic", "direct"])
+def test_calls_that_were_confirmed_are_not_suspected(
+    url: str, service: str, echo: Echo, entries: bytes, reply: Any
+) -> None:
+    with Client(url, service, reply=reply, confirm=True, timeout=20) as client:
+        innocent = client.submit("hold", [1], headers={"trace": "t"}, retry="idempotent")
+        wait_for(lambda: echo.server.stats()["received"] == 1)
+        assert client.call("echo", [0]) == 0  # confirmed behind the other one
+        error = ended(client.submit("echo", [1], headers=unknown(entries), retry="idempotent"))
+        assert type(error) is (MaybeRejected if entries == NAN else MessageRejected)
+        echo.go.set()
+        assert ended(innocent) == 1
+        assert client.stats()["connections"] == (1 if entries == BAD_COPIES and reply == "topic" else 2)
+
+
 def test_without_retries_the_calls_in_flight_are_lost_and_not_suspected(echo: Echo, client: Client) -> None:
     innocent = client.submit("hold", [1])
     wait_for(lambda: echo.server.stats()["received"] == 1)

@@ -408,6 +408,15 @@ def test_a_lone_message_without_a_confirm_is_the_rejected_one(target: Target) ->
     assert target.outcomes == [("lone", ODD), ("lone", ODD)]
 
 
+def test_a_rejected_call_is_told_also_where_one_channel_does_everything(target: Target) -> None:
+    target.link.publisher_channel = target.link.confirmer_channel = CONSUMER
+    target.link.sends_requests = True
+    target.publish_confirmed(with_headers(1), "lone")
+    with pytest.raises(ConnectionLost, match="what_is_this"):
+        target.close_channel(CONSUMER, ODD)
+    assert target.outcomes == [("lone", ODD)]
+
+
 def test_of_several_without_a_confirm_those_with_headers_may_be_the_rejected_one(target: Target) -> None:
     for message in (reply(1), with_headers(2), reply(3), with_headers(4)):
         target.publish_confirmed(message, str(message.correlation_id))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from jsonrpc_amqp import EncodeError
 from jsonrpc_amqp.amqp.tables import MAX_DEPTH, Headers, checked, encode, read
 
-from ...headers import REFUSED, TAKEN, entry, table, text
+from ...headers import REFUSED, TAKEN, entry, same, table, text
 from .tools import header_names, tables
 
 
@@ -242,25 +241,6 @@ def test_a_decimal_is_exact_whatever_the_context_of_the_thread() -> None:
         context.prec, context.traps[Inexact] = 3, True
         headers, _ = read(table(entry(b"d", b"D\x02" + pack(">i", -123456))))
     assert headers == {"d": Decimal("-1234.56")}
-
-
-def same(ours: Any, theirs: Any) -> bool:
-    """Return whether two values are the same; ours are strict where py-amqp passes lone surrogates."""
-    if isinstance(theirs, dict):
-        names = {_name(name): value for name, value in theirs.items()}
-        return isinstance(ours, dict) and ours.keys() == names.keys() and all(same(ours[n], names[n]) for n in names)
-    if isinstance(theirs, list):
-        return isinstance(ours, list) and len(ours) == len(theirs) and all(map(same, ours, theirs))
-    if isinstance(theirs, str) and isinstance(ours, bytes):
-        return theirs.encode("utf-8", "surrogatepass") == ours
-    if isinstance(theirs, float) and math.isnan(theirs):
-        return isinstance(ours, float) and math.isnan(ours)
-    return type(ours) is type(theirs) and bool(ours == theirs)
-
-
-def _name(name: Any) -> str:
-    raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")
-    return bytes(raw).decode("utf-8", "surrogateescape")
 
 
 KINDS = b"SsxbBUuIiLlfdDFAtTV"
