@@ -357,3 +357,24 @@ def test_a_header_in_a_larger_frame_than_was_agreed_on(url: str, service: str) -
         ((headers, _remaining),) = echo.seen[:1]
         assert (len(headers["large"]), headers["x-delivery-count"]) == (131_033, 1)
     _delete(url, f"{service}_req")
+
+
+# -- why a caller's x-death is checked ------------------------------------------------------------------------------
+
+
+def test_what_a_malformed_x_death_does_to_a_queue(url: str, service: str) -> None:
+    """No message of ours: it shows what a receiver of one loses, when the message is dead-lettered."""
+    queue = f"{service}_req"
+    with Raw(url) as raw:
+        if not raw.connection.server_properties["version"].startswith("3.10."):
+            pytest.skip("it is so in RabbitMQ 3.10")
+        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "nowhere"}
+        raw.channel.queue_declare(queue, durable=True, auto_delete=False, arguments=arguments)
+        raw.publish(queue, entry(b"x-death", b"A" + table(b"I\0\0\0\1")), exchange="")
+        for _ in range(5):
+            raw.publish(queue, entry(b"trace", text(b"of another user")), exchange="")
+        (message,) = _taken(raw, queue)
+        raw.channel.basic_reject(message, requeue=False)
+    with Raw(url) as raw:
+        wait_for(lambda: raw.channel.queue_declare(queue, passive=True).message_count == 0)
+    _delete(url, queue)
