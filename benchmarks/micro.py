@@ -29,7 +29,6 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, NamedTuple
 
-import amqp.serialization
 import msgspec
 
 from .processes import ROOT
@@ -87,8 +86,8 @@ def steps() -> dict[str, Step]:
         return step
 
     now = 1000.0
-    encoder = Encoder(frame_max=131072, encode_table=lambda table: amqp.serialization.dumps("F", (dict(table),)))
-    decoder = Decoder(max_body=1 << 20, frame_max=131072, decode_table=lambda data: {})
+    encoder = Encoder(frame_max=131072)
+    decoder = Decoder(max_body=1 << 20, frame_max=131072)
     dispatcher = Dispatcher({"add": lambda a, b: a + b})
     address = Address("jsonrpc", "example", client_word("guest", "0123456789ab"), user="guest")
     request = messages.request("add", [3, 4], 17)

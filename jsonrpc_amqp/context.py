@@ -102,7 +102,7 @@ class Request:
 
     @property
     def headers(self) -> Mapping[str, Any]:
-        """The AMQP headers of the message. The sender chose them; do not trust them."""
+        """The AMQP headers of the message that can be read. The sender chose them; do not trust them."""
         return self.envelope.headers
 
     @property

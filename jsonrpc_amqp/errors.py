@@ -17,16 +17,18 @@ The exceptions of this library, as one tree.
     │   ├── Overloaded          rejected: the queue did not take the message (nack)
     │   ├── Blocked             never sent: the broker blocks publishers (memory or disk alarm)
     │   ├── MessageTooLarge     never sent: over the size cap
+    │   ├── MessageRejected     rejected: the broker takes no such message, because of a header say
     │   ├── TooManyPending      never sent: this client has its maximum of pending calls
     │   ├── ClientClosed        the client was closed, or belongs to another process
     │   ├── CallTimeout         no reply by the deadline
     │   ├── ConnectionLost      the connection ended before the reply
+    │   │   └── MaybeRejected   the broker ended it because of a message, and this may be the one
     │   └── MalformedReply      the reply is not a JSON-RPC 2.0 response to the request
     ├── NoDeadLetter            no dead letter matches this key, or the prefix is ambiguous
     ├── NotRequeued             a dead letter that is not sent again, for example a call, whose caller is gone
     ├── InvalidName             a service or user name that cannot be part of a routing key
     ├── MissingExtra            an optional part needs a library that is not installed
-    └── EncodeError             params or a result that JSON cannot express
+    └── EncodeError             params or a result that JSON cannot express, or headers that AMQP cannot
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ class InvalidName(JsonRpcAmqpError, ValueError):
 
 
 class EncodeError(JsonRpcAmqpError, ValueError):
-    """JSON cannot express a value, or it is nested too deep. Nothing was sent."""
+    """JSON cannot express a value, AMQP cannot express a header, or it is nested too deep. Nothing was sent."""
 
 
 class NoDeadLetter(JsonRpcAmqpError, LookupError):
@@ -220,6 +222,10 @@ class MessageTooLarge(TransportError):
     """The message is over the size cap. Nothing was sent."""
 
 
+class MessageRejected(TransportError):
+    """The broker takes no message like this one, and would reject it each time. It did not run."""
+
+
 class TooManyPending(TransportError):
     """This client has its maximum of pending calls (``max_pending``). Nothing was sent."""
 
@@ -238,6 +244,14 @@ class ConnectionLost(TransportError, ConnectionError):
     """The connection ended before the reply. The client reconnects by itself."""
 
     may_have_run = True
+
+
+class MaybeRejected(ConnectionLost):
+    """
+    The broker ended the connection because of a message, did not say which, and this may be the one.
+
+    It is not sent again by ``retry=``: it might end the next connection, too, with all other calls on it.
+    """
 
 
 class MalformedReply(TransportError):

@@ -117,18 +117,21 @@ class Delivery:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """The headers table. It is decoded on demand, since few handlers look at it."""
+        """
+        The headers table. It is decoded on demand, once, since few handlers look at it.
+
+        Values that cannot be read are left out, counted and logged.
+        """
         if self.raw_headers is None or self.headers_of is None:
             return {}
-        return self.headers_of(self.raw_headers)
+        headers = self.headers_of(self.raw_headers)
+        self.headers_of = lambda _raw: headers
+        return headers
 
     @property
     def delivery_count(self) -> int:
         """How often it was redelivered, where the queue counts that (a quorum queue does); else 0."""
-        try:
-            count = self.headers.get(DELIVERY_COUNT, 0) if self.redelivered else 0
-        except Exception:  # the table cannot be read
-            return 0
+        count = self.headers.get(DELIVERY_COUNT, 0) if self.redelivered else 0
         return count if isinstance(count, int) else 0
 
 
@@ -300,7 +303,11 @@ class Listener(Protocol):
         ...
 
     def on_rejected(self, session: Session, error: TransportError, message: Publish) -> None:
-        """The broker rejected this message of ``publish``. Those behind it are sent again; none is lost."""
+        """
+        The broker rejected this message of ``publish``. Those behind it are sent again; none is lost.
+
+        ``MaybeRejected``: the session ends because the broker rejected a message; this may be the one.
+        """
         ...
 
     def on_congested(self, session: Session, congested: bool) -> None:
@@ -316,7 +323,10 @@ class Transport(Protocol):
     """Connects, and keeps connected, one client or server."""
 
     stats: Counter[str]
-    """``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that had ended."""
+    """
+    ``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that had ended,
+    ``unreadable_headers`` of messages whose headers were looked at.
+    """
 
     @property
     def user(self) -> str | None:

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import re
 
-from ..errors import AccessRefused, MessageTooLarge, NotConnected, TopologyMismatch, TransportError
+from ..errors import (
+    AccessRefused,
+    ConnectionLost,
+    MaybeRejected,
+    MessageRejected,
+    MessageTooLarge,
+    NotConnected,
+    TopologyMismatch,
+    TransportError,
+)
 from .base import Plan
 from .url import BrokerURL
 
 # AMQP 0-9-1, section 1.2.
 _ACCESS_REFUSED, _NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED, _NOT_ALLOWED = 403, 404, 405, 406, 530
-# Section 1.3: the classes of methods that declare and bind.
+# The same, for connections: it does not understand what was sent, or a part of it failed because of that.
+_UNINTELLIGIBLE = range(501, 506), (540, 541)
+# Section 1.3: the classes of methods that declare and bind, and the method that publishes.
 _EXCHANGE, _QUEUE = 40, 50
+_PUBLISH = (60, 40)
 # What OpenSSL says, and what to check; the first match counts.
 _HINTS = (
     ("WRONG_VERSION_NUMBER", "does this port speak TLS? amqp:// is without"),
@@ -52,6 +64,8 @@ def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> Transp
         )
     if code == _PRECONDITION_FAILED and "message size" in str(exc):
         return MessageTooLarge(f"the broker at {url.where} refused the message: {say(exc)}. It did not run")
+    if code == _PRECONDITION_FAILED and _is_publish(exc) and "fast reply consumer" not in str(exc):
+        return MessageRejected(f"the broker at {url.where} refused the message: {say(exc)}. It did not run")
     if code in (_NOT_FOUND, _PRECONDITION_FAILED):
         return TopologyMismatch(
             f"the broker at {url.where} refused what was asked of an exchange or queue: {_topology(exc)}"
@@ -62,6 +76,17 @@ def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> Transp
             f"the broker at {url.where} refused the use of a queue that is exclusive to another connection: {say(exc)}"
         )
     return NotConnected(f"no connection to the broker at {url.where}: {say(exc)}{_hint(exc, url)}")
+
+
+def closed(exc: Exception, url: BrokerURL) -> ConnectionLost:
+    """Translate an error that ended a connection; ``MaybeRejected`` if the broker ended it because of what was sent."""
+    is_because_of_us = any(getattr(exc, "reply_code", 0) in codes for codes in _UNINTELLIGIBLE)
+    kind = MaybeRejected if is_because_of_us else ConnectionLost
+    return kind(f"the connection to the broker at {url.where} ended: {say(exc)}")
+
+
+def _is_publish(exc: Exception) -> bool:
+    return tuple(getattr(exc, "method_sig", None) or ()) == _PUBLISH
 
 
 def _who(url: BrokerURL) -> str:

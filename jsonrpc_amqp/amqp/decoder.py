@@ -42,6 +42,7 @@ from .frames import (
     FrameError,
     ReturnEvent,
 )
+from .tables import Unreadable, read
 
 _IS_RETURN, _IS_DELIVER, _IS_GET_OK, _IS_ACK, _IS_NACK = (bytes([0, BASIC, 0, each]) for each in (50, 60, 71, 80, 120))
 _frame = Struct(">BHI").unpack_from
@@ -50,6 +51,9 @@ _tag_and_bits = Struct(">QB").unpack_from
 _long = Struct(">I").unpack_from
 _int32 = Struct(">i").unpack_from
 _LONGEST_TIMEOUT_MS = 0xFFFFFFFF
+# Bytes. RabbitMQ adds headers to messages, and sends each header in one frame, also if it is over the size that was
+# agreed on. To end the connection would not help: the message would be delivered again.
+_MOST_OF_A_HEADER = 1 << 20
 # Bytes. Shorter pieces of a body are joined as they arrive.
 _WORTH_A_VIEW = 4096
 
@@ -97,20 +101,24 @@ class Decoder:
     """
     Decodes what the broker sends, however it is cut into reads.
 
-    Memory is bounded: less than one frame, and for each channel with an incomplete message at most four times what has
-    arrived of its body, which has up to ``max_body`` bytes. Mostly it is once, and twice as it completes.
+    Memory is bounded: less than one frame (or 1 MiB, of a header), and for each channel with an incomplete message at
+    most four times what has arrived of its body, which has up to ``max_body`` bytes. Mostly it is once, and twice as it
+    completes.
 
     Args:
         max_body: Bodies over this many bytes are dropped as they arrive.
         frame_max: The largest frame that was agreed on, in bytes, with its 8 bytes of overhead.
-        decode_table: Reads a table with its length, as ``amqp.serialization.loads("F", ...)`` does; may raise anything.
-            Such a table is what ``Delivery.raw_headers`` holds.
+
+    Attributes:
+        on_unreadable: Called with what could not be read of the headers of a message, by the thread that reads them.
     """
 
-    def __init__(self, *, max_body: int, frame_max: int, decode_table: Callable[[bytes], dict[str, Any]]) -> None:
+    def __init__(self, *, max_body: int, frame_max: int) -> None:
         self._max_body = max_body
         self._max_payload = frame_max - OVERHEAD
-        self._headers_of = _forgiving(decode_table)
+        self._max_header = max(self._max_payload, _MOST_OF_A_HEADER)
+        self.on_unreadable: Callable[[Unreadable], None] = lambda unreadable: None
+        self._headers_of = self._read_headers  # bound once, not for each delivery
         self._arriving: dict[int, _Arriving] = {}  # by channel
         self._rest = bytearray()  # the beginning of a frame
         self._needed = 0  # its length when there is something to do
@@ -137,13 +145,19 @@ class Decoder:
         self._rest = bytearray(data[used:])
         return events
 
+    def _read_headers(self, table: bytes) -> dict[str, Any]:
+        headers, unreadable = read(table)
+        if unreadable.names:
+            self.on_unreadable(unreadable)
+        return headers
+
     def _read(self, data: bytes, events: list[Event]) -> int:
         """Read all frames that are complete, and what is here of a body; return how many bytes that took."""
         length = len(data)
         position = 0 if self._open is None else self._go_on(*self._open, data, 0, events)
         while length - position >= 7:
             kind, channel, size = _frame(data, position)
-            if size > self._max_payload:
+            if size > self._max_payload and (kind != HEADER or size > self._max_header):
                 raise FrameError(f"a frame with {size} bytes, where {self._max_payload} were agreed on")
             start = position + 7
             end = start + size
@@ -356,15 +370,3 @@ def _text(data: bytes, position: int) -> tuple[str, int]:
 
 def _uneven(position: int, end: int) -> FrameError:
     return FrameError(f"the parts of a frame take {position - end:+d} bytes of what it has")
-
-
-def _forgiving(decode_table: Callable[[bytes], dict[str, Any]]) -> Callable[[bytes], dict[str, Any]]:
-    """Read a malformed table as an empty one: its sender's mistake must not end the connection."""
-
-    def headers_of(table: bytes) -> dict[str, Any]:
-        try:
-            return decode_table(table)
-        except Exception:
-            return {}
-
-    return headers_of

@@ -6,10 +6,11 @@ Each call passes through here twice, so this is written for speed; py-amqp takes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from struct import Struct
 from typing import Any, TypeAlias
 
+from ..errors import EncodeError
 from .base import JSON, Publish
 from .frames import (
     BASIC,
@@ -29,6 +30,7 @@ from .frames import (
     TIMEOUT,
     USER_ID,
 )
+from .tables import Headers, encode
 
 _PUBLISH, _ACK, _REJECT = 40, 80, 90
 # Bound methods: a look-up at each use would cost as much as the unpacking.
@@ -42,6 +44,9 @@ _pack_long = Struct(">I").pack
 _pack_longlong = Struct(">Q").pack
 _JSON_TYPE = bytes([len(JSON)]) + JSON.encode()
 _OCTETS = tuple(bytes([number]) for number in range(256))
+# Bytes that are left free for the headers that RabbitMQ adds (x-delivery-count, x-death: a few hundred for each death),
+# since most libraries end a connection that brings a larger frame than was agreed on.
+_RESERVE = 4096
 # Clients choose the lengths of what is in a reply, so the number of templates is bounded.
 _MOST_TEMPLATES = 1000
 
@@ -62,13 +67,11 @@ class Encoder:
 
     Args:
         frame_max: The largest frame that was agreed on, in bytes, with its 8 bytes of overhead.
-        encode_table: Returns a table with its length, as ``amqp.serialization.dumps("F", ...)`` does; may raise
-            anything.
     """
 
-    def __init__(self, *, frame_max: int, encode_table: Callable[[Mapping[str, Any]], bytes]) -> None:
+    def __init__(self, *, frame_max: int) -> None:
         self._max_payload = frame_max - OVERHEAD
-        self._encode_table = encode_table
+        self._max_header = self._max_payload - min(_RESERVE, frame_max // 4)
         self._templates: dict[_Shape, bytes] = {}
 
     def publish(self, channel: int, message: Publish) -> bytes:
@@ -76,8 +79,9 @@ class Encoder:
         Encode ``basic.publish`` with its header and body frames.
 
         Raises:
-            ValueError: A text is longer than the 255 bytes that it may have, or the headers do not fit a table or
-                one frame; the error names it. Nothing may be sent.
+            ValueError: A text is longer than the 255 bytes that it may have; the error names it.
+            EncodeError: RabbitMQ would not take a header, or they do not fit one frame; the error names the header.
+                Nothing may be sent in either case.
         """
         body, number, timeout_ms = message.body, message.correlation_id, message.timeout_ms
         size = len(body)
@@ -122,7 +126,7 @@ class Encoder:
         properties = _JSON_TYPE if message.content_type == JSON else _shortstr("content_type", message.content_type)
         if message.timeout_ms is not None or message.headers:
             flags |= HEADERS
-            properties += self._table(message.timeout_ms, message.headers or {})
+            properties += _table(message.timeout_ms, message.headers)
         properties += b"\2" if message.persistent else b"\1"
         if message.correlation_id is not None:
             flags |= CORRELATION_ID
@@ -142,8 +146,8 @@ class Encoder:
             properties += _shortstr("user_id", message.user_id)
 
         body, size = message.body, 14 + len(properties)
-        if size > self._max_payload:
-            raise ValueError(f"headers: {size} bytes of properties, where one frame takes {self._max_payload}")
+        if size > self._max_header:
+            raise _too_large(size, self._max_header, message.headers or {})
         head = (
             _pack_publish(METHOD, channel, 7 + len(arguments), BASIC, _PUBLISH, 0)
             + arguments
@@ -168,25 +172,6 @@ class Encoder:
             self._templates.clear()
         self._templates[shape] = template
         return template
-
-    def _table(self, timeout_ms: int | None, headers: Mapping[str, Any]) -> bytes:
-        if timeout_ms is None:
-            return self._encode({name: headers[name] for name in headers if name != "timeout-ms"})
-        if timeout_ms < 1 << 31:
-            if not headers:
-                return ONLY_TIMEOUT + _pack_long(timeout_ms)
-            entry = TIMEOUT + b"I" + _pack_long(timeout_ms)
-        else:
-            # py-amqp would write "L". RabbitMQ reads that, too, but its errata say "l", so other clients expect that.
-            entry = TIMEOUT + b"l" + timeout_ms.to_bytes(8, "big")
-        entries = entry + self._encode({name: headers[name] for name in headers if name != "timeout-ms"})[4:]
-        return _pack_long(len(entries)) + entries
-
-    def _encode(self, headers: Mapping[str, Any]) -> bytes:
-        try:
-            return self._encode_table(headers)
-        except Exception as exc:
-            raise ValueError(f"headers: {exc}") from exc
 
 
 # Channel, exchange, mandatory, reply_to, user_id, whether there is no timeout-ms header, and the lengths in bytes of
@@ -264,3 +249,22 @@ def _shortstr(name: str, text: str) -> bytes:
 
 def _too_long(name: str, length: int) -> ValueError:
     return ValueError(f"{name}: {length} bytes, where AMQP takes 255")
+
+
+def _table(timeout_ms: int | None, headers: Mapping[str, Any] | None) -> bytes:
+    entries = b""
+    if timeout_ms is not None:
+        # By the errata of RabbitMQ, a signed integer of 32 bits, or one of 64.
+        kind, size = (b"I", 4) if timeout_ms < 1 << 31 else (b"l", 8)
+        entries = TIMEOUT + kind + timeout_ms.to_bytes(size, "big")
+    if headers:
+        entries += headers.entries if type(headers) is Headers else encode(headers)
+    return _pack_long(len(entries)) + entries
+
+
+def _too_large(size: int, most: int, headers: Mapping[str, Any]) -> EncodeError:
+    largest = max(headers, key=lambda name: len(encode({name: headers[name]})), default="")
+    return EncodeError(
+        f"the headers and other properties have {size} bytes, where a frame has room for {most}; the largest header is "
+        f"{largest!r:.80}. Nothing was sent"
+    )

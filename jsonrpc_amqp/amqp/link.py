@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import ConnectionLost, TransportError
 from ..options import ConnectionOptions
 from .base import DIRECT_REPLY_TO, Plan, QueueFacts
-from .broker_errors import describe, say
+from .broker_errors import closed, describe
 from .frames import Frame
 from .py_amqp import AmqpChannel, AmqpConnection, connect
 from .url import BrokerURL
@@ -166,7 +166,8 @@ class Link:
         Have py-amqp handle a rare frame.
 
         Raises:
-            ConnectionLost: The broker closed the connection, or does not speak AMQP.
+            ConnectionLost: The broker closed the connection, or does not speak AMQP; ``MaybeRejected`` if it did so
+                because of a message.
         """
         channels = self._connection.channels  # None once the connection is closed
         if channels is None or frame.channel not in channels:
@@ -176,7 +177,7 @@ class Link:
         except TransportError:
             raise
         except Exception as exc:
-            raise ConnectionLost(f"the connection to the broker at {self.where} ended: {say(exc)}") from exc
+            raise closed(exc, self._url) from exc
 
     def read(self, size: int) -> bytes | None:
         """Read what has arrived. None: nothing; b"": the broker closed the connection."""

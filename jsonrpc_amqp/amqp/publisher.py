@@ -9,10 +9,11 @@ again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from threading import RLock
 
-from ..errors import ConnectionLost, TopologyMismatch, TransportError
+from ..errors import ConnectionLost, MaybeRejected, TopologyMismatch, TransportError
 from .base import DIRECT_REPLY_TO, Outcome, Publish
 from .delivery_tracking import Confirms, Recent, find_rejected
 from .frames import Confirm, ReturnEvent
@@ -104,13 +105,26 @@ class Publisher:
             outcome(error)
 
     def fail(self, error: TransportError) -> None:
-        """Report the end of the session to all that wait for a confirm."""
+        """
+        Report the end of the session to all that wait for a confirm, and to those that may have caused it.
+
+        If the broker ended it because of a message (``MaybeRejected``), only messages with headers can be the cause.
+        """
         with self._lock:
-            outcomes = [outcome for _message, outcome in self._confirms.drain()]
-            outcomes += [outcome for _message, outcome in self._held if outcome is not None]
-        for outcome in outcomes:
+            waiting, recent = self._confirms.drain(), list(self._recent)
+            waiting += [(message, outcome) for message, outcome in self._held if outcome is not None]
+        may_be_rejected = isinstance(error, MaybeRejected)
+        lost = ConnectionLost(f"{error}; the message may have been taken, or not")
+        reports = [
+            partial(outcome, _suspected(error) if may_be_rejected and message.headers else lost.again())
+            for message, outcome in waiting
+        ]
+        if may_be_rejected:
+            suspects = (message for message in recent if message.headers and self._is_awaited(message))
+            reports += [partial(self._on_rejected, _suspected(error), message) for message in suspects]
+        for report in reports:
             try:
-                outcome(ConnectionLost(f"{error}; the message may have been taken, or not"))
+                report()
             # BaseException: a sys.exit() in a user's callback must not keep the session from ending.
             except BaseException:
                 log.exception("unexpected error in a callback at the end of a connection")
@@ -140,6 +154,8 @@ class Publisher:
         if channel == link.confirmer_channel and channel != link.consumer_channel:
             self._confirmer_closed(error)
         elif channel == link.publisher_channel:
+            if channel == link.confirmer_channel:
+                self._report_unconfirmed(error)
             self._publisher_closed(error)
         else:
             raise ConnectionLost(f"the broker closed the channel that consumes: {error}")
@@ -153,6 +169,8 @@ class Publisher:
         # A request that was handled must not be sent again, so one must be the only candidate. A reply may: its caller
         # drops the second; and what is rejected once is rejected each time, so the first is the one.
         if not places or (len(places) > 1 and link.sends_requests):
+            for place in _suspects(messages, places, error):
+                self._on_rejected(_suspected(error), messages[place])
             raise _lost(error)
         rejected, behind = messages[places[0]], messages[places[0] + 1 :]
         self._on_rejected(error, rejected)
@@ -167,20 +185,30 @@ class Publisher:
             self.resume(behind)
 
     def _confirmer_closed(self, error: TransportError) -> None:
-        with self._lock:
-            waiting = self._confirms.drain()
-            self._confirms = Confirms()
-        rejected = find_rejected((message for message, _ in waiting), str(error))
-        if len(rejected) > 1:
-            # Some of them may be in the queue, their confirms still on the way.
-            rejected = []
-        unknown = ConnectionLost(f"the broker closed the channel because of another message: {error}")
-        for position, (_message, outcome) in enumerate(waiting):
-            outcome(error if position in rejected else unknown.again())
+        self._report_unconfirmed(error)
         if isinstance(error, TopologyMismatch):
             raise _lost(error)
         self._link.reopen_confirmer()
         self.resume()
+
+    def _report_unconfirmed(self, error: TransportError) -> None:
+        with self._lock:
+            waiting = self._confirms.drain()
+            self._confirms = Confirms()
+        messages = [message for message, _ in waiting]
+        # All that was not confirmed is here: a lone message is the one, whatever the text says.
+        rejected = [0] if len(messages) == 1 else find_rejected(messages, str(error))
+        suspects: list[int] = []
+        if len(rejected) != 1:
+            # Some of them may be in the queue, their confirms still on the way.
+            rejected, suspects = [], _suspects(messages, rejected, error)
+        another = "another message" if rejected or suspects else "a message, which one is not known"
+        unknown = ConnectionLost(f"the broker closed the channel because of {another}: {error}")
+        for position, (_message, outcome) in enumerate(waiting):
+            if position in rejected:
+                outcome(error)
+            else:
+                outcome(_suspected(error) if position in suspects else unknown.again())
 
     def resume(self, again: list[Publish] | None = None) -> None:
         """End ``pause``: send some messages again, and then what was held."""
@@ -194,6 +222,26 @@ class Publisher:
                 self.publish(message, outcome)
             for tag in acks:
                 self._outbox.unacked.finish(tag)
+
+
+def _suspects(messages: Sequence[Publish], places: list[int], error: TransportError) -> list[int]:
+    """
+    Return the positions of the messages of which one was rejected, and would be each time.
+
+    Args:
+        places: Of the messages that the text of the error fits. If it fits none, it can only be one with headers: all
+            others differ in texts and numbers alone, which the texts of RabbitMQ name.
+    """
+    if not places:
+        return [place for place, message in enumerate(messages) if message.headers]
+    # A missing exchange is not the fault of a message: all are taken once it is back.
+    return [] if isinstance(error, TopologyMismatch) else places
+
+
+def _suspected(error: TransportError) -> MaybeRejected:
+    return MaybeRejected(
+        f"{error}; it may be because of this message, which may have been taken, or not, and is not sent again"
+    )
 
 
 def _lost(error: TransportError) -> ConnectionLost:

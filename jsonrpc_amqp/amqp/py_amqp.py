@@ -18,8 +18,6 @@ from typing import Any
 import amqp
 import kombu
 from amqp import spec
-from amqp.serialization import dumps as encode_fields
-from amqp.serialization import loads as decode_fields
 from kombu.transport import pyamqp
 
 from ..errors import NotConnected
@@ -112,11 +110,11 @@ class AmqpConnection(pyamqp.Connection):
 
     def decoder(self, *, max_body: int) -> Decoder:
         """Return what cuts the bytes of this connection into frames and messages."""
-        return Decoder(max_body=max_body, frame_max=self.frame_max, decode_table=_decode_table)
+        return Decoder(max_body=max_body, frame_max=self.frame_max)
 
     def encoder(self) -> Encoder:
         """Return what encodes the publishes of this connection."""
-        return Encoder(frame_max=self.frame_max, encode_table=_encode_table)
+        return Encoder(frame_max=self.frame_max)
 
     def open_channel(self, number: int) -> AmqpChannel:
         """Open a channel with a number that is not in use."""
@@ -232,11 +230,3 @@ def _socket_settings() -> dict[int, int]:
     # py-amqp's own second of unacknowledged bytes ends connections at a hiccup of the network, and when an alarm keeps
     # the broker from reading. 0: the system's default; heartbeats notice dead peers.
     return {socket.TCP_USER_TIMEOUT: 0} if hasattr(socket, "TCP_USER_TIMEOUT") else {}
-
-
-def _decode_table(raw: bytes) -> dict[str, Any]:
-    return dict(decode_fields("F", raw, 0)[0][0])
-
-
-def _encode_table(table: Mapping[str, Any]) -> bytes:
-    return bytes(encode_fields("F", (dict(table),)))

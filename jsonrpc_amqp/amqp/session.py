@@ -22,6 +22,7 @@ from .inbox import Inbox
 from .link import Link
 from .outbox import Outbox
 from .publisher import Publisher
+from .tables import Unreadable
 
 log = logging.getLogger("jsonrpc_amqp.transport")
 
@@ -88,6 +89,7 @@ class LiveSession:
             on_error=self._write_failed,
             on_interrupt=self._write_interrupted,
         )
+        link.decoder.on_unreadable = self._note_unreadable
         self.inbox = Inbox(link, self.outbox, self.heartbeat, self)
         self._publisher = Publisher(
             link,
@@ -173,6 +175,16 @@ class LiveSession:
         """Queue bytes that are ready for the wire."""
         with self._lock:
             self.outbox.put(data)
+
+    def _note_unreadable(self, unreadable: Unreadable) -> None:
+        with self._lock:
+            self._owner.stats["unreadable_headers"] += len(unreadable.names)
+        log.warning(
+            "%s: %d headers of a message cannot be read, and are left out; the first: %s",
+            self._owner.name,
+            len(unreadable.names),
+            unreadable.first,
+        )
 
     def _post(self, action: Callable[[], None], gone: Callable[[], None]) -> None:
         self._owner.post(lambda: gone() if self._state is State.ENDED else action())

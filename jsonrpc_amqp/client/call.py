@@ -10,7 +10,16 @@ from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from ..errors import AccessRefused, ClientClosed, ConnectionLost, JsonRpcAmqpError, MessageTooLarge, TransportError
+from ..errors import (
+    AccessRefused,
+    ClientClosed,
+    ConnectionLost,
+    JsonRpcAmqpError,
+    MaybeRejected,
+    MessageRejected,
+    MessageTooLarge,
+    TransportError,
+)
 from .futures import CallFuture
 
 log = logging.getLogger("jsonrpc_amqp.client")
@@ -19,8 +28,8 @@ Params = Sequence[Any] | Mapping[str, Any] | None
 """By position, by name, or none."""
 Retry = Literal["safe", "idempotent"]
 """Which errors another attempt may follow; see ``Call.may_retry``."""
-# Another attempt would end in the same way.
-_FINAL = (AccessRefused, ClientClosed, MessageTooLarge)
+# Another attempt would end in the same way, or might take the calls of others with it.
+_FINAL = (AccessRefused, ClientClosed, MaybeRejected, MessageRejected, MessageTooLarge)
 
 
 class SendOptions(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 from typing_extensions import Unpack
 
 from .. import context
+from ..amqp import tables
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages
 from ..wire.names import NO_QID, qid_of
@@ -40,7 +41,8 @@ class Options(TypedDict, total=False):
     Attributes:
         timeout: Seconds until the call ends in any case; None: never.
         service: The service to call.
-        headers: AMQP headers to send along.
+        headers: AMQP headers to send along; what RabbitMQ would not take is an ``EncodeError``, before anything is
+            sent.
         persistent: Have the broker keep the message on disk, and confirm that it does; a queue that refuses it ends
             the call at once (``Overloaded``). Notifications are kept unless said otherwise.
         retry: Try again, with back-off and jitter, as long as the deadline allows: "safe", after errors whose
@@ -96,7 +98,7 @@ class Calls:
         Raises:
             RemoteError: The server replied with an error; a subclass for each standard code.
             TransportError: There is no reply; ``may_have_run`` says whether the method may have run.
-            EncodeError: ``params`` has no form in JSON.
+            EncodeError: ``params`` has no form in JSON, or a header none in AMQP.
         """
         number = self._requests.new_id()
         call = self._make(WaitingCall, messages.request(method, params, number), options, qid=str(number))
@@ -108,7 +110,7 @@ class Calls:
 
         Raises:
             TransportError: It was not confirmed; ``may_have_run`` says whether it may have been taken all the same.
-            EncodeError: ``params`` has no form in JSON.
+            EncodeError: ``params`` has no form in JSON, or a header none in AMQP.
         """
         self._await(self._make(WaitingCall, messages.notification(method, params), options, is_notification=True))
 
@@ -217,8 +219,11 @@ class Calls:
         Raises:
             TypeError: There is no such option.
             ValueError: An option has no such value.
+            EncodeError: A header cannot be sent.
         """
         _check_options(options)
+        if "headers" in options:
+            options["headers"] = tables.checked(options["headers"])
         if "service" in options:
             self._requests.use(options["service"])
         return Calls(self._requests, {**self._defaults, **options}, max_size=self._max_size)
@@ -260,6 +265,7 @@ class Calls:
         Raises:
             TypeError: There is no such option, or no service.
             ValueError: An option has no such value.
+            EncodeError: A header cannot be sent.
         """
         _check_options(options)
         chosen: Options = {**self._defaults, **options}
@@ -271,7 +277,7 @@ class Calls:
         retry = chosen.get("retry")
         if retry not in (None, "safe", "idempotent"):
             raise ValueError(f"retry is 'safe', 'idempotent' or None, not {retry!r}")
-        headers, persistent = chosen.get("headers"), chosen.get("persistent")
+        headers, persistent = tables.checked(chosen.get("headers")), chosen.get("persistent")
         call = SendOptions(bool(persistent), False, headers, retry)
         return _Chosen(
             service,

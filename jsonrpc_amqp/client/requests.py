@@ -45,6 +45,7 @@ _COUNTERS = dict.fromkeys(
     (
         "connections",
         "failed_attempts",
+        "unreadable_headers",
         "connections_lost",
         "timeouts",
         "retries",

@@ -68,7 +68,7 @@ class Sender:
                 call.sent = session.publish_confirmed(message, partial(self._on_confirmed, call))
             else:
                 call.sent = session.publish(message)
-        except CallTimeout as exc:
+        except (CallTimeout, EncodeError) as exc:
             return self._failed(call, exc)
         except Exception as exc:
             return self._failed(call, EncodeError(f"AMQP has no form for the message: {exc}"))

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..amqp.transport import MEMORY
 from ..client.client import Client
-from ..errors import JsonRpcAmqpError, NotRequeued, TopologyMismatch
+from ..errors import (
+    EncodeError,
+    JsonRpcAmqpError,
+    MessageRejected,
+    MessageTooLarge,
+    NotRequeued,
+    TopologyMismatch,
+)
 from ..options import CONNECT_TIMEOUT, TIMEOUT
 from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue
@@ -43,7 +50,8 @@ class Requeued(NamedTuple):
 
     Attributes:
         sent: How many letters were sent again.
-        left: How many stayed, with ``all=True``: calls, and letters that cannot be read.
+        left: How many stayed, with ``all=True``: calls, and letters that cannot be read, or that the broker would not
+            take.
     """
 
     sent: int
@@ -167,16 +175,16 @@ class DeadLetters:
         Raises:
             NotRequeued: One of the named letters is a call; nothing was sent.
             NoDeadLetter: As ``get``; nothing was sent.
-            TransportError: As ``list``, and as ``Client.notify``; the message says how many were sent before.
+            TransportError, EncodeError: As ``list``, and as ``Client.notify``; the message says how many were sent
+                before.
         """
         _check_choice(keys, all)
         sent = left = 0
         with self._browser() as browser:
             for held in _take(browser) if all else _sendable(select(_take(browser), keys)):
-                if held.obstacle:
+                if held.obstacle or not self._send(held.letter, sent, may_stay=all):
                     left += 1
                     continue
-                self._send(held.letter, sent)
                 browser.ack(held.delivery)
                 sent += 1
         return Requeued(sent, left)
@@ -227,12 +235,16 @@ class DeadLetters:
         with browser:
             yield browser
 
-    def _send(self, letter: DeadLetter, sent: int) -> None:
+    def _send(self, letter: DeadLetter, sent: int, *, may_stay: bool) -> bool:
+        """Send a letter again. False: the broker takes no such letter, and it ``may_stay``, so that others are sent."""
         try:
             self._client.send_raw(letter.body, headers=headers_to_resend(letter))
         except JsonRpcAmqpError as exc:
+            if may_stay and isinstance(exc, (EncodeError, MessageRejected, MessageTooLarge)):
+                return False
             exc.args = (f"{exc}. The dead letter {letter.key} stays; {sent} before it were sent again",)
             raise
+        return True
 
 
 def _take(browser: QueueBrowser, limit: int | None = None) -> Iterator[HeldLetter]:

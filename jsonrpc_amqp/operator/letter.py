@@ -9,8 +9,9 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from ..amqp import tables
 from ..amqp.base import Delivery
-from ..errors import NoDeadLetter
+from ..errors import EncodeError, NoDeadLetter
 from ..jsonrpc import messages
 from ..jsonrpc.text import Malformed, loads
 from ..wire.display import printable
@@ -21,8 +22,7 @@ _KEY = re.compile(r"[0-9a-f]{4,64}")
 # Headers that were added after the request was sent, and CC and BCC, by which the broker would send copies, in the
 # operator's name, to queues that the sender of the request chose.
 _NOT_RESENT = re.compile(r"x-.*|timeout-ms|CC|BCC", re.DOTALL)
-# The length of an encoded table without entries, in bytes: only the length that it begins with.
-_EMPTY_TABLE = 4
+_NO_HEADERS = bytes(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class DeadLetter:
         reason: "rejected" or "delivery_limit"; None: not known.
         count: How often it was dead-lettered for this reason, as RabbitMQ counts; None: not known.
         died: When, in UTC; None: not known.
-        headers: All AMQP headers, RabbitMQ's own (``x-death``, ...) included.
+        headers: All AMQP headers that can be read, RabbitMQ's own (``x-death``, ...) included.
         body: As it was sent.
         is_notification: No reply is awaited, so it may be sent again.
         method: Of a batch the methods of its members, joined by ", "; None: it has none.
@@ -139,7 +139,7 @@ def digest_of(delivery: Delivery, body: bytes) -> str:
 
 def read_letter(delivery: Delivery) -> HeldLetter:
     """Read a message that was taken from a queue of dead letters; its body is never over the size cap there."""
-    body, headers = delivery.body or b"", _read_headers(delivery)
+    body, (headers, unreadable) = delivery.body or b"", tables.read(delivery.raw_headers or _NO_HEADERS)
     digest = digest_of(delivery, body)
     reason, count, died = _death(headers)
     letter = DeadLetter(
@@ -156,16 +156,7 @@ def read_letter(delivery: Delivery) -> HeldLetter:
         is_notification=messages.classify(body).is_notification,
         method=_method(body),
     )
-    return HeldLetter(delivery, letter, digest, _obstacle(delivery, letter))
-
-
-def _read_headers(delivery: Delivery) -> dict[str, Any]:
-    # py-amqp leaves a name that is not UTF-8 as bytes.
-    table: Mapping[Any, Any] = delivery.headers
-    return {
-        name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name: value
-        for name, value in table.items()
-    }
+    return HeldLetter(delivery, letter, digest, _obstacle(letter, unreadable.names))
 
 
 def _death(headers: Mapping[str, Any]) -> tuple[str | None, int | None, datetime | None]:
@@ -193,10 +184,15 @@ def _method(body: bytes) -> str | None:
     return ", ".join(name for name in names if isinstance(name, str)) or None
 
 
-def _obstacle(delivery: Delivery, letter: DeadLetter) -> str | None:
+def _obstacle(letter: DeadLetter, unreadable: Iterable[str]) -> str | None:
     if not letter.is_notification:
         return "it is a call, whose caller has been told, or has given up: call anew what is still wanted"
-    # RabbitMQ accepts header values that Python cannot represent; then no header can be read.
-    if not letter.headers and len(delivery.raw_headers or b"") > _EMPTY_TABLE:
-        return "its headers cannot be read, and would be lost"
+    # RabbitMQ accepts header values that Python cannot represent.
+    lost = [name for name in unreadable if not _NOT_RESENT.fullmatch(name)]
+    if lost:
+        return f"its header {printable(lost[0])} cannot be read, and would be lost"
+    try:
+        tables.encode(headers_to_resend(letter))
+    except EncodeError as exc:
+        return f"its headers cannot be sent: {printable(str(exc))}"
     return None

@@ -57,7 +57,7 @@ log = logging.getLogger("jsonrpc_amqp.server")
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Counted by the transport, once each has happened.
-_TRANSPORT_COUNTERS = ("dropped_acks", "connections", "failed_attempts")
+_TRANSPORT_COUNTERS = ("dropped_acks", "unreadable_headers", "connections", "failed_attempts")
 
 
 class Server:
@@ -350,8 +350,9 @@ class Server:
         the dialect), ``refused`` (requests whose sender could not be verified, and calls and notifications that were
         not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has them), ``dropped_replies``
         (replies that could not be delivered), ``abandoned`` (requests whose connection was lost before they began; the
-        broker delivers them again), ``dropped_acks`` (it was lost while they ran; likewise), ``connections`` made,
-        ``failed_attempts`` to connect.
+        broker delivers them again), ``dropped_acks`` (it was lost while they ran; likewise),
+        ``unreadable_headers`` (values that were left out, of requests whose headers were looked at), ``connections``
+        made, ``failed_attempts`` to connect.
         """
         counts = self._counters.snapshot()
         counts["failed"] += getattr(self._dispatcher, "failures", 0)

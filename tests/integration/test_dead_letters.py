@@ -19,6 +19,7 @@ from jsonrpc_amqp import (
     AccessRefused,
     DeadLetter,
     DeadLetters,
+    EncodeError,
     InvalidName,
     NoDeadLetter,
     NotConnected,
@@ -299,9 +300,22 @@ def test_headers_that_cannot_be_read(queues: Queues, dead: DeadLetters) -> None:
     finally:
         sys.setrecursionlimit(limit)
     (letter,) = dead.list()
-    assert (letter.headers, letter.reason, letter.body) == ({}, None, NOTIFICATION)
+    assert (letter.reason, letter.count, letter.body) == ("rejected", 1, NOTIFICATION)
     assert dead.requeue(all=True) == (0, 1)
-    with pytest.raises(NotRequeued, match="headers cannot be read"):
+    with pytest.raises(NotRequeued, match="its header 'nested' cannot be read, and would be lost"):
+        dead.requeue(letter.key)
+    assert dead.purge(letter.key) == 1
+
+
+def test_headers_that_are_too_large_to_be_sent_again_hold_up_no_other_letter(queues: Queues, dead: DeadLetters) -> None:
+    # With what RabbitMQ adds, they are in a larger frame than was agreed on.
+    queues.reject(NOTIFICATION, headers={"large": "x" * 131_000}, message_id="large")
+    queues.reject(NOTIFICATION, message_id="small")
+    assert [letter.message_id for letter in dead.list()] == ["large", "small"]
+    assert dead.requeue(all=True) == (1, 1)
+    (letter,) = dead.list()
+    assert len(letter.headers["large"]) == 131_000
+    with pytest.raises(EncodeError, match=f"the largest header is 'large'.*The dead letter {letter.key} stays"):
         dead.requeue(letter.key)
     assert dead.purge(letter.key) == 1
 

@@ -57,6 +57,7 @@ PURE = {
     "amqp/decoder",
     "amqp/broker_errors",
     "amqp/delivery_tracking",
+    "amqp/tables",
 }
 IO = {"socket", "select", "selectors", "ssl", "subprocess", "asyncio", "signal"}
 

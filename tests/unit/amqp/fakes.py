@@ -13,7 +13,7 @@ from jsonrpc_amqp.amqp.frames import Frame
 from jsonrpc_amqp.amqp.session import LiveSession
 from jsonrpc_amqp.errors import ConnectionLost, TransportError
 
-from .tools import FRAME_MAX, MIB, decode_table, encode_table
+from .tools import FRAME_MAX, MIB
 
 PATIENCE = 10.0
 
@@ -41,8 +41,8 @@ class FakeLink:
         self.on_read: Callable[[], None] = lambda: None
         self.incoming: list[bytes | BaseException | None] = []
         self.consumer_channel, self.publisher_channel, self.confirmer_channel = CONSUMER, PUBLISHER, CONFIRMER
-        self.encoder = Encoder(frame_max=FRAME_MAX, encode_table=encode_table)
-        self.decoder = Decoder(max_body=MIB, frame_max=FRAME_MAX, decode_table=decode_table)
+        self.encoder = Encoder(frame_max=FRAME_MAX)
+        self.decoder = Decoder(max_body=MIB, frame_max=FRAME_MAX)
         self.where = "there:5672"
         self.heartbeat = 10.0
         self.tls = False

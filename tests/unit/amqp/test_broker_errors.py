@@ -8,9 +8,18 @@ import amqp
 import pytest
 
 from jsonrpc_amqp.amqp.base import Plan
-from jsonrpc_amqp.amqp.broker_errors import describe
+from jsonrpc_amqp.amqp.broker_errors import closed, describe
 from jsonrpc_amqp.amqp.url import parse_urls
-from jsonrpc_amqp.errors import AccessRefused, MessageTooLarge, NotConnected, TopologyMismatch, TransportError
+from jsonrpc_amqp.errors import (
+    AccessRefused,
+    ConnectionLost,
+    MaybeRejected,
+    MessageRejected,
+    MessageTooLarge,
+    NotConnected,
+    TopologyMismatch,
+    TransportError,
+)
 
 [PLAIN] = parse_urls("amqp://alice:secret@broker/orders")
 [TLS] = parse_urls("amqps://alice:secret@broker/orders")
@@ -68,6 +77,18 @@ def said(error: Exception, *, kind: type[TransportError]) -> str:
             ["refused user 'alice' on virtual host 'orders'", "authenticated user was 'alice'"],
         ),
         (
+            amqp.PreconditionFailed(
+                'PRECONDITION_FAILED - invalid message: {unacceptable_type_in_header,"CC",longstr}', BASIC_PUBLISH
+            ),
+            MessageRejected,
+            ["unacceptable_type_in_header", "It did not run"],
+        ),
+        (
+            amqp.PreconditionFailed("PRECONDITION_FAILED - fast reply consumer does not exist", BASIC_PUBLISH),
+            TopologyMismatch,
+            ["fast reply consumer"],
+        ),
+        (
             amqp.AccessRefused("ACCESS_REFUSED - access to exchange 'jsonrpc' refused", EXCHANGE_DECLARE),
             AccessRefused,
             ["Check user, password, virtual host and permissions", "declare=False"],
@@ -119,3 +140,22 @@ def test_error_of_tls_says_what_to_check(text: str, hint: str) -> None:
 
 def test_user_of_a_certificate_has_no_name_here() -> None:
     assert "the user of this client's certificate" in str(describe(amqp.AccessRefused("ACCESS_REFUSED"), EXTERNAL))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (amqp.InternalError("INTERNAL_ERROR"), MaybeRejected),
+        (amqp.exceptions.FrameSyntaxError("SYNTAX_ERROR"), MaybeRejected),
+        (amqp.exceptions.error_for_code(501, "FRAME_ERROR", (0, 0), amqp.ConnectionError), MaybeRejected),
+        (amqp.UnexpectedFrame("UNEXPECTED_FRAME"), MaybeRejected),
+        (amqp.ConnectionForced("CONNECTION_FORCED - broker forced connection closure"), ConnectionLost),
+        (amqp.NotAllowed("NOT_ALLOWED - vhost deleted"), ConnectionLost),
+        (ConnectionResetError(104, "Connection reset by peer"), ConnectionLost),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_end_of_a_connection(error: Exception, kind: type[TransportError]) -> None:
+    described = closed(error, PLAIN)
+    assert type(described) is kind
+    assert "the connection to the broker at broker:5672 ended: " in str(described)

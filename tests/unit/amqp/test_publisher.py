@@ -15,6 +15,8 @@ from jsonrpc_amqp.amqp.publisher import LARGE_BODY, Publisher
 from jsonrpc_amqp.errors import (
     AccessRefused,
     ConnectionLost,
+    MaybeRejected,
+    MessageRejected,
     MessageTooLarge,
     Overloaded,
     TopologyMismatch,
@@ -275,7 +277,23 @@ def test_two_candidates_for_a_request_end_the_connection(target: Target) -> None
     target.publish(*(Publish("jsonrpc", key, b"x" * 10) for key in ("first", "second")))
     with pytest.raises(ConnectionLost, match="closed the channel that publishes: "):
         target.close_channel(PUBLISHER, too_large(10))
+    # Either would be rejected each time: they are not sent again.
+    assert [(type(error), message.routing_key) for error, message in target.rejected] == [
+        (MaybeRejected, "first"),
+        (MaybeRejected, "second"),
+    ]
+
+
+def test_a_missing_exchange_is_the_fault_of_no_request(target: Target) -> None:
+    target.link.sends_requests = True
+    target.publish(reply(1, exchange="gone"), reply(2, exchange="gone"))
+    target.publish_confirmed(reply(3, exchange="gone"), "3")
+    target.publish_confirmed(reply(4, exchange="gone"), "4")
+    for channel in (PUBLISHER, CONFIRMER):
+        with pytest.raises(ConnectionLost, match="no exchange 'gone'"):
+            target.close_channel(channel, no_exchange("gone"))
     assert target.rejected == []
+    assert [type(error) for _, error in target.outcomes] == [ConnectionLost, ConnectionLost]
 
 
 def test_one_candidate_for_a_request_is_reported_and_the_others_are_sent_again(target: Target) -> None:
@@ -361,7 +379,7 @@ def test_of_two_candidates_none_is_the_rejected_one(target: Target) -> None:
     for name in ("1", "2"):
         target.publish_confirmed(Publish("jsonrpc", name, b"x" * 10), name)
     target.close_channel(CONFIRMER, too_large(10))
-    assert [type(error) for _, error in target.outcomes] == [ConnectionLost, ConnectionLost]
+    assert [type(error) for _, error in target.outcomes] == [MaybeRejected, MaybeRejected]
     assert target.outcomes[0][1] is not target.outcomes[1][1]
 
 
@@ -371,3 +389,86 @@ def test_a_missing_exchange_on_the_confirmer_ends_the_connection(target: Target)
     with pytest.raises(ConnectionLost, match="no exchange 'gone'"):
         target.close_channel(CONFIRMER, error)
     assert target.outcomes == [("1", error)]
+
+
+# -- the broker does not say because of which message ---------------------------------------------------------------
+
+
+ODD = MessageRejected("refused: invalid message: {what_is_this}")
+
+
+def with_headers(number: int) -> Publish:
+    return Publish("jsonrpc", "a.request", b"%d" % number, correlation_id=str(number), headers={"trace": "t"})
+
+
+def test_a_lone_message_without_a_confirm_is_the_rejected_one(target: Target) -> None:
+    for message in (with_headers(1), reply(2)):
+        target.publish_confirmed(message, "lone")
+        target.close_channel(target.link.confirmer_channel, ODD)
+    assert target.outcomes == [("lone", ODD), ("lone", ODD)]
+
+
+def test_a_rejected_call_is_told_also_where_one_channel_does_everything(target: Target) -> None:
+    target.link.publisher_channel = target.link.confirmer_channel = CONSUMER
+    target.link.sends_requests = True
+    target.publish_confirmed(with_headers(1), "lone")
+    with pytest.raises(ConnectionLost, match="what_is_this"):
+        target.close_channel(CONSUMER, ODD)
+    assert target.outcomes == [("lone", ODD)]
+
+
+def test_of_several_without_a_confirm_those_with_headers_may_be_the_rejected_one(target: Target) -> None:
+    for message in (reply(1), with_headers(2), reply(3), with_headers(4)):
+        target.publish_confirmed(message, str(message.correlation_id))
+    target.close_channel(CONFIRMER, ODD)
+    assert [type(error) for _, error in target.outcomes] == [ConnectionLost, MaybeRejected] * 2
+    assert "because of another message" in str(target.outcomes[0][1])
+    assert "may be because of this message" in str(target.outcomes[1][1])
+    target.publish_confirmed(reply(5), "5")
+    assert target.written().endswith(target.on(RECONFIRMED, reply(5)))
+
+
+def test_where_none_has_headers_it_is_not_known_which_one_it_is(target: Target) -> None:
+    for number in (1, 2):
+        target.publish_confirmed(reply(number))
+    target.close_channel(CONFIRMER, ODD)
+    for _, error in target.outcomes:
+        assert type(error) is ConnectionLost
+        assert "because of a message, which one is not known" in str(error)
+
+
+def test_requests_with_headers_may_be_the_rejected_one_and_others_are_not(target: Target) -> None:
+    target.link.sends_requests = True
+    handled = with_headers(1)
+    target.handled = [handled]
+    target.publish(handled, reply(2), with_headers(3), reply(4))
+    with pytest.raises(ConnectionLost, match="what_is_this") as caught:
+        target.close_channel(PUBLISHER, ODD)
+    assert type(caught.value) is ConnectionLost
+    [(error, message)] = target.rejected
+    assert (type(error), message.correlation_id) == (MaybeRejected, "3")
+
+
+def test_the_end_of_the_session_because_of_a_message_is_reported_to_those_with_headers(target: Target) -> None:
+    handled, confirmed = with_headers(1), with_headers(2)
+    target.handled = [handled]
+    target.publish(handled, reply(3), with_headers(4))
+    target.publish_confirmed(confirmed, "confirmed")
+    target.publisher.confirmed(Confirm(CONFIRMER, 1, multiple=False, nack=False))
+    target.publish_confirmed(reply(5), "plain")
+    target.publish_confirmed(with_headers(6), "headers")
+    target.outcomes.clear()
+    target.publisher.fail(MaybeRejected("INTERNAL_ERROR"))
+    assert [(name, type(error)) for name, error in target.outcomes] == [
+        ("plain", ConnectionLost),
+        ("headers", MaybeRejected),
+    ]
+    assert [(type(error), message.correlation_id) for error, message in target.rejected] == [(MaybeRejected, "4")]
+
+
+def test_the_end_of_the_session_for_another_reason_is_no_fault_of_a_message(target: Target) -> None:
+    target.publish(with_headers(1))
+    target.publish_confirmed(with_headers(2), "2")
+    target.publisher.fail(ConnectionLost("reset"))
+    assert target.rejected == []
+    assert [type(error) for _, error in target.outcomes] == [ConnectionLost]

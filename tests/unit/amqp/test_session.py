@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import pack
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from jsonrpc_amqp.amqp.session import LiveSession, State
 from jsonrpc_amqp.errors import ConnectionLost, TransportError
 
 from .fakes import CONFIRMER, CONSUMER, PUBLISHER, Clock, FakeLink, FakeListener, FakeOwner
+from .tools import with_table
 
 MESSAGE = Publish("e", "k", b"{}", correlation_id="1")
 
@@ -334,3 +336,17 @@ def test_relief_waits_for_the_alarm_and_for_the_outbox(target: Target, monkeypat
     target.written()
     target.session.report_relief()
     assert target.listener.heard == [("congested", True), ("congested", False)]
+
+
+def test_headers_that_cannot_be_read_are_counted_and_logged(target: Target, caplog: pytest.LogCaptureFixture) -> None:
+    entries = b"\4\x1b[2JT" + b"\xff" * 8 + b"\4bad2T" + b"\xff" * 8 + b"\5trace?"
+    (delivery,) = target.link.decoder.feed(with_table(pack(">I", len(entries)) + entries))
+    assert isinstance(delivery, Delivery)
+    assert target.owner.stats["unreadable_headers"] == 0
+    assert delivery.headers == {}
+    assert delivery.headers == {}
+    assert target.owner.stats["unreadable_headers"] == 3
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "3 headers of a message cannot be read, and are left out; the first: " in record.getMessage()
+    assert record.getMessage().isprintable()

@@ -21,6 +21,7 @@ from jsonrpc_amqp.errors import (
     EncodeError,
     InvalidName,
     JsonRpcAmqpError,
+    MaybeRejected,
     NotConnected,
     Overloaded,
     TooManyPending,
@@ -777,6 +778,7 @@ def test_counters() -> None:
     assert rig.requests.counts() == {
         "connections": 3,
         "failed_attempts": 0,
+        "unreadable_headers": 0,
         "connections_lost": 0,
         "timeouts": 0,
         "retries": 0,
@@ -785,3 +787,28 @@ def test_counters() -> None:
         "rejected_replies": 0,
         "pending": 0,
     }
+
+
+# -- the broker ended the connection because of a message -------------------------------------------------------------
+
+
+def test_what_may_have_ended_the_connection_is_not_sent_again_and_the_rest_is() -> None:
+    rig, session = connected()
+    suspect, innocent = rig.submit(options=IDEMPOTENT), rig.submit(options=IDEMPOTENT)
+    rig.requests.on_rejected(session, MaybeRejected("it may be this one"), session.published[0])
+    rig.requests.on_lost(session, MaybeRejected("INTERNAL_ERROR"))
+    assert isinstance(suspect.error, MaybeRejected)
+    assert suspect.error.may_have_run
+    assert innocent.ends == []
+    assert rig.requests.counts()["retries"] == 1
+
+
+@pytest.mark.parametrize("options", [IDEMPOTENT, SendOptions()])
+def test_the_end_of_the_connection_suspects_no_call_by_itself(options: SendOptions) -> None:
+    rig, session = connected()
+    made = rig.submit(options=options)
+    rig.requests.on_lost(session, MaybeRejected("INTERNAL_ERROR"))
+    if options.retry is None:
+        assert type(made.error) is ConnectionLost
+    else:
+        assert made.ends == []

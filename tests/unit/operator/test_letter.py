@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from struct import pack
 from typing import Any
 
 import pytest
+from amqp.serialization import dumps
 
 from jsonrpc_amqp import NoDeadLetter
 from jsonrpc_amqp.amqp.base import Delivery
@@ -20,7 +22,7 @@ CALL = b'{"jsonrpc": "2.0", "method": "record", "params": [1], "id": 1}'
 
 def letter(body: bytes, headers: dict[Any, Any] | None = None, **properties: Any) -> HeldLetter:
     if headers is not None:
-        properties |= {"headers_of": lambda _raw: headers, "raw_headers": b"\0\0\0\x05table"}
+        properties["raw_headers"] = bytes(dumps("F", (headers,)))
     return read_letter(Delivery(1, 1, False, "", "S.request.someone", body, **properties))
 
 
@@ -97,7 +99,30 @@ def test_what_can_be_sent_again() -> None:
     assert letter(NOTIFICATION).obstacle is None
     assert letter(NOTIFICATION, {"trace": "t"}).obstacle is None
     assert "it is a call" in str(letter(CALL).obstacle)
-    assert "headers cannot be read" in str(letter(NOTIFICATION, {}).obstacle)
+    assert "it is a call" in str(letter(CALL, {"trace": "t"}).obstacle)
+
+
+BEYOND = b"T" + b"\xff" * 8  # a time that Python has no form for
+
+
+def with_entries(entries: bytes) -> HeldLetter:
+    return letter(NOTIFICATION, raw_headers=pack(">I", len(entries)) + entries)
+
+
+def test_a_header_that_cannot_be_read_keeps_a_letter_from_being_sent_again_and_no_other_from_being_read() -> None:
+    death = dumps("F", ({"x-death": [{"reason": "rejected", "count": 3}], "trace": "t"},))[4:]
+    held = with_entries(b"\4when" + BEYOND + death)
+    assert (held.letter.reason, held.letter.count, held.letter.headers["trace"]) == ("rejected", 3, "t")
+    assert "its header 'when' cannot be read, and would be lost" in str(held.obstacle)
+
+
+def test_headers_that_are_not_sent_again_need_not_be_read() -> None:
+    for name in (b"x-when", b"timeout-ms", b"CC"):
+        assert with_entries(bytes([len(name)]) + name + BEYOND).obstacle is None
+
+
+def test_what_is_behind_a_break_would_be_lost() -> None:
+    assert "cannot be read" in str(with_entries(b"\5trace?").obstacle)
 
 
 def test_headers_that_are_sent_again() -> None:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import amqp.serialization
 import pika.frame
 from hypothesis import strategies as st
 
@@ -63,7 +62,7 @@ def deadline_in(seconds: float | None) -> float | None:
 
 
 def new_encoder() -> Encoder:
-    return Encoder(frame_max=131072, encode_table=lambda table: amqp.serialization.dumps("F", (dict(table),)))
+    return Encoder(frame_max=131072)
 
 
 def on_the_wire(message: Publish) -> dict[str, Any]:
