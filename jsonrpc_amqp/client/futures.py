@@ -9,14 +9,17 @@ a lock that all futures share guards the state.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, as_completed, wait
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from contextlib import suppress
+from types import FrameType
 from typing import Any, Protocol
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+_WAITS = frozenset(id(function.__code__) for function in (wait, as_completed, Future.result, Future.exception))
 # Held for moments. Reentrant: a signal handler that interrupts one of them may use futures.
 _futures_lock = threading.RLock()
 
@@ -167,10 +170,9 @@ class CallFuture(Future[Any]):
             if made is None:
                 self._state = CANCELLED_AND_NOTIFIED
                 return
-        # This may be a signal handler that interrupted ``wait`` or ``result``: then its thread is about to wait, or has
-        # a lock that is not reentrant, and only another thread can wake it.
-        may_be_handler = threading.get_ident() == threading.main_thread().ident
-        if may_be_handler and (self._waiters or made._is_owned()):  # type: ignore[attr-defined]
+        # A signal handler may have interrupted its thread before that begins to wait, or where that has a lock that is
+        # not reentrant: then only another thread can wake it.
+        if _interrupts_a_wait():
             with suppress(RuntimeError):  # the system has no thread left
                 threading.Thread(target=self._notify, args=[made], name="cancelled", daemon=True).start()
                 return
@@ -180,3 +182,13 @@ class CallFuture(Future[Any]):
         with made:
             self.set_running_or_notify_cancel()  # tells ``wait`` and ``as_completed``, which ``cancel`` leaves to this
             made.notify_all()
+
+
+def _interrupts_a_wait() -> bool:
+    """Whether the calling thread waits for futures further down its stack: this is a signal handler then."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if id(frame.f_code) in _WAITS:
+            return True
+        frame = frame.f_back
+    return False

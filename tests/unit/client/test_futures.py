@@ -367,31 +367,53 @@ def test_owner_that_raises_keeps_none_from_waking() -> None:
 
 
 @pytest.mark.parametrize("has_thread", [True, False])
+@pytest.mark.parametrize("ask", ["result", "exception"])
 def test_signal_handler_cancels_where_its_thread_is_about_to_wait(
-    has_thread: bool, monkeypatch: pytest.MonkeyPatch
+    ask: str, has_thread: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     future = CallFuture()
+    begin_to_wait = future._condition.wait
+
+    def interrupted(timeout: float | None) -> bool:
+        assert future.cancel()
+        return begin_to_wait(timeout if has_thread else 0)
+
+    monkeypatch.setattr(future._condition, "wait", interrupted)
     if not has_thread:
-
-        def start(_thread: threading.Thread) -> None:
-            raise RuntimeError("can't start new thread")
-
-        monkeypatch.setattr(threading.Thread, "start", start)
-    with future._condition:
-        # Here ``result`` has seen that there is none; a signal handler runs:
-        assert future.cancel()
-        # ... and ``result`` begins to wait.
-        assert not has_thread or future._condition.wait(30)
-    assert future.cancelled()
+        monkeypatch.setattr(threading.Thread, "start", fail_to_start)
+    with pytest.raises(CancelledError):
+        getattr(future, ask)(None)
 
 
-def test_signal_handler_cancels_where_its_thread_has_a_lock_of_a_waiter() -> None:
-    future = CallFuture()
-    waiter = waited_for(future)
-    with waiter.lock:  # ``as_completed`` has it for a moment
-        assert future.cancel()
-    assert waiter.event.wait(30)
-    assert waiter.finished_futures == [future]
+def fail_to_start(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_signal_handler_cancels_where_its_thread_has_a_lock_of_a_waiter(monkeypatch: pytest.MonkeyPatch) -> None:
+    futures: list[Future[Any]] = [CallFuture(), CallFuture()]
+    wait_for_event = threading.Event.wait
+
+    def interrupted(event: threading.Event, timeout: float | None = None) -> bool:
+        waiter: Any = next(iter(getattr(futures[0], "_waiters", ())), None)
+        if waiter is not None and event is waiter.event:
+            with waiter.lock:  # as ``as_completed`` does next
+                assert all(future.cancel() for future in futures if not future.done())
+        return wait_for_event(event, timeout)
+
+    completed = as_completed(futures, timeout=30)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Event, "wait", interrupted)
+        first = next(completed)
+    assert {first, next(completed)} == set(futures)
+
+
+def test_no_thread_is_started_but_for_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    future, other = CallFuture(), CallFuture()
+    waiters = [waited_for(future), waited_for(other)]
+    future.add_done_callback(lambda _done: other.cancel())
+    monkeypatch.setattr(threading.Thread, "start", fail_to_start)
+    assert future.cancel()
+    assert all(waiter.event.is_set() for waiter in waiters)
 
 
 @pytest.mark.parametrize("is_waited_for", [False, True])
