@@ -24,7 +24,7 @@ from .url import BrokerURL
 
 # Seconds that an attempt has beyond its deadline, so that its own error is reported, which says more.
 _SLACK = 0.5
-# Attempts that were given up, and whose threads still hang: nothing ends the system's lookup of a host name.
+# Attempts for one broker that were given up, and whose threads still hang: nothing ends the system's lookup of a name.
 _MOST_HANGING = 4
 
 
@@ -92,10 +92,11 @@ class Dialer:
         """
         self._broker = self._back_off.next_broker()
         url = self._urls[self._broker]
-        if len(self._hanging) >= _MOST_HANGING:
+        hanging = sum(each.url is url for each in list(self._hanging))
+        if hanging >= _MOST_HANGING:
             raise NotConnected(
-                f"no connection to the broker at {url.where}: {len(self._hanging)} earlier attempts still hang, in the "
-                "system's lookup of host names"
+                f"no connection to the broker at {url.where}: {hanging} earlier attempts still hang, in the system's "
+                "lookup of its name"
             )
         attempt = Attempt(url, url.connect_timeout(self._options.connect_timeout))
         self._hanging.add(attempt)

@@ -145,7 +145,7 @@ class Client(Calls):
 
         Raises:
             NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same.
-            AccessRefused, TopologyMismatch: The broker said no; attempts end.
+            AccessRefused, TopologyMismatch: The broker said no, each one of several; attempts end.
         """
         self._requests.connect(timeout)
         return self

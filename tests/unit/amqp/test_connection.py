@@ -507,11 +507,27 @@ def test_the_attempts_that_hang_are_few(target: Target) -> None:
         target.tick(5.5)
         target.tick(3.0)
     assert len(target.runtime.blocking) == 4
-    assert "4 earlier attempts still hang" in str(target.reports()[-1][1])
+    assert "a:5672: 4 earlier attempts still hang" in str(target.reports()[-1][1])
     target.results = [NotConnected("late")]
     target.runtime.blocking.pop(0)()
     target.tick(3.0)
     assert target.state is State.DIALING
+
+
+def test_attempts_that_hang_do_not_keep_another_broker_from_being_tried(make: Make) -> None:
+    target = make("amqp://hangs;amqp://b")
+    results: list[FakeLink | Exception] = [NotConnected("no b")] * 4 + [FakeLink()]
+    target.start()
+    for result in results:
+        target.tick(5.5)  # the first broker is given up, or not tried any more
+        target.tick()
+        target.results.append(result)
+        target.runtime.blocking.pop()()
+        target.tick()
+        target.tick(3.0)
+    assert len(target.runtime.blocking) == 4
+    assert target.dialed == ["b"] * 5
+    assert target.state is State.OPEN
 
 
 def test_a_close_cancels_the_attempt(target: Target) -> None:
