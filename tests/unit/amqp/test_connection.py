@@ -516,7 +516,7 @@ def test_the_attempts_that_hang_are_few(target: Target) -> None:
 
 def test_attempts_that_hang_do_not_keep_another_broker_from_being_tried(make: Make) -> None:
     target = make("amqp://hangs;amqp://b")
-    results: list[FakeLink | Exception] = [NotConnected("no b")] * 4 + [FakeLink()]
+    results: list[FakeLink | Exception] = [*(NotConnected("no b") for _ in range(4)), FakeLink()]
     target.start()
     for result in results:
         target.tick(5.5)  # the first broker is given up, or not tried any more
