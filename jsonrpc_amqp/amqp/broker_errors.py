@@ -28,8 +28,8 @@ _HINTS = (
     # In TLS 1.3 the broker checks it after this side has finished, and may close before its alert is read.
     ("EOF occurred|reset|closed|Broken pipe", "does the broker want, and accept, a certificate of this client?"),
 )
-# What a client sees that speaks AMQP to a port that wants TLS.
-_CLOSED = re.compile("Connection reset|closed connection|Broken pipe")
+# What a client sees that speaks AMQP to a port that wants TLS: its end, or an alert, which reads like a large frame.
+_NO_AMQP = re.compile("Connection reset|closed connection|Broken pipe|a frame of")
 # What ends an attempt for good, unless the broker has agreed before: another would fail, too.
 REFUSALS = (AccessRefused, TopologyMismatch)
 # What RabbitMQ 3.10 to 4.3 refuse because of a limit: the reply code, how the text begins, and which limit it is. Names
@@ -138,7 +138,7 @@ def _hint(exc: Exception, url: BrokerURL) -> str:
     text = str(exc)
     if url.tls:
         return next((f"; {hint}" for sign, hint in _HINTS if re.search(sign, text)), "")
-    if isinstance(exc, OSError) and _CLOSED.search(text):
+    if isinstance(exc, OSError) and _NO_AMQP.search(text):
         return "; does this port want TLS? amqps:// is with"
     return ""
 

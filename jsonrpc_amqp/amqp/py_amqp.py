@@ -83,7 +83,7 @@ class _Bounded:
 
     def _read(self, size: int, initial: bool = False) -> Any:
         if size > self.connection.frame_max:
-            raise amqp.exceptions.UnexpectedFrame(f"a frame of {size} bytes, more than {self.connection.frame_max}")
+            raise ConnectionError(f"a frame of {size} bytes, more than {self.connection.frame_max}")
         return super()._read(size, initial)  # type: ignore[misc]
 
     def _receive(self, size: int) -> bytes:

@@ -79,6 +79,7 @@ def said(error: Exception, *, kind: type[TransportError]) -> str:
         ),
         (ConnectionRefusedError(111, "Connection refused"), NotConnected, ["broker:5672", "Connection refused"]),
         (ConnectionResetError(104, "Connection reset by peer"), NotConnected, ["does this port want TLS?"]),
+        (ConnectionError("a frame of 131594 bytes, more than 131072"), NotConnected, ["does this port want TLS?"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
