@@ -11,7 +11,7 @@ from typing import Any
 # A dead peer is noticed within two intervals: well before a call's default timeout, so that its caller learns of a
 # lost connection, and long enough to survive a pause of the machine. It costs 8 bytes every 5 seconds.
 HEARTBEAT = 10.0
-# For one attempt: TCP, TLS, login and all declarations.
+# For one attempt: the name's lookup, TCP, TLS, login and all declarations.
 CONNECT_TIMEOUT = 5.0
 
 # -- messages: bytes ----------------------------------------------------------------------------------------
@@ -54,13 +54,14 @@ class ConnectionOptions:
     Attributes:
         name: Shown by RabbitMQ's management, and in logs.
         heartbeat: Seconds between heartbeats that are offered to the broker; 0 turns them off.
-        connect_timeout: Seconds for one attempt to connect and set up.
-        reconnect: False makes a failed attempt, or a lost connection, final until ``start`` is called again.
+        connect_timeout: Seconds for one attempt to connect and set up, which all addresses of a host share.
+        reconnect: False makes a lost connection, or one failed attempt for each broker, final until ``start`` is called
+            again.
         max_size: Bodies over this many bytes are dropped as they arrive.
         tls: Options of py-amqp's TLS: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
 
     Raises:
-        ValueError: The heartbeat is neither 0 nor at least a second.
+        ValueError: The heartbeat is neither 0 nor at least a second; or ``connect_timeout`` is not above 0.
     """
 
     name: str = "jsonrpc-amqp"
@@ -73,3 +74,5 @@ class ConnectionOptions:
     def __post_init__(self) -> None:
         if self.heartbeat != 0 and not self.heartbeat >= 1:
             raise ValueError(f"a heartbeat is 0 (none) or at least 1 second, not {self.heartbeat!r}")
+        if not self.connect_timeout > 0:
+            raise ValueError(f"connect_timeout is in seconds, and above 0, not {self.connect_timeout!r}")

@@ -36,11 +36,18 @@ class BackOff:
         self._attempts += 1
         return position
 
+    @property
+    def was_each_tried(self) -> bool:
+        """Whether each broker was tried as often as the others."""
+        return self._attempts % self._brokers == 0
+
     def delay(self) -> float:
         """Return the seconds to wait after a failed attempt: none until each broker was tried."""
-        rounds, position = divmod(self._attempts, self._brokers)
-        if position:
-            return 0.0
+        return self.pause() if self.was_each_tried else 0.0
+
+    def pause(self) -> float:
+        """Return seconds that double with each round of attempts."""
+        rounds = self._attempts // self._brokers
         return min(LONGEST, SHORTEST * 2.0 ** min(rounds, 10)) * self._uniform(0.5, 1.0)
 
     def delay_after_loss(self, lived: float) -> float:

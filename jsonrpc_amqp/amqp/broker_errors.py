@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ..errors import (
     AccessRefused,
@@ -39,10 +40,39 @@ _HINTS = (
     # In TLS 1.3 the broker checks it after this side has finished, and may close before its alert is read.
     ("EOF occurred|reset|closed|Broken pipe", "does the broker want, and accept, a certificate of this client?"),
 )
-# What a client sees that speaks AMQP to a port that wants TLS.
-_CLOSED = re.compile("Connection reset|closed connection|Broken pipe")
-# Errors that end by themselves: a limit is reached, a virtual host or the node of a queue is not up yet.
-_PASSING = ("connection limit", "is down", "inaccessible")
+# What a client sees that speaks AMQP to a port that wants TLS: its end, or an alert, which reads like a large frame.
+_NO_AMQP = re.compile("Connection reset|closed connection|Broken pipe|a frame of")
+# What ends an attempt for good, unless the broker has agreed before: another would fail, too.
+REFUSALS = (AccessRefused, TopologyMismatch)
+# What RabbitMQ 3.10 to 4.3 refuse because of a limit: the reply code, how the text begins, and which limit it is. Names
+# in the text may contain anything, so it is matched from its beginning.
+_OF_USER, _OF_VHOST = "of the user (rabbitmqctl set_user_limits)", "of the virtual host (rabbitmqctl set_vhost_limits)"
+_IN_FILE = "(rabbitmq.conf)"
+_LIMITS = (
+    (_NOT_ALLOWED, "connection refused for user ", f"max-connections {_OF_USER}"),
+    (_NOT_ALLOWED, "access to vhost '.*' refused for user '.*': connection limit ", f"max-connections {_OF_VHOST}"),
+    (_NOT_ALLOWED, "connection refused: node connection limit ", f"connection_max {_IN_FILE}"),
+    (_NOT_ALLOWED, "number of channels opened for user ", f"max-channels {_OF_USER}"),
+    (_NOT_ALLOWED, "number of channels opened on node ", f"channel_max_per_node {_IN_FILE}"),
+    (_NOT_ALLOWED, r"number of channels opened \(", f"channel_max {_IN_FILE}"),
+    (_NOT_ALLOWED, r"reached maximum \(\d+\) of consumers ", f"consumer_max_per_channel {_IN_FILE}"),
+    (_PRECONDITION_FAILED, "cannot declare queue '.*': queue limit in vhost ", f"max-queues {_OF_VHOST}"),
+    (_PRECONDITION_FAILED, "cannot declare queue '.*': queue limit in cluster ", f"cluster_queue_limit {_IN_FILE}"),
+    (_PRECONDITION_FAILED, "cannot declare exchange '.*: exchange limit ", f"cluster_exchange_limit {_IN_FILE}"),
+)
+# What else is refused only until something is up: the process of a queue, its node, the database, a service that the
+# broker asks about users.
+_UNAVAILABLE = (
+    (_NOT_FOUND, "home node .* is down or inaccessible"),
+    (_NOT_FOUND, "queue '.*' (process is stopped by supervisor|has crashed and failed to restart)"),
+    (_NOT_FOUND, "failed to perform operation on queue '.*' due to timeout"),
+    (_NOT_FOUND, "failed to perform operation on queue '.*: its .* may be stopping"),
+    (_NOT_ALLOWED, "access to vhost '.*' refused for user '.*': connection limit cannot be queried"),
+    (_NOT_ALLOWED, "access to .* refused for user '.*', backend .* returned an error"),
+    (_ACCESS_REFUSED, ".*access to .* refused for user '.*', backend .* returned an error"),
+)
+# In front of the text, the name of its code: "NOT_ALLOWED - ".
+_CODE_NAME = re.compile("[A-Z_]+ - ")
 # How the broker says that what is declared exists with other arguments.
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?P<kind>queue|exchange) '(?P<name>.*)' in vhost '.*': "
@@ -55,8 +85,8 @@ def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> Transp
     """Translate an error of connecting, of setting up (by the plan), or of a channel that the broker closed."""
     code = getattr(exc, "reply_code", 0)  # of py-amqp's errors
     false_user = code == _PRECONDITION_FAILED and "user_id property" in str(exc)
-    if any(passing in str(exc) for passing in _PASSING):
-        return NotConnected(f"no connection to the broker at {url.where} now: {say(exc)}")
+    if passing := _passing(code, say(exc)):
+        return NotConnected(f"the broker at {url.where} refused, for now: {passing}")
     if false_user or code in (_ACCESS_REFUSED, _NOT_ALLOWED):
         return AccessRefused(
             f"the broker at {url.where} refused {_who(url)} on virtual host {url.vhost!r}: {say(exc)}. "
@@ -85,6 +115,30 @@ def closed(exc: Exception, url: BrokerURL) -> ConnectionLost:
     return kind(f"the connection to the broker at {url.where} ended: {say(exc)}")
 
 
+def summary(failures: Sequence[TransportError]) -> TransportError:
+    """
+    Return one error of several brokers, the newest failure first.
+
+    It is a refusal only if each of them is, since one of the others may come to take the connection.
+    """
+    first, *others = failures
+    if not others:
+        return first
+    kind = type(first) if all(isinstance(each, REFUSALS) for each in failures) else NotConnected
+    return kind("; ".join(map(str, failures)))
+
+
+def _passing(code: int, text: str) -> str | None:
+    """Return what was refused only for now."""
+    explanation = _CODE_NAME.sub("", text, count=1)
+    if any(code == each and re.match(begin, explanation, re.DOTALL) for each, begin in _UNAVAILABLE):
+        return text
+    for each, begin, limit in _LIMITS:
+        if code == each and re.match(begin, explanation, re.DOTALL):
+            return f"a limit is reached, {limit}: {text}"
+    return None
+
+
 def _is_publish(exc: Exception) -> bool:
     return tuple(getattr(exc, "method_sig", None) or ()) == _PUBLISH
 
@@ -109,7 +163,7 @@ def _hint(exc: Exception, url: BrokerURL) -> str:
     text = str(exc)
     if url.tls:
         return next((f"; {hint}" for sign, hint in _HINTS if re.search(sign, text)), "")
-    if isinstance(exc, OSError) and _CLOSED.search(text):
+    if isinstance(exc, OSError) and _NO_AMQP.search(text):
         return "; does this port want TLS? amqps:// is with"
     return ""
 

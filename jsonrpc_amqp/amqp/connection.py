@@ -16,15 +16,15 @@ from collections import Counter, deque
 from collections.abc import Callable
 from enum import Enum
 
-from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
+from ..errors import ConnectionLost, NotConnected, TransportError
 from ..options import ConnectionOptions
 from ..runtime.base import Runtime
-from .back_off import BackOff
-from .base import Listener, Plan
+from .base import Listener
+from .dialer import Attempt, Dialer
 from .inbox import FLUSH_SECONDS
-from .link import Link, dial
+from .link import Link
 from .session import LiveSession
-from .url import BrokerURL, check_tls, parse_urls
+from .url import check_tls, parse_urls
 
 log = logging.getLogger("jsonrpc_amqp.transport")
 
@@ -73,10 +73,10 @@ class Connection:
         self._session: LiveSession | None = None
         self._listener: Listener
         self._posted: deque[Callable[[], None]] = deque()
-        self._back_off = BackOff(len(self._urls))
+        self._dialer = Dialer(self._urls, options, runtime)
         self._retry_at = 0.0
         self._close_by = 0.0
-        self._was_open = False
+        self._refusal: TransportError | None = None  # that stands, and is to be reported
         self._due = 0.0  # when there is more to do than to read and to write
         self._is_woken = False
 
@@ -95,12 +95,13 @@ class Connection:
                 return
             self._pid = os.getpid()
             self._listener = listener
-            self._back_off.reset()
             self._retry_at = time.monotonic()
+            self._refusal = self._dialer.start(self._retry_at)
             if not self._is_started:
                 self.runtime.start(self, name=f"{self.name}-io")
                 self._is_started = True
-            self._state = State.WAITING
+            if self._refusal is None:
+                self._state = State.WAITING
         self.wake()
 
     def would_deadlock(self) -> bool:
@@ -221,8 +222,13 @@ class Connection:
             self.fail(exc)
 
     def _advance(self, now: float) -> None:
-        if self._state is State.WAITING and now >= self._retry_at:
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None and self._state is State.IDLE:
+            self._listener.on_failed(refusal, None)
+        elif self._state is State.WAITING and now >= self._retry_at:
             self._dial()
+        elif self._state is State.DIALING and now >= self._dialer.give_up_at:
+            self._dial_failed(self._dialer.give_up())
         elif self._state is State.CLOSING and now >= self._close_by:
             self.finish()
         if self._session is not None:
@@ -232,6 +238,8 @@ class Connection:
         """Return when ``_advance`` has something to do."""
         if self._state is State.WAITING:
             return self._retry_at
+        if self._state is State.DIALING:
+            return self._dialer.give_up_at
         session = self._session
         beat = math.inf if session is None else session.heartbeat.next_event()
         return min(beat, self._close_by) if self._state is State.CLOSING else beat
@@ -239,48 +247,37 @@ class Connection:
     # -- by the leader: connecting --------------------------------------------------------------------
 
     def _dial(self) -> None:
-        url = self._urls[self._back_off.next_broker()]
         self._state = State.DIALING
         try:
-            plan = self._listener.plan()
             # kombu blocks, and deadlines have to be kept meanwhile.
-            self.runtime.run_blocking(lambda: self._attempt(url, plan), name=f"{self.name}-dial")
-        except Exception as exc:
-            self._dial_failed(_no_connection(url, exc))
+            self._dialer.dial(self._listener.plan, self._attempt_ended)
+        except NotConnected as exc:
+            self._dial_failed(exc)
 
-    def _attempt(self, url: BrokerURL, plan: Plan) -> None:
-        """Connect; runs wherever the runtime runs what blocks."""
-        result: Link | TransportError
-        try:
-            result = dial(url, plan, self._options)
-        except TransportError as exc:
-            result = exc
-        except Exception as exc:
-            result = _no_connection(url, exc)
-        self.post(lambda: self._dialed(result))
+    def _attempt_ended(self, attempt: Attempt, result: Link | TransportError) -> None:
+        # By the thread that connects.
+        self.post(lambda: self._dialed(attempt, result))
         if self.finished and isinstance(result, Link):
             result.discard()
 
-    def _dialed(self, result: Link | TransportError) -> None:
+    def _dialed(self, attempt: Attempt, result: Link | TransportError) -> None:
+        is_current = self._dialer.accept(attempt)
         if isinstance(result, TransportError):
-            if self._state is State.DIALING:
+            if is_current:
                 self._dial_failed(result)
-        elif self._state is not State.DIALING:
-            result.discard()
-        else:
+        elif is_current:
             self._open(result)
+        else:
+            result.discard()
 
     def _dial_failed(self, error: TransportError) -> None:
         self.stats["failed_attempts"] += 1
-        # What worked before may work again: permissions and limits change.
-        is_final = isinstance(error, (AccessRefused, TopologyMismatch)) and not self._was_open
-        if is_final or not self._options.reconnect:
+        error, delay = self._dialer.failed(error)
+        if delay is None:
             self._state = State.IDLE
-            self._listener.on_failed(error, None)
-            return
-        delay = self._back_off.delay()
-        self._retry_at = time.monotonic() + delay
-        self._state = State.WAITING
+        else:
+            self._retry_at = time.monotonic() + delay
+            self._state = State.WAITING
         self._listener.on_failed(error, delay)
 
     def _open(self, link: Link) -> None:
@@ -295,7 +292,7 @@ class Connection:
         with self._lock:
             self._session = session
             self._state = State.OPEN
-        self._was_open = True
+        self._dialer.opened()
         self._listener.on_open(session)
         if early:
             session.inbox.feed(early)
@@ -318,7 +315,7 @@ class Connection:
             self._state = State.CLOSED
         elif self._options.reconnect:
             now = time.monotonic()
-            self._retry_at = now + (0.0 if again_at_once else self._back_off.delay_after_loss(now - session.opened))
+            self._retry_at = now + (0.0 if again_at_once else self._dialer.lost(now - session.opened))
             self._state = State.WAITING
         else:
             self._state = State.IDLE
@@ -339,11 +336,8 @@ class Connection:
     def _begin_close(self) -> None:
         session = self._session
         if session is None:
+            self._dialer.cancel()
             self._state = State.CLOSED
         elif self._state is not State.CLOSING:  # two threads may close it
             self._state = State.CLOSING
             session.begin_close()
-
-
-def _no_connection(url: BrokerURL, exc: Exception) -> NotConnected:
-    return NotConnected(f"no connection to the broker at {url.where}: {exc!r}")

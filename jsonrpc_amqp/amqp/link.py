@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ..errors import ConnectionLost, TransportError
+from ..errors import ConnectionLost, NotConnected, TransportError
 from ..options import ConnectionOptions
 from .base import DIRECT_REPLY_TO, Plan, QueueFacts
 from .broker_errors import closed, describe
+from .deadline import Deadline
 from .frames import Frame
+from .happy_eyeballs import AddressMemory
 from .py_amqp import AmqpChannel, AmqpConnection, connect
 from .url import BrokerURL
 
@@ -57,6 +59,7 @@ class Link:
     # -- setting up (blocking) ------------------------------------------------------------------------
 
     def _set_up(self, plan: Plan) -> None:
+        _check_channels(plan, self._connection.channel_max, self.where)
         self._control = self._open_channel()
         if plan.exchange:
             self._declare_exchange(self._control, passive=not plan.declare)
@@ -123,11 +126,12 @@ class Link:
 
     def _open_channel(self) -> AmqpChannel:
         # Numbers are not reused: the broker would accept a delivery tag of a closed channel on its successor.
-        while True:
-            number, self._next_channel = self._next_channel, self._next_channel % self._connection.channel_max + 1
+        most = self._connection.channel_max
+        for _ in range(most):
+            number, self._next_channel = self._next_channel, self._next_channel % most + 1
             if number not in self._connection.channels:
-                break
-        return self._connection.open_channel(number)
+                return self._connection.open_channel(number)
+        raise ConnectionLost(f"the broker at {self.where} allows {most} channels per connection, and all are in use")
 
     def _open_confirmer(self) -> AmqpChannel:
         channel = self._open_channel()
@@ -322,6 +326,17 @@ class Link:
             operation.failed(problem)
 
 
+def _check_channels(plan: Plan, most: int, where: str) -> None:
+    # For control, to consume, to publish, and to publish with confirms. Direct replies come to the channel of the
+    # request.
+    needed = 4 if plan.reply_queue != "direct" else 2 if plan.confirm else 3
+    if most < needed:
+        raise NotConnected(
+            f"the broker at {where} allows {most} channels per connection (channel_max in its rabbitmq.conf), and "
+            f"{needed} are needed"
+        )
+
+
 def _queue_arguments(plan: Plan) -> dict[str, Any]:
     arguments = _typed(plan.queue_type, delivery_limit=plan.delivery_limit)
     if plan.dead_letters:
@@ -344,17 +359,23 @@ class _Operation:
     failed: Callable[[TransportError], None]
 
 
-def dial(url: BrokerURL, plan: Plan, options: ConnectionOptions) -> Link:
+def dial(url: BrokerURL, plan: Plan, options: ConnectionOptions, deadline: Deadline, memory: AddressMemory) -> Link:
     """
-    Connect and set up what the plan says. Blocks for about ``connect_timeout`` seconds at most.
+    Connect and set up what the plan says. Blocks until the deadline at most, or until that is cancelled.
 
     Raises:
         NotConnected: Another attempt may succeed.
         AccessRefused, TopologyMismatch: Another attempt would fail, too.
     """
-    connection = connect(url, replace(options, heartbeat=url.heartbeat(options.heartbeat)))
+    connection = connect(url, replace(options, heartbeat=url.heartbeat(options.heartbeat)), deadline, memory)
     try:
-        return Link(connection, plan, url, max_body=options.max_size)
+        deadline.step = "the set-up of its channels, exchanges and queues"
+        link = Link(connection, plan, url, max_body=options.max_size)
+        connection.note_success()
+        return link
     except Exception as exc:
+        connection.note_failure()
         connection.collect()
+        if isinstance(exc, TransportError):
+            raise
         raise describe(exc, url, plan) from exc.with_traceback(None)

@@ -9,26 +9,114 @@ given the rare ones, and never waits: a method that would wait registers what to
 from __future__ import annotations
 
 import socket
-import time
+import ssl
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from struct import pack, unpack_from
 from typing import Any
 
 import amqp
 import kombu
 from amqp import spec
+from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
-from ..errors import NotConnected
-from ..options import ConnectionOptions
-from .broker_errors import describe
+from ..errors import NotConnected, TransportError
+from ..options import MAX_SIZE, ConnectionOptions
+from .broker_errors import describe, summary
+from .deadline import Deadline
 from .decoder import Decoder
 from .encoder import Encoder
 from .frames import Frame
+from .happy_eyeballs import Address, AddressMemory
+from .happy_eyeballs import connect as connect_socket
 from .url import BrokerURL, parse_urls, tls_options
 
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
+# AMQP 0-9-1, section 4.2.3: the least that frames may be limited to, in bytes.
+_FRAME_MIN = 4096
+# More is not agreed on: py-amqp reserves a buffer of this size, and a whole frame is kept in memory.
+_FRAME_MAX = MAX_SIZE
+
+
+class _Bounded:
+    """
+    What our transports have in common: a socket that is connected already, and one deadline for all that blocks.
+
+    py-amqp's own limit each system call, so a peer that sends a byte at a time could go on for ever.
+    """
+
+    connection: AmqpConnection
+    sock: Any
+    connect_timeout: Any
+    is_looking = False  # read what is there, and do not wait
+
+    def _connect(self, host: str, port: int, timeout: float | None) -> None:
+        connection = self.connection
+        # Not to the host that kombu passes on, which has one address where localhost has two.
+        self.sock, connection.address = connect_socket(*connection.peer, connection.deadline, connection.memory)
+
+    def _init_socket(self, *args: Any) -> None:
+        deadline = self.connection.deadline
+        try:
+            deadline.watch(self.sock)
+            super()._init_socket(*args)  # type: ignore[misc]
+        except BaseException as exc:
+            deadline.watch(None)  # py-amqp closes the socket
+            if isinstance(exc, TimeoutError):
+                raise deadline.expired() from None
+            raise
+
+    def _setup_transport(self) -> None:
+        self.connect_timeout = self.connection.deadline.left()  # of the TLS handshake
+        super()._setup_transport()  # type: ignore[misc]
+        self.connection.deadline.step = "the login"
+        self._quick_recv = self._receive
+        self._write = self._send
+
+    def _wrap_socket(self, *args: Any, **options: Any) -> Any:
+        self.connection.deadline.step = "the TLS handshake"
+        self.sock = super()._wrap_socket(*args, **options)  # type: ignore[misc]
+        self.connection.deadline.watch(self.sock)
+        return self.sock
+
+    def _read(self, size: int, initial: bool = False) -> Any:
+        if size > self.connection.frame_max:
+            raise ConnectionError(f"a frame of {size} bytes, more than {self.connection.frame_max}")
+        return super()._read(size, initial)  # type: ignore[misc]
+
+    def _receive(self, size: int) -> bytes:
+        left = self.connection.deadline.left()
+        self.sock.settimeout(0 if self.is_looking else left)
+        try:
+            return bytes(self.sock.recv(size))
+        except (BlockingIOError, ssl.SSLWantReadError, TimeoutError):
+            raise self.connection.deadline.expired() from None
+
+    def _send(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            self.sock.settimeout(self.connection.deadline.left())
+            try:
+                view = view[self.sock.send(view) :]
+            except TimeoutError:
+                raise self.connection.deadline.expired() from None
+
+    def _shutdown_transport(self) -> None:
+        # Say goodbye (TLS), and do not wait for the peer to do so.
+        self.sock.settimeout(0)
+        super()._shutdown_transport()  # type: ignore[misc]
+
+    def close(self) -> None:
+        self.connection.deadline.watch(None)
+        super().close()  # type: ignore[misc]
+
+
+class _TcpTransport(_Bounded, TCPTransport):
+    """A connection without TLS."""
+
+
+class _TlsTransport(_Bounded, SSLTransport):
+    """A connection with TLS."""
 
 
 class AmqpChannel(pyamqp.Channel):
@@ -80,17 +168,23 @@ class AmqpConnection(pyamqp.Connection):
     py-amqp's connection, with a deadline for what it waits for.
 
     Args:
-        set_up_by: The deadline of the set-up, in monotonic seconds; ``allow`` sets another.
+        peer: Host and port to connect to.
+        deadline: Of connecting and setting up; ``Deadline.allow`` sets that of another operation.
+        memory: Which addresses of the host to try first.
 
     Attributes:
+        address: The address that it is connected to, or tried last; None before that.
         live: Nothing may wait any more; what happens is passed to the ``on_...`` callables.
     """
 
     Channel = AmqpChannel
     live = False
 
-    def __init__(self, *, set_up_by: float, **options: Any) -> None:
-        self._read_by = set_up_by
+    def __init__(self, *, peer: tuple[str, int], deadline: Deadline, memory: AddressMemory, **options: Any) -> None:
+        self.peer = peer
+        self.deadline = deadline
+        self.memory = memory
+        self.address: Address | None = None
         self.channels: dict[int, Any]  # py-amqp's, by number
         self.on_channel_closing: Callable[[int], None] = lambda number: None
         self.on_channel_closed: Callable[[int, Exception], None] = lambda number, error: None
@@ -105,8 +199,34 @@ class AmqpConnection(pyamqp.Connection):
         try:
             return super().connect(callback)
         except BaseException:
+            self.note_failure()
             self.collect()
             raise
+
+    def Transport(
+        self,
+        host: str,
+        connect_timeout: float | None,
+        ssl: bool | dict[str, Any] = False,
+        read_timeout: float | None = None,
+        write_timeout: float | None = None,
+        socket_settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        kind: Any = _TlsTransport if ssl else _TcpTransport
+        transport = kind(host, connect_timeout, ssl=ssl, socket_settings=socket_settings, **options)
+        transport.connection = self
+        return transport
+
+    def note_success(self) -> None:
+        """Note that all was set up: the next connection is made to the same address."""
+        if self.address is not None:
+            self.memory.note_success(*self.peer, self.address)
+
+    def note_failure(self) -> None:
+        """Note that it could not be set up: the next connection is made to another address, if there is one."""
+        if self.address is not None:
+            self.memory.note_failure(*self.peer, self.address)
 
     def decoder(self, *, max_body: int) -> Decoder:
         """Return what cuts the bytes of this connection into frames and messages."""
@@ -122,19 +242,15 @@ class AmqpConnection(pyamqp.Connection):
         channel.open()
         return channel
 
-    def allow(self, seconds: float) -> None:
-        """Set the deadline of all blocking reads from now on: in this many seconds."""
-        self._read_by = time.monotonic() + seconds
-
     def blocking_read(self, timeout: float | None = None) -> Any:
         # drain_events(timeout=) is no deadline: every frame, heartbeats too, starts it anew. With 0, as before each
         # publish, it only looks.
-        return super().blocking_read(0 if timeout == 0 else self._left())
+        return self.on_inbound_frame(self.read_frame(is_looking=timeout == 0))
 
-    def read_frame(self) -> Frame:
-        """Block until there is a frame, and return it unhandled."""
-        with self.transport.having_timeout(self._left()):
-            return Frame(*self.transport.read_frame())
+    def read_frame(self, *, is_looking: bool = False) -> Frame:
+        """Block until there is a frame, or only look; return it unhandled."""
+        self.transport.is_looking = is_looking
+        return Frame(*self.transport.read_frame())
 
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""
@@ -148,11 +264,12 @@ class AmqpConnection(pyamqp.Connection):
         else:
             self.on_inbound_frame(tuple(frame))
 
-    def _left(self) -> float:
-        left = self._read_by - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the broker did not answer in time")
-        return left
+    def _on_tune(self, channel_max: int, frame_max: int, server_heartbeat: int, argsig: str = "BlB") -> None:
+        if frame_max and frame_max < _FRAME_MIN:
+            raise amqp.exceptions.FrameSyntaxError(f"a limit of {frame_max} bytes a frame; {_FRAME_MIN} is the least")
+        super()._on_tune(  # type: ignore[misc]
+            channel_max, min(frame_max, _FRAME_MAX), server_heartbeat, argsig
+        )
 
     def _on_close_ok(self) -> None:
         # Called when the broker confirms our close, and when we confirm its own.
@@ -166,15 +283,20 @@ class Transport(pyamqp.Transport):
     Connection = AmqpConnection
 
 
-def connect(url: BrokerURL, options: ConnectionOptions) -> AmqpConnection:
+def connect(
+    url: BrokerURL, options: ConnectionOptions, deadline: Deadline, memory: AddressMemory | None = None
+) -> AmqpConnection:
     """
-    Connect, and set up nothing. What blocks on the connection, this included, has ``connect_timeout`` seconds from now.
+    Connect, and set up nothing.
+
+    Args:
+        deadline: Of this, and of what blocks on the connection later.
+        memory: Which addresses of the host to try first.
 
     Raises:
         NotConnected: Another attempt may succeed.
         AccessRefused: Another attempt would fail, too.
     """
-    timeout = url.connect_timeout(options.connect_timeout)
     try:
         tls = tls_options(url, options.tls) if url.tls else False
     except OSError as exc:
@@ -188,10 +310,11 @@ def connect(url: BrokerURL, options: ConnectionOptions) -> AmqpConnection:
         transport=Transport,
         ssl=tls,
         login_method=url.auth_mechanism,
-        connect_timeout=timeout,
         heartbeat=options.heartbeat,
         transport_options={
-            "set_up_by": time.monotonic() + timeout,
+            "peer": (url.host, url.port),
+            "deadline": deadline,
+            "memory": memory or AddressMemory(),
             "client_properties": {"product": "jsonrpc-amqp", "connection_name": options.name},
             "socket_settings": _socket_settings(),
         },
@@ -206,19 +329,25 @@ def connect(url: BrokerURL, options: ConnectionOptions) -> AmqpConnection:
 
 def connect_to_first(urls: str, options: ConnectionOptions) -> tuple[BrokerURL, Any]:
     """
-    Connect to the first broker of several URLs that answers, for programs that block; raises as ``connect``.
+    Connect to the first broker of several URLs that takes the connection, for programs that block.
 
     Returns:
         Its URL, and an ``AmqpConnection``; the stubs of py-amqp know too little of it.
 
     Args:
         options: Without heartbeats: no thread would send them between two blocking operations.
+
+    Raises:
+        NotConnected: Another attempt may succeed.
+        AccessRefused: Each broker refused the user.
     """
-    *others, last = parse_urls(urls)
-    for url in others:
-        with suppress(NotConnected):
-            return url, connect(url, options)
-    return last, connect(last, options)
+    failures: list[TransportError] = []
+    for url in parse_urls(urls):
+        try:
+            return url, connect(url, options, Deadline(url.connect_timeout(options.connect_timeout)))
+        except TransportError as exc:
+            failures.append(exc)
+    raise summary(failures)
 
 
 def raw_message(body: bytes, properties: Mapping[str, Any]) -> Any:

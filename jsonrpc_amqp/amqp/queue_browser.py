@@ -138,7 +138,7 @@ class QueueBrowser:
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
-        self._connection.allow(self._timeout)
+        self._connection.deadline.allow(self._timeout)
         try:
             yield
         except Exception as exc:

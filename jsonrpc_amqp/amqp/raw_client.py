@@ -147,7 +147,7 @@ class RawClient:
 
     @contextmanager
     def _bounded(self, seconds: float | None = None) -> Iterator[None]:
-        self._connection.allow(self._timeout if seconds is None else seconds)
+        self._connection.deadline.allow(self._timeout if seconds is None else seconds)
         try:
             yield
         except Exception as exc:

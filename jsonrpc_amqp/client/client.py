@@ -55,8 +55,8 @@ class Client(Calls):
             waiting. The broker vouches for it. Servers of ours send it where they know it.
         tls: py-amqp's TLS options: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
         heartbeat: Seconds between heartbeats that are offered to the broker; 0 for none.
-        connect_timeout: Seconds for one attempt to connect.
-        reconnect: False makes a failed attempt final for the calls that wait for it.
+        connect_timeout: Seconds for one attempt to connect, with all declarations; docs/connecting.md.
+        reconnect: False makes a failed attempt final for the calls that wait for it; of several URLs, one for each.
         connection_name: Shown by RabbitMQ's management.
         max_size: Most bytes of a request and of a reply.
         max_pending: Most calls and notifications that wait for their end at a time; one more is ``TooManyPending``.
@@ -145,7 +145,7 @@ class Client(Calls):
 
         Raises:
             NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same.
-            AccessRefused, TopologyMismatch: The broker said no; attempts end.
+            AccessRefused, TopologyMismatch: The broker said no, each one of several; attempts end.
         """
         self._requests.connect(timeout)
         return self

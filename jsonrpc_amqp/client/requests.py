@@ -258,7 +258,8 @@ class Requests:
         session.flush()
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
-        log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
+        if self._life.failure is not error:  # else a refusal stands, and was logged
+            log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
         is_final = retry_in is None
         with self._lock:
             self._life.failed(error, is_final=is_final)
@@ -274,8 +275,7 @@ class Requests:
             self._life.session = None
             calls = self._pending.take(lambda call: call.sent)
             self.stats["connections_lost"] += 1
-            closed = self._life.closed
-        if not closed:
+        if not self._life.closed:
             log.warning("%s; %d calls in flight end with ConnectionLost", error, len(calls))
         self._endings.fail_all((call, lost(call, error)) for call in calls)
 

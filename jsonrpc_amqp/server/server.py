@@ -253,7 +253,8 @@ class Server:
 
         Raises:
             NotConnected: Not within ``timeout``. Attempts go on until ``stop``.
-            AccessRefused, TopologyMismatch: The broker rejected the login or a declaration; there is no other attempt.
+            AccessRefused, TopologyMismatch: The broker, or each of several, rejected the login or a declaration; there
+                is no other attempt.
             RuntimeError: The server was stopped, or was started by the process that forked this one.
         """
         self._log_dialect_problem()

@@ -39,6 +39,14 @@ def test_there_is_no_delay_until_each_broker_was_tried() -> None:
     assert delays == [0.0, 0.2, 0.0, 0.4, 0.0, 0.8]
 
 
+def test_a_pause_does_not_depend_on_which_brokers_were_tried() -> None:
+    back_off, pauses = BackOff(2, longest), []
+    for _ in range(4):
+        back_off.next_broker()
+        pauses.append((back_off.was_each_tried, back_off.pause()))
+    assert pauses == [(False, 0.1), (True, 0.2), (False, 0.2), (True, 0.4)]
+
+
 def test_half_of_a_delay_is_random() -> None:
     for uniform, delay in ((shortest, 0.1), (longest, 0.2)):
         back_off = BackOff(1, uniform)

@@ -9,10 +9,12 @@ import pytest
 from amqp import spec
 from amqp.serialization import dumps
 
-from jsonrpc_amqp.amqp import connection as module
+from jsonrpc_amqp.amqp import connection, deadline, dialer
 from jsonrpc_amqp.amqp.back_off import BackOff
 from jsonrpc_amqp.amqp.base import Plan, Publish, Session
 from jsonrpc_amqp.amqp.connection import Connection, State
+from jsonrpc_amqp.amqp.deadline import Deadline
+from jsonrpc_amqp.amqp.happy_eyeballs import AddressMemory
 from jsonrpc_amqp.amqp.session import LiveSession
 from jsonrpc_amqp.amqp.url import BrokerURL
 from jsonrpc_amqp.errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
@@ -81,6 +83,7 @@ class Target:
 
     Attributes:
         dialed: The hosts of the URLs that were dialed.
+        deadlines: Those of the attempts.
         results: What each attempt to connect comes to: a link, or an error.
     """
 
@@ -90,10 +93,14 @@ class Target:
         self.listener = FakeListener()
         self.connection = Connection(url, ConnectionOptions("test", **options), self.runtime)
         self.dialed: list[str] = []
+        self.deadlines: list[Deadline] = []
         self.results: list[FakeLink | Exception] = []
 
-    def dial(self, url: BrokerURL, plan: Plan, options: ConnectionOptions) -> FakeLink:
+    def dial(
+        self, url: BrokerURL, plan: Plan, options: ConnectionOptions, deadline: Deadline, memory: AddressMemory
+    ) -> FakeLink:
         self.dialed.append(url.host)
+        self.deadlines.append(deadline)
         result = self.results.pop(0)
         if isinstance(result, Exception):
             raise result
@@ -148,16 +155,17 @@ Make = Callable[..., Target]
 def make(monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes connections that share a clock, and whose back-off has no random part."""
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    for module in (connection, dialer, deadline):
+        monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr("jsonrpc_amqp.amqp.session.time", clock)
     monkeypatch.setattr("jsonrpc_amqp.amqp.inbox.time", clock)
     monkeypatch.setattr("jsonrpc_amqp.amqp.outbox.time", clock)
-    monkeypatch.setattr(module, "BackOff", lambda brokers: BackOff(brokers, lambda low, high: high))
+    monkeypatch.setattr(dialer, "BackOff", lambda brokers: BackOff(brokers, lambda low, high: high))
 
     def make(*args: Any, **options: Any) -> Target:
         target = Target(clock, *args, **options)
-        monkeypatch.setattr(module, "dial", target.dial)
-        monkeypatch.setattr(module, "Link", FakeLink)
+        monkeypatch.setattr(dialer, "dial", target.dial)
+        monkeypatch.setattr(connection, "Link", FakeLink)
         return target
 
     return make
@@ -255,7 +263,7 @@ S = State
 CHANGES = [
     (start, {S.IDLE: S.WAITING}),
     (time_passes, {S.WAITING: S.DIALING, S.CLOSING: S.CLOSED}),
-    (broker_is_silent, {S.WAITING: S.DIALING, S.OPEN: S.WAITING, S.CLOSING: S.CLOSED}),
+    (broker_is_silent, {S.WAITING: S.DIALING, S.DIALING: S.WAITING, S.OPEN: S.WAITING, S.CLOSING: S.CLOSED}),
     (is_lost, {S.OPEN: S.WAITING, S.CLOSING: S.CLOSED}),
     # At once, so that the same tick begins the next attempt.
     (write_is_interrupted, {S.OPEN: S.DIALING, S.CLOSING: S.CLOSED}),
@@ -370,11 +378,87 @@ def test_what_is_refused_after_a_connection_is_tried_again(target: Target, error
     assert target.state is State.WAITING
 
 
-def test_it_can_be_started_again_after_a_failure(target: Target) -> None:
+def test_it_can_be_started_again_after_a_refusal(target: Target) -> None:
     target.start()
     target.dial_ends(REFUSED[0])
+    target.clock.now += 0.2
     target.open()
     assert target.runtime.starts == ["test-io"]
+
+
+def test_a_refusal_stands_for_a_while_that_doubles(target: Target) -> None:
+    target.start()
+    for stands in (0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
+        target.dial_ends(REFUSED[0])
+        target.clock.now += stands - 0.01
+        target.start()
+        assert target.reports() == [("failed", REFUSED[0], None)] * 2
+        target.clock.now += 0.02
+        target.start()
+        assert (target.reports(), target.state) == ([], State.DIALING)
+
+
+def test_a_refusal_that_stands_is_reported_to_all_that_start_meanwhile(target: Target) -> None:
+    target.start()
+    target.dial_ends(REFUSED[0])
+    target.reports()
+    for _ in range(3):
+        target.connection.start(target.listener)
+    target.tick()
+    assert target.reports() == [("failed", REFUSED[0], None)]
+    assert target.runtime.blocking == []
+    assert target.connection.stats["failed_attempts"] == 1
+
+
+def test_after_a_long_time_the_back_off_of_refusals_begins_anew(target: Target) -> None:
+    for _ in range(5):
+        target.start()
+        target.dial_ends(REFUSED[0])
+        target.clock.now += 60
+    target.start()
+    target.dial_ends(REFUSED[0])
+    target.clock.now += 0.2
+    target.start()
+    assert target.state is State.DIALING
+
+
+@pytest.mark.parametrize("error", REFUSED, ids=lambda error: type(error).__name__)
+def test_a_refusal_is_final_once_every_broker_has_refused(make: Make, error: TransportError) -> None:
+    target = make("amqp://a;amqp://b")
+    target.start()
+    target.dial_ends(error)
+    assert target.reports() == [("failed", error, 0.0)]
+    target.tick()
+    target.dial_ends(AccessRefused("nor here"))
+    [(_, refused, delay)] = target.reports()
+    assert (type(refused), str(refused), delay) == (AccessRefused, f"nor here; {error}", None)
+    assert target.state is State.IDLE
+
+
+def test_a_good_broker_behind_one_that_refuses_is_connected_to(make: Make) -> None:
+    target = make("amqp://refuses;amqp://good")
+    target.start()
+    target.dial_ends(REFUSED[0])
+    target.tick()
+    target.dial_ends(FakeLink())
+    assert target.state is State.OPEN
+    assert target.dialed == ["refuses", "good"]
+
+
+def test_a_broker_that_is_down_may_yet_take_what_the_other_has_refused(make: Make) -> None:
+    target = make("amqp://refuses;amqp://down")
+    target.start()
+    errors = []
+    for error in (REFUSED[0], NotConnected("down"), REFUSED[0], NotConnected("down")):
+        target.dial_ends(error)
+        errors.append(target.reports()[0])
+        target.tick(errors[-1][2])
+    assert [type(error) for _, error, _ in errors] == [AccessRefused, NotConnected, NotConnected, NotConnected]
+    assert str(errors[-1][1]) == "down; no permission"
+    target.dial_ends(REFUSED[0])
+    target.tick()
+    target.dial_ends(REFUSED[1])  # it is up, and refuses as well
+    assert target.reports()[-1][2] is None
 
 
 def test_without_reconnect_a_failed_attempt_is_final(make: Make) -> None:
@@ -383,6 +467,77 @@ def test_without_reconnect_a_failed_attempt_is_final(make: Make) -> None:
     target.dial_ends(error)
     assert target.reports() == [("failed", error, None)]
     assert target.state is State.IDLE
+
+
+def test_without_reconnect_each_broker_is_tried_once(make: Make) -> None:
+    target = make("amqp://a;amqp://b", reconnect=False)
+    target.start()
+    target.dial_ends(NotConnected("no a"))
+    target.tick()
+    target.dial_ends(NotConnected("no b"))
+    assert [(str(error), delay) for _, error, delay in target.reports()] == [("no a", 0.0), ("no b; no a", None)]
+    assert (target.state, target.dialed) == (State.IDLE, ["a", "b"])
+
+
+def test_an_attempt_that_does_not_keep_to_its_deadline_is_given_up(target: Target) -> None:
+    target.start()
+    assert target.tick() == target.clock.now + 5.5
+    target.tick(5.5)
+    [(_, error, delay)] = target.reports()
+    assert type(error) is NotConnected
+    assert "not made within 5 s (connect_timeout)" in str(error)
+    assert (delay, target.state) == (0.2, State.WAITING)
+    target.tick(delay)
+    late, link = FakeLink(), FakeLink()
+    target.results = [late, link]
+    target.runtime.blocking.pop(0)()  # the attempt that was given up
+    target.tick()
+    assert late.is_discarded
+    assert target.state is State.DIALING
+    target.runtime.blocking.pop(0)()
+    target.tick()
+    assert target.session.link is cast(Any, link)
+    with pytest.raises(ConnectionAbortedError):
+        target.deadlines[0].left()
+
+
+def test_the_attempts_that_hang_are_few(target: Target) -> None:
+    target.start()
+    for _ in range(10):
+        target.tick(5.5)
+        target.tick(3.0)
+    assert len(target.runtime.blocking) == 4
+    assert "a:5672: 4 earlier attempts still hang" in str(target.reports()[-1][1])
+    target.results = [NotConnected("late")]
+    target.runtime.blocking.pop(0)()
+    target.tick(3.0)
+    assert target.state is State.DIALING
+
+
+def test_attempts_that_hang_do_not_keep_another_broker_from_being_tried(make: Make) -> None:
+    target = make("amqp://hangs;amqp://b")
+    results: list[FakeLink | Exception] = [*(NotConnected("no b") for _ in range(4)), FakeLink()]
+    target.start()
+    for result in results:
+        target.tick(5.5)  # the first broker is given up, or not tried any more
+        target.tick()
+        target.results.append(result)
+        target.runtime.blocking.pop()()
+        target.tick()
+        target.tick(3.0)
+    assert len(target.runtime.blocking) == 4
+    assert target.dialed == ["b"] * 5
+    assert target.state is State.OPEN
+
+
+def test_a_close_cancels_the_attempt(target: Target) -> None:
+    target.start()
+    close(target)
+    target.results.append(NotConnected("cut"))
+    target.runtime.blocking.pop(0)()
+    with pytest.raises(ConnectionAbortedError):
+        target.deadlines[0].left()
+    assert target.reports() == []
 
 
 def test_an_unexpected_error_of_an_attempt_says_where(target: Target) -> None:

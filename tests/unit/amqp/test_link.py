@@ -14,7 +14,7 @@ from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Plan, QueueFacts
 from jsonrpc_amqp.amqp.frames import Frame
 from jsonrpc_amqp.amqp.link import Link
 from jsonrpc_amqp.amqp.url import BrokerURL
-from jsonrpc_amqp.errors import AccessRefused, ConnectionLost, TopologyMismatch, TransportError
+from jsonrpc_amqp.errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
 
 URL = BrokerURL("there", 5672, "joe", "secret", "/", tls=False)
 CONTROL, CONSUMER, PUBLISHER, CONFIRMER = 1, 2, 3, 4
@@ -238,6 +238,25 @@ def test_a_passive_plan_declares_and_binds_nothing(amqp: FakeConnection) -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("plan", "needed"),
+    [
+        (SERVER, 4),
+        (CLIENT, 4),
+        (Plan("jsonrpc", reply_queue="direct"), 3),
+        (Plan("jsonrpc", reply_queue="direct", confirm=True), 2),
+    ],
+)
+def test_a_link_needs_so_many_channels(amqp: FakeConnection, plan: Plan, needed: int) -> None:
+    amqp.channel_max = needed - 1
+    with pytest.raises(NotConnected, match=f"there:5672 allows {needed - 1} channels .*, and {needed} are needed"):
+        Link(cast(Any, amqp), plan, URL, max_body=99)
+    assert amqp.opened == []
+    amqp.channel_max = needed
+    Link(cast(Any, amqp), plan, URL, max_body=99)
+    assert len(amqp.opened) == needed
+
+
 # -- live -----------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +307,13 @@ def test_numbers_of_channels_are_not_used_again_until_all_were(amqp: FakeConnect
         amqp.close_channel(live.link.publisher_channel, NotFound("gone"))
         live.link.reopen_publisher()
     assert amqp.opened == [1, 2, 3, 4, 5, 6, 3, 5]
+
+
+def test_without_a_free_channel_the_connection_is_given_up(amqp: FakeConnection) -> None:
+    amqp.channel_max = 4
+    live = Live(amqp, SERVER)
+    with pytest.raises(ConnectionLost, match="allows 4 channels per connection, and all are in use"):
+        live.link.reopen_publisher()
 
 
 def test_a_new_confirmer_is_in_confirm_mode(server: Live) -> None:

@@ -97,6 +97,8 @@ def test_keywords_and_their_defaults() -> None:
         ({"url": "http://x"}, ValueError, "a broker URL starts with amqp://"),
         ({"url": 5}, TypeError, "a broker's URL is a string, not int"),
         ({"heartbeat": 0.5}, ValueError, "heartbeat"),
+        ({"connect_timeout": 0}, ValueError, "connect_timeout"),
+        ({"connect_timeout": float("nan")}, ValueError, "connect_timeout"),
     ],
 )
 def test_what_is_refused_when_it_is_made(options: dict[str, Any], error: type[Exception], text: str) -> None:

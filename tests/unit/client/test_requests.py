@@ -548,6 +548,15 @@ def test_failed_attempt_leaves_calls_to_wait(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["refused; next attempt in 1.2 s"]
 
 
+def test_a_refusal_that_stands_ends_calls_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    rig, error = Rig(), AccessRefused("no")
+    for _ in range(3):
+        made = rig.submit()
+        rig.requests.on_failed(error, None)
+        assert str(made.error) == "no"
+    assert caplog.messages == ["no"]
+
+
 def test_final_attempt_ends_all_calls_each_with_an_error_of_its_own() -> None:
     rig = Rig()
     first, second = rig.submit(), rig.submit(options=SAFE)

@@ -1,0 +1,117 @@
+"""What py-amqp reads and writes while it blocks: within one deadline, and nothing twice."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from struct import pack
+from typing import Any
+
+import amqp
+import pytest
+
+from jsonrpc_amqp.amqp import deadline as deadline_module
+from jsonrpc_amqp.amqp import py_amqp
+from jsonrpc_amqp.amqp.deadline import Deadline
+from jsonrpc_amqp.amqp.happy_eyeballs import AddressMemory
+
+from .fakes import Clock
+
+HEARTBEAT = pack(">BHIB", 8, 0, 0, 0xCE)
+METHOD = pack(">BHIHHB", 1, 1, 4, 20, 11, 0xCE)
+
+
+class Reader:
+    """A connection of py-amqp's over a pair of sockets."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.far = far
+        self.deadline = Deadline(5)
+        make: Any = py_amqp.AmqpConnection
+        self.connection = make(peer=("broker", 5672), deadline=self.deadline, memory=AddressMemory(), heartbeat=0)
+        self.transport = self.connection.Transport("broker", None)
+        self.transport.sock = near
+        self.transport._setup_transport()
+        self.connection._transport = self.transport
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(deadline_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def reader(clock: Clock) -> Iterator[Reader]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield Reader(near, far)
+
+
+def test_a_look_at_a_part_of_a_frame_does_not_wait_for_the_rest(reader: Reader) -> None:
+    for part in (METHOD[:3], METHOD[3:9]):
+        reader.far.send(part)
+        with pytest.raises(TimeoutError):
+            reader.connection.read_frame(is_looking=True)
+    reader.far.send(METHOD[9:])
+    assert tuple(reader.connection.read_frame()) == (1, 1, METHOD[7:-1])
+
+
+def test_a_frame_that_drips_does_not_outlast_the_deadline(reader: Reader, clock: Clock) -> None:
+    def receive(size: int) -> bytes:
+        clock.now += 1
+        return b"\0"
+
+    sock: Any = reader.transport.sock
+    reader.transport.sock = type("Dripping", (), {"recv": staticmethod(receive), "settimeout": sock.settimeout})()
+    with pytest.raises(TimeoutError, match="during the login"):
+        reader.connection.read_frame()
+    assert clock.now == 1005
+
+
+def test_heartbeats_do_not_outlast_the_deadline(reader: Reader, clock: Clock) -> None:
+    reader.far.send(HEARTBEAT * 20)
+    for _ in range(5):
+        reader.connection.read_frame()
+        clock.now += 1
+    with pytest.raises(TimeoutError):
+        reader.connection.read_frame()
+
+
+def test_a_peer_that_takes_nothing_does_not_outlast_the_deadline(reader: Reader, clock: Clock) -> None:
+    class Slow:
+        def settimeout(self, seconds: float) -> None:
+            assert seconds <= 5
+
+        def send(self, data: memoryview) -> int:
+            clock.now += 1
+            return 1
+
+    reader.transport.sock = Slow()
+    with pytest.raises(TimeoutError):
+        reader.transport.write(bytes(100))
+    assert clock.now == 1005
+
+
+def test_a_frame_over_the_limit_is_not_read(reader: Reader) -> None:
+    reader.far.send(pack(">BHI", 1, 0, reader.connection.frame_max + 1))
+    with pytest.raises(ConnectionError, match="a frame of 131073 bytes, more than 131072"):
+        reader.connection.read_frame()
+
+
+@pytest.mark.parametrize("frame_max", [-1, 1, 8, 4095])
+def test_frames_below_the_least_are_refused(reader: Reader, frame_max: int) -> None:
+    with pytest.raises(amqp.exceptions.FrameSyntaxError):
+        reader.connection._on_tune(2047, frame_max, 60)
+
+
+@pytest.mark.parametrize(("proposed", "agreed"), [(0, 131072), (4096, 4096), (1 << 30, 16 << 20)])
+def test_the_size_of_frames_is_bounded(
+    reader: Reader, proposed: int, agreed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(reader.connection, "send_method", lambda *args, **more: sent.append(args))
+    reader.connection._on_tune(2047, proposed, 60)
+    assert reader.connection.frame_max == agreed
+    assert sent[0][2] == (2047, agreed, 0)
