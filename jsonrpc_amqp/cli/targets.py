@@ -97,13 +97,13 @@ def _import(name: str) -> ModuleType:
         sys.path.insert(0, os.getcwd())
     try:
         return import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.debug("cannot import %s", name, exc_info=error)
         hint = f"; a module is named without .py: {name[:-3]}" if name.endswith(".py") else ""
         raise WrongUsage(f"cannot import {name}: {_describe(error)}{hint}") from None
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """Describe what an import raised, and where, unless the import machinery raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = "" if "importlib" in where.filename else f" ({where.filename}, line {where.lineno})"

@@ -150,7 +150,11 @@ class Gateway:
         await self._app(scope, receive, send)
 
     def stats(self) -> dict[str, int]:
-        """Return the number of responses since the start by HTTP status, and of requests ``in_flight``."""
+        """
+        Return the number of responses since the start by HTTP status, and of requests ``in_flight``.
+
+        ``cut_off``, where it is not 0: requests without a response, because the HTTP server stopped.
+        """
         return {**self._counts, "in_flight": self._in_flight}
 
     # -- endpoints ----------------------------------------------------------------------------------------
@@ -206,6 +210,9 @@ class Gateway:
         self._in_flight += 1
         try:
             return await self._forward(request, service, time.monotonic() + wait)
+        except asyncio.CancelledError:
+            self._counts["cut_off"] += 1  # by the server, which stops
+            raise
         finally:
             self._in_flight -= 1
 
