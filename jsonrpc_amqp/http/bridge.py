@@ -16,13 +16,14 @@ import threading
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 from types import SimpleNamespace, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import context
 from ..errors import NO_ANSWER, NOT_DELIVERED, MissingExtra, RemoteError
 from ..jsonrpc import inspection
 from ..options import MAX_SIZE, TIMEOUT
 from ..wire.display import printable
+from .headers import TOKEN, content_coding, described
 
 try:
     import aiohttp
@@ -41,8 +42,31 @@ _CHUNK_BYTES = 1 << 16
 # Seconds; aiohttp takes 0 for no timeout.
 _MIN_TIMEOUT = 0.001
 _CLOSE_SECONDS = 5.0
-# https://www.rfc-editor.org/rfc/rfc9110#name-tokens
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = re.compile(TOKEN)
+
+
+class _Failure(RemoteError):
+    """What an HTTP server did instead of responding; ``details`` are for the log alone."""
+
+    details = ""
+
+
+class _Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def fault(self) -> str:
+        """Why it is no JSON-RPC response, as callers may know it."""
+        coding = content_coding([self.headers.get("Content-Encoding", "")])
+        if self.status != 200:
+            return f"answered with HTTP status {self.status}"
+        if coding is not None:
+            return f"gave an answer with the content encoding {coding}, which was not asked for"
+        return "gave an answer that is no JSON-RPC"
 
 
 class HttpBridge:
@@ -110,7 +134,7 @@ class HttpBridge:
         timeout = self._timeout if left is None else min(left, self._timeout)
         try:
             response = self._wait_for(self._exchange(body, max(timeout, _MIN_TIMEOUT), asked))
-        except RemoteError as error:
+        except _Failure as error:
             return self._report_failure(asked, error)
         self._count("answered")
         return response
@@ -149,7 +173,7 @@ class HttpBridge:
         with self._lock:
             if self._closed:
                 exchange.close()
-                raise RemoteError(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
+                raise _Failure(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._run_loop, args=(self._loop,), name="bridge", daemon=True)
@@ -157,13 +181,13 @@ class HttpBridge:
             future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
         return future.result()
 
-    def _report_failure(self, asked: inspection.Requested, error: RemoteError) -> bytes | None:
+    def _report_failure(self, asked: inspection.Requested, error: _Failure) -> bytes | None:
         self._count("failed")
         if not asked.is_notification:
-            log.warning("%s; %d calls get this error", error.message, len(asked.ids))
+            log.warning("%s%s; %d calls get this error", error.message, error.details, len(asked.ids))
             return inspection.error(asked, error)
         self._count("lost_notifications")
-        log.error("%s; a notification is lost, unless the queue has dead letters", error.message)
+        log.error("%s%s; a notification is lost, unless the queue has dead letters", error.message, error.details)
         request = context.current_or_none()
         if request is not None:
             request.envelope.dead_letter()
@@ -194,22 +218,21 @@ class HttpBridge:
     async def _exchange(self, body: bytes, timeout: float, asked: inspection.Requested) -> bytes | None:
         progress = SimpleNamespace(connected=False)
         try:
-            status, response = await self._post(body, timeout, progress)
+            answer = await self._post(body, timeout, progress)
         except asyncio.TimeoutError:
             raise self._failure(progress.connected, f"did not answer within {timeout:.3g} s") from None
         except (aiohttp.ClientError, OSError) as exc:
             log.info("%s: %s", self._origin, printable(repr(exc)))
             raise self._failure(progress.connected, _describe(exc)) from exc
         if asked.is_notification:
-            if status >= 300:
-                raise self._failure(True, f"answered with HTTP status {status}")
+            if answer.status >= 300:
+                raise self._failure(True, f"answered with HTTP status {answer.status}", answer)
             return None
-        if inspection.is_response(response):
-            return response
-        what = f"answered with HTTP status {status}" if status != 200 else "gave an answer that is no JSON-RPC"
-        raise self._failure(True, what)
+        if inspection.is_response(answer.body):
+            return answer.body
+        raise self._failure(True, answer.fault, answer)
 
-    async def _post(self, body: bytes, timeout: float, progress: SimpleNamespace) -> tuple[int, bytes]:
+    async def _post(self, body: bytes, timeout: float, progress: SimpleNamespace) -> _Answer:
         async with self._open_session().post(
             self._url,
             data=body,
@@ -222,8 +245,9 @@ class HttpBridge:
                 received += chunk
                 if len(received) > self._max_size:
                     response.close()
-                    raise self._failure(True, f"gave an answer over the cap of {self._max_size} bytes")
-            return response.status, bytes(received)
+                    cut = _Answer(response.status, response.headers, bytes(received))
+                    raise self._failure(True, f"gave an answer over the cap of {self._max_size} bytes", cut)
+            return _Answer(response.status, response.headers, bytes(received))
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -240,9 +264,12 @@ class HttpBridge:
             )
         return self._session
 
-    def _failure(self, may_have_run: bool, what: str) -> RemoteError:
+    def _failure(self, may_have_run: bool, what: str, answer: _Answer | None = None) -> _Failure:
         code = NO_ANSWER if may_have_run else NOT_DELIVERED
-        return RemoteError(code, f"the HTTP server {what}", {"may_have_run": may_have_run})
+        failure = _Failure(code, f"the HTTP server {what}", {"may_have_run": may_have_run})
+        if answer is not None:
+            failure.details = f" ({described(answer.status, answer.headers, answer.body)})"
+        return failure
 
 
 async def _note_connection(_session: aiohttp.ClientSession, trace: SimpleNamespace, _event: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import re
 import signal
 import socket
@@ -60,7 +62,17 @@ def test_a_call(port: int) -> None:
     assert "server" not in reply.headers
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=UTF-8", "Application/JSON", "application/json-rpc"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=UTF-8",
+        "Application/JSON",
+        "application/json-rpc",
+        "application/json; indent=4",
+        'application/json; profile="https://a.example/b;c"; charset=utf-8',
+        "application/json;",
+    ],
+)
 def test_content_types(port: int, kind: str) -> None:
     assert post(port, ECHO, content_type=kind).status == 200
 
@@ -170,12 +182,27 @@ def test_413(port: int) -> None:
         {"content_type": "application/x-www-form-urlencoded"},
         {"content_type": "application/json, text/plain"},
         {"content_type": "application/json; charset=utf-16"},
+        {"content_type": "application/json; indent=4; charset=utf-16"},
+        {"content_type": "application/json; indent=4, text/plain"},
         {"content_type": ""},
-        {"content_encoding": "gzip"},
     ],
 )
 def test_415(port: int, headers: dict[str, str]) -> None:
-    check_error(post(port, ECHO, **headers), 415, -32600)
+    reply = post(port, ECHO, **headers)
+    check_error(reply, 415, -32600)
+    assert "content type" in reply.json["error"]["message"]
+    assert "accept-encoding" not in reply.headers
+
+
+def test_415_for_a_compressed_body(port: int) -> None:
+    reply = post(port, gzip.compress(json.dumps(ECHO).encode()), content_encoding="gzip")
+    check_error(reply, 415, -32600)
+    assert "content encoding 'gzip'; identity is accepted only" in reply.json["error"]["message"]
+    assert reply.headers["accept-encoding"] == "identity"
+
+
+def test_a_body_that_says_it_is_not_compressed(port: int) -> None:
+    assert post(port, ECHO, content_encoding="Identity").status == 200
 
 
 def test_415_for_two_that_disagree(port: int) -> None:
