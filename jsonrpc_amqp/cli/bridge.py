@@ -11,6 +11,7 @@ import click
 from .. import Server
 from ..options import TIMEOUT
 from .common import (
+    NOT_DRAINED,
     TRANSPORT_ERROR,
     USAGE_ERROR,
     WrongUsage,
@@ -32,7 +33,8 @@ _CONCURRENCY = 32
 Exit codes:
   0  stopped by a signal, and drained
   {USAGE_ERROR}  wrong usage
-  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties""",
+  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties
+  {NOT_DRAINED}  stopped by a signal, with requests that still ran""",
 )
 @click.option("--service", required=True, metavar="NAME", help="The service to serve.")
 @click.option("--to", required=True, metavar="URL", help="The JSON-RPC server: http://host:port/ or https://host/path.")

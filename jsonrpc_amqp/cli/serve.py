@@ -14,6 +14,7 @@ from .. import Server, TransportError
 from ..options import CONCURRENCY, DELIVERY_LIMIT, PREFETCH
 from ..server.supervisor import Supervisor, stop_with_parent
 from .common import (
+    NOT_DRAINED,
     TRANSPORT_ERROR,
     USAGE_ERROR,
     F,
@@ -81,7 +82,8 @@ def queue_options(concurrency: int = CONCURRENCY) -> Callable[[F], F]:
 Exit codes:
   0  stopped by a signal, and drained
   {USAGE_ERROR}  wrong usage, or TARGET cannot be served
-  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties""",
+  {TRANSPORT_ERROR}  the broker refused the user, or has the queue with other properties
+  {NOT_DRAINED}  stopped by a signal, with handlers that still ran (without --workers)""",
 )
 @click.argument("target")
 @click.option("--service", metavar="NAME", help="The service's name. Needed unless TARGET is a Server.")
@@ -148,7 +150,8 @@ def command(
 def serve_until_stopped(server: Server) -> None:
     """Serve until a signal stops the server; an error of the broker that is final ends the command."""
     try:
-        server.serve_forever()
+        if server.serve_forever() is False:  # a subclass may return None
+            sys.exit(NOT_DRAINED)
     except TransportError as error:
         # The server has logged why it gives up; do not print it again.
         if logging.getLogger("jsonrpc_amqp.server").isEnabledFor(logging.WARNING):

@@ -107,10 +107,14 @@ class Consumer:
             self._transport.close(_CLOSE_SECONDS)
             return lifecycle.running == 0
         deadline = time.monotonic() + grace
-        lifecycle.drain()
+        is_first = lifecycle.begin_stop()
+        if is_first:
+            log.info("draining %r; running handlers: %d", self._service, lifecycle.running)
         self._cancel(min(grace, _CANCEL_SECONDS))
         drained = lifecycle.stop(deadline - time.monotonic())
-        if not drained:
+        if is_first and drained:
+            log.info("drained %r", self._service)
+        elif is_first:
             log.warning(
                 "%d handlers still run after %g s; their requests go back to the queue", lifecycle.running, grace
             )

@@ -266,7 +266,7 @@ class Server:
         self._lifecycle.wait_for_start(timeout)
         return self
 
-    def serve_forever(self, *, grace: float = GRACE) -> None:
+    def serve_forever(self, *, grace: float = GRACE) -> bool:
         """
         Serve until SIGTERM or SIGINT (or ``stop`` by another thread), then drain and return.
 
@@ -275,6 +275,9 @@ class Server:
         Args:
             grace: Seconds that running handlers get to finish.
 
+        Returns:
+            True when no handler was left running.
+
         Raises:
             AccessRefused, TopologyMismatch: The broker rejected the login or a declaration, now or when the connection
                 was made again.
@@ -282,12 +285,14 @@ class Server:
         self._log_dialect_problem()
         with DrainOnSignal(self._lifecycle.drain):
             if not self._consumer.start():
-                return  # stopped before it began
+                return True  # stopped before it began
             try:
                 self._lifecycle.wait_for_start(None)
                 self._lifecycle.wait_for_drain()
-            finally:
+            except BaseException:
                 self._consumer.stop(grace)
+                raise
+            return self._consumer.stop(grace)
 
     @property
     def dialect_problem(self) -> str | None:
