@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 
 from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, Server
+from jsonrpc_amqp.cli import NOT_DRAINED
 
 from ..broker import HOST, Broker
 from ..command import running
@@ -292,6 +293,20 @@ def test_503_over_the_cap(methods: Methods, url: str, service: str) -> None:
 
 
 # -- as a program -----------------------------------------------------------------------------------------
+
+
+def test_requests_that_are_cut_off_are_reported(methods: Methods, url: str) -> None:
+    methods.may_end.clear()
+    with gateway("--allow", "gated", url=url) as (program, port), ThreadPoolExecutor() as threads:
+        in_flight = threads.submit(post, port, {"jsonrpc": "2.0", "method": "wait", "id": 1})
+        assert methods.begun.acquire(timeout=10)
+        program.process.send_signal(signal.SIGINT)
+        program.wait_until_said("Waiting for connections to close")
+        program.process.send_signal(signal.SIGINT)
+        assert program.wait() == NOT_DRAINED
+        assert "1 requests were cut off" in program.output
+        assert in_flight.result(10).status == 500
+    methods.may_end.set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
