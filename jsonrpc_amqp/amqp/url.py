@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,7 +168,7 @@ def _query(text: str) -> dict[str, str]:
         shown = _cut(", ".join(unknown))
         raise ValueError(f"unknown parameter in the broker URL: {shown}; known: {', '.join(sorted(_QUERY))}")
     if len(pairs) > len(query):
-        repeated = sorted({name for name, _ in pairs if sum(name == each for each, _ in pairs) > 1})
+        repeated = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"{', '.join(repeated)} is given more than once in the broker URL")
     for name, value in query.items():
         if not value:

@@ -34,20 +34,21 @@ class StandardStreams:
         _occupy_descriptors()
         self._previous = sys.stdin, sys.stdout, sys.stderr
         # Python has None for a stream whose descriptor was closed when it started.
-        stdin, stdout, stderr = (_or_none(stream) for stream in self._previous)
+        stdin, stdout, stderr = self._previous
         if stdin is None:
             sys.stdin = open(_IN, closefd=False)  # reading it fails, see _occupy_descriptors
         if stdout is sys.__stdout__:
             self._output = _Output(is_missing=stdout is None)
             sys.stdout = _text(self._output, stdout)
         if stderr is sys.__stderr__:
-            sys.stderr = _text(_Errors(_ERR, "wb", closefd=False), stderr, errors="backslashreplace")
+            sys.stderr = _text(_Errors(_ERR, "wb", closefd=False), stderr, "backslashreplace")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._output is not None:
+            self._flush()
             self._output.is_over = True
         sys.stdin, sys.stdout, sys.stderr = self._previous
 
@@ -60,9 +61,12 @@ class StandardStreams:
         """Why output of this command is lost; None: it is not."""
         if self._output is None or not self._output_is_result:
             return None
-        with suppress(OSError):  # it is noted
-            sys.stdout.flush()
+        self._flush()
         return self._output.error
+
+    def _flush(self) -> None:
+        with suppress(OSError, ValueError):  # noted; or a method has closed it
+            sys.stdout.flush()
 
 
 def read_standard_input() -> bytes:
@@ -83,12 +87,18 @@ def read_standard_input() -> bytes:
 
 
 class _Raw(io.FileIO):
-    """A descriptor to write to."""
+    """A descriptor to write to, whose writes are whole."""
 
     def write(self, data: Any, /) -> int:
-        while (written := super().write(data)) is None:  # non-blocking
-            select.select([], [self], [])
-        return written
+        left = memoryview(data).cast("B")
+        size = len(left)
+        while left:
+            written = super().write(left)
+            if written is None:  # non-blocking
+                select.select([], [self], [])
+            else:
+                left = left[written:]
+        return size
 
 
 class _Output(_Raw):
@@ -130,17 +140,17 @@ class _Errors(_Raw):
 
 
 def _text(raw: io.FileIO, like: TextIO | None, errors: str | None = None) -> TextIO:
-    """Return a text stream over a descriptor, with the encoding of the stream that it replaces."""
+    """Return a text stream over a descriptor, in place of one; None: there was none."""
+    if like is None:
+        return io.TextIOWrapper(io.BufferedWriter(raw), errors=errors)
+    unbuffered = getattr(like, "write_through", False)  # python -u
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding=like.encoding if like is not None else None,
-        errors=errors or (like.errors if like is not None else None),
-        line_buffering=True,
+        raw if unbuffered else io.BufferedWriter(raw),
+        encoding=like.encoding,
+        errors=errors or like.errors,
+        line_buffering=bool(like.line_buffering),
+        write_through=unbuffered,
     )
-
-
-def _or_none(stream: TextIO | None) -> TextIO | None:
-    return stream  # typeshed does not know that sys.stdout may be None
 
 
 def _occupy_descriptors() -> None:

@@ -276,3 +276,15 @@ def test_a_method_that_prints_without_standard_output(url: str, service: str, tm
         program.wait_until_said(": serving '")
         assert run("call", "hello", "--service", service, url=url).returncode == 0
         assert program.terminate() == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_a_method_prints_is_not_lost(url: str, service: str, tmp_path: Path, unbuffered: str) -> None:
+    (tmp_path / "printing.py").write_text("def hello():\n    print('printed', end='')\nmethods = {'hello': hello}\n")
+    env = {"PYTHONUNBUFFERED": unbuffered}
+    with running("serve", "printing:methods", "--service", service, url=url, cwd=tmp_path, env=env) as program:
+        program.wait_until_said(": serving '")
+        assert run("call", "hello", "--service", service, url=url).returncode == 0
+        assert ("printed" in program.output) is bool(unbuffered)
+        assert program.terminate() == 0
+        assert "printed" in program.output
