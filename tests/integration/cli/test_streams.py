@@ -16,6 +16,8 @@ from pathlib import Path
 import click
 import pytest
 
+from examples.conformance_service import methods
+from jsonrpc_amqp import Client, DeadLetters, Server
 from jsonrpc_amqp.cli import INTERRUPTED, STREAM_ERROR, TRANSPORT_ERROR, USAGE_ERROR, main
 
 from ...broker import HOST
@@ -57,6 +59,15 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     return [sys.executable, str(script)]
 
 
+@pytest.fixture
+def no_reader() -> Iterator[int]:
+    """A pipe whose other end is closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
 def redirected(
     streams: str, *args: str, program: list[str] = COMMAND, url: str = "", stdout: int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[bytes]:
@@ -88,14 +99,56 @@ def test_output_that_cannot_be_written(words: tuple[str, ...], streams: str) -> 
 
 
 @pytest.mark.parametrize("words", WITH_OUTPUT, ids=" ".join)
-def test_output_without_a_reader_ends_a_command_as_it_ends_others(words: tuple[str, ...]) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = redirected("", *words, stdout=writer)
-    finally:
-        os.close(writer)
+def test_output_without_a_reader_ends_a_command_as_it_ends_others(words: tuple[str, ...], no_reader: int) -> None:
+    done = redirected("", *words, stdout=no_reader)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+# With a service and one dead letter, whose key is put for "KEY".
+RESULTS = [
+    ("call", "subtract", "[3, 2]"),
+    ("conformance", "--only", "rpc call of non-existent method"),
+    ("dead", "list"),
+    ("dead", "show", "KEY"),
+    ("dead", "requeue", "KEY"),
+    ("dead", "purge", "KEY"),
+]
+
+
+@pytest.fixture
+def key(url: str, service: str) -> Iterator[str]:
+    """The key of a dead letter of a service that runs."""
+    with (
+        Server(url, service, methods=methods, dead_letters=True),
+        Client(url, queue=f"{service}_dead") as client,
+        DeadLetters(url, service) as letters,
+    ):
+        client.notify("update", [1])
+        yield letters.list()[0].key
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("words", RESULTS, ids=" ".join)
+def test_a_result_that_cannot_be_written(
+    url: str, service: str, key: str, words: tuple[str, ...], streams: str
+) -> None:
+    arguments = [key if word == "KEY" else word for word in words]
+    done = redirected(streams, *arguments, "--service", service, url=url)
+    assert done.returncode == STREAM_ERROR
+    assert "What was asked for may be done" in said(done)
+
+
+@pytest.mark.parametrize("words", RESULTS, ids=" ".join)
+def test_a_result_without_a_reader(url: str, service: str, key: str, words: tuple[str, ...], no_reader: int) -> None:
+    arguments = [key if word == "KEY" else word for word in words]
+    done = redirected("", *arguments, "--service", service, url=url, stdout=no_reader)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", ">&-", "<&- >&- 2>&-"])
+def test_what_has_no_output_needs_no_stream(url: str, service: str, key: str, streams: str) -> None:
+    done = redirected(streams, "notify", "update", "[1]", "--service", service, url=url)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("words", [("--version",), ("demo",)], ids=" ".join)
