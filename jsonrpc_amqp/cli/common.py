@@ -20,6 +20,7 @@ REMOTE_ERROR = 1
 USAGE_ERROR = 2
 TRANSPORT_ERROR = 3
 STREAM_ERROR = 4
+# A signal ended a server before all that ran had finished; the broker delivers it again.
 NOT_DRAINED = 5
 # What a shell reports of a program that SIGINT ended. 1 would mean an error from the server.
 INTERRUPTED = 130

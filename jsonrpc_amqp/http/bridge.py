@@ -96,8 +96,15 @@ class HttpBridge:
         headers: Mapping[str, str] | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
-        self._url = URL(url)
-        if self._url.scheme not in ("http", "https") or not self._url.host:
+        try:
+            self._url = URL(url)
+        except ValueError:
+            # Without its text, which may have the password.
+            raise ValueError(
+                "the URL of the HTTP server is malformed: is its port no number up to 65535, or is a '/', '?', '#' or "
+                "'@' in the password not escaped?"
+            ) from None
+        if self._url.scheme not in ("http", "https") or not self._url.host or self._url.port == 0:
             raise ValueError("a bridge leads to a URL such as http://127.0.0.1:8000/")
         if not timeout > 0:
             raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
@@ -106,7 +113,7 @@ class HttpBridge:
         # Header names are case-insensitive.
         own = {name.title(): value for name, value in _checked(headers or {}).items()}
         self._headers = {**_HEADERS, **own}
-        if self._url.user is not None and "Authorization" in own:
+        if (self._url.user, self._url.password) != (None, None) and "Authorization" in own:
             raise ValueError("either a user in the URL or a header Authorization, not both")
         self._max_size = max_size
         self._lock = threading.Lock()

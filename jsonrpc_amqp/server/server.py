@@ -289,10 +289,9 @@ class Server:
             try:
                 self._lifecycle.wait_for_start(None)
                 self._lifecycle.wait_for_drain()
-            except BaseException:
-                self._consumer.stop(grace)
-                raise
-            return self._consumer.stop(grace)
+            finally:
+                has_drained = self._consumer.stop(grace)
+            return has_drained
 
     @property
     def dialect_problem(self) -> str | None:

@@ -28,8 +28,8 @@ import threading, time
 from jsonrpc_amqp import Client, Server
 
 class Impatient(Server):
-    def serve_forever(self, *, grace=0.1):
-        return super().serve_forever(grace=grace)
+    def serve_forever(self, **options):
+        return super().serve_forever(**options | {"grace": 0.1})
 
 server = Impatient("memory://x", service="s")
 

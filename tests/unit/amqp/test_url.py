@@ -296,6 +296,7 @@ def test_the_repr_has_no_password() -> None:
         ("amqp://joe:s3#cret@host", "in the password not escaped"),
         ("amqp://joe:s3cret@host:port", "is its port no number"),
         ("amqp://joe:s3cret@host:65536", "is its port no number"),
+        ("amqp://joe:s3cret@\u2100", "malformed"),
         ("amqp://joe:s3cret@host?hartbeat=1", "unknown parameter in the broker URL: hartbeat; known: auth_mechanism"),
         ("amqp://joe:s3cret@host?cacertfile=x&verify=verify_none", "cacertfile, verify in an amqp:// URL"),
         ("amqp://joe:s3cret@host?heartbeat=1.5", "heartbeat in the broker URL must be a number"),
