@@ -178,9 +178,9 @@ def _query(text: str) -> dict[str, str]:
         # Cut, since converting a very long number takes long, or fails.
         if not (value.isascii() and value.isdigit() and least <= int(value.lstrip("0")[:20] or "0") <= most):
             raise ValueError(f"{name} in the broker URL must be a number of {unit} from {least} to {most}")
-    for name, values in ((name, values) for name, values in _CHOICES.items() if name in query):
-        query[name] = query[name].lower()
-        if query[name] not in values:
+    for name, values in _CHOICES.items():
+        value = query.get(name, values[0])
+        if (value.lower() if name == "auth_mechanism" else value) not in values:
             raise ValueError(f"{name} in the broker URL is {' or '.join(values)}")
     return query
 

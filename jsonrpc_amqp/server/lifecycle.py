@@ -93,6 +93,11 @@ class Lifecycle:
             self._gave_up = gave_up
             self._changed.notify_all()
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether there will be no other attempt to connect."""
+        return self._gave_up
+
     # -- starting and ending ------------------------------------------------------------------------------
 
     def wait_for_start(self, timeout: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -259,17 +261,31 @@ def test_an_interrupted_command(silent: socket.socket, words: tuple[str, ...]) -
             assert (program.wait(), program.output) == (INTERRUPTED, "")
 
 
-def test_a_question_that_is_interrupted(silent: socket.socket) -> None:
+def test_a_command_that_reads_is_interrupted() -> None:
     reader, writer = os.pipe()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*COMMAND, "call", "m", "--url-file", "-", "--service", "s"], stdin=reader, stderr=subprocess.PIPE, cwd=ROOT
-    )
-    os.close(reader)
-    os.write(writer, b"x" * 200_000)  # it reads
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
-    os.close(writer)
-    assert (process.returncode, errors) == (INTERRUPTED, b"")
+    ) as process:
+        os.close(reader)
+        os.write(writer, b"x" * 200_000)
+        # It has read all of that, and waits for more: Python may overlook a signal between the two.
+        wait_for(lambda: _unread(writer) == 0 and _sleeps(process.pid), PATIENCE)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(PATIENCE) == INTERRUPTED
+        finally:
+            os.close(writer)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def _unread(pipe: int) -> int:
+    """Return how many bytes are in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def _sleeps(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
 def test_serve_that_is_interrupted_while_it_imports(tmp_path: Path) -> None:

@@ -121,7 +121,6 @@ def test_examples_of_query_parameters(text: str, options: dict[str, str]) -> Non
         ("amqp://host?heartbeat=00", {"options": {"heartbeat": "00"}}),
         ("amqp://host?connection_timeout=1", {"options": {"connection_timeout": "1"}}),
         ("amqp://host?connection_timeout=2147483647", {"options": {"connection_timeout": "2147483647"}}),
-        ("amqps://host?verify=Verify_None", {"options": {"verify": "verify_none"}}),
         ("amqp://host?auth_mechanism=AMQPLAIN", {"auth_mechanism": "AMQPLAIN"}),
         ("  amqp://host\n", {"host": "host"}),
     ],

@@ -147,6 +147,14 @@ def test_its_end_is_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture, 
     assert [each.getMessage() for each in caplog.records] == lines
 
 
+def test_the_end_of_a_server_that_gave_up_is_not_logged_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jsonrpc_amqp.server")
+    bench.consumer.start()
+    bench.consumer.on_failed(NotConnected("no"), None)
+    assert bench.consumer.stop(5)
+    assert [each.getMessage() for each in caplog.records] == ["no"]
+
+
 def test_a_server_that_was_stopped_does_not_start(bench: Bench) -> None:
     bench.consumer.stop(0)
     assert not bench.consumer.start()
