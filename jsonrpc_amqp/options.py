@@ -13,6 +13,8 @@ from typing import Any
 HEARTBEAT = 10.0
 # For one attempt: the name's lookup, TCP, TLS, login and all declarations.
 CONNECT_TIMEOUT = 5.0
+# The longest timeout of a socket: 31 bits of milliseconds.
+MAX_CONNECT_TIMEOUT = 0x7FFFFFFF / 1000
 
 # -- messages: bytes ----------------------------------------------------------------------------------------
 
@@ -61,7 +63,8 @@ class ConnectionOptions:
         tls: Options of py-amqp's TLS: ``ca_certs``, ``certfile``, ``keyfile``, ``server_hostname``, ...
 
     Raises:
-        ValueError: The heartbeat is neither 0 nor at least a second; or ``connect_timeout`` is not above 0.
+        ValueError: The heartbeat is neither 0 nor from 1 to 65,535 seconds, or the timeout is not above 0, or over 24
+            days.
     """
 
     name: str = "jsonrpc-amqp"
@@ -72,7 +75,11 @@ class ConnectionOptions:
     tls: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.heartbeat != 0 and not self.heartbeat >= 1:
-            raise ValueError(f"a heartbeat is 0 (none) or at least 1 second, not {self.heartbeat!r}")
-        if not self.connect_timeout > 0:
-            raise ValueError(f"connect_timeout is in seconds, and above 0, not {self.connect_timeout!r}")
+        # 16 bits in AMQP.
+        if self.heartbeat != 0 and not 1 <= self.heartbeat <= 0xFFFF:
+            raise ValueError(f"a heartbeat is 0 (none) or at least 1 second, at most 65535, not {self.heartbeat!r}")
+        if not 0 < self.connect_timeout <= MAX_CONNECT_TIMEOUT:
+            raise ValueError(
+                f"connect_timeout is a number of seconds above 0, at most {MAX_CONNECT_TIMEOUT:.0f}, not "
+                f"{self.connect_timeout!r}"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 
@@ -105,6 +106,9 @@ def describe(exc: Exception, url: BrokerURL, plan: Plan | None = None) -> Transp
         return NotConnected(
             f"the broker at {url.where} refused the use of a queue that is exclusive to another connection: {say(exc)}"
         )
+    if url.tls and getattr(exc, "errno", None) in (errno.EINVAL, errno.ENOTCONN):
+        # Python's ssl asks for the address of a peer that has reset the connection.
+        exc = ConnectionResetError("the connection was closed during the TLS handshake")
     return NotConnected(f"no connection to the broker at {url.where}: {say(exc)}{_hint(exc, url)}")
 
 

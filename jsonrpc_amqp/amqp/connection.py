@@ -82,8 +82,8 @@ class Connection:
 
     @property
     def user(self) -> str | None:
-        """The user of the URL; None where a certificate says who connects, or where URLs differ."""
-        users = {None if url.is_external else url.user for url in self._urls}
+        """The user of the URL; None where it is empty, a certificate says who connects, or URLs differ."""
+        users = {None if url.is_external else url.user or None for url in self._urls}
         return users.pop() if len(users) == 1 else None
 
     # -- from any thread ------------------------------------------------------------------------------

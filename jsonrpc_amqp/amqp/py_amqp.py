@@ -282,6 +282,10 @@ class AmqpConnection(pyamqp.Connection):
 class Transport(pyamqp.Transport):
     Connection = AmqpConnection
 
+    @property
+    def default_connection_params(self) -> dict[str, Any]:
+        return {}  # kombu would log in as "guest" with an empty user or password
+
 
 def connect(
     url: BrokerURL, options: ConnectionOptions, deadline: Deadline, memory: AddressMemory | None = None

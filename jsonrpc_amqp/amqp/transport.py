@@ -28,9 +28,12 @@ def connect_transport(url: str, options: ConnectionOptions | None = None, runtim
         raise TypeError(f"a broker's URL is a string, not {type(url).__name__}; several are joined by ';'")
     options, runtime = options or ConnectionOptions(), runtime or ThreadsRuntime()
     # Imported when needed: a unit test on memory:// need not load kombu.
+    url = url.strip()
     if url.startswith(MEMORY):
         from .memory import MemoryTransport
 
+        if ";" in url:
+            raise ValueError("memory:// stands alone: the broker in this process needs no other in its place")
         return MemoryTransport(url.removeprefix(MEMORY).strip("/"), runtime=runtime, connection_name=options.name)
     from .connection import Connection
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -24,6 +23,7 @@ from .common import (
     seconds_option,
     server_user_option,
     stacked,
+    standard_input,
     url_option,
     user_option,
 )
@@ -102,12 +102,13 @@ def read_params(params: str | None) -> Any:
     Return the value of PARAMS.
 
     Raises:
+        StreamFailure: Standard input cannot be read.
         WrongUsage: It is no JSON array or object.
     """
     if params is None:
         return None
     try:
-        text = sys.stdin.buffer.read().decode() if params == "-" else params
+        text = standard_input() if params == "-" else params
         value = json.loads(text, parse_constant=_reject_constant)
     except ValueError as error:
         raise WrongUsage(f"PARAMS is not JSON: {error}") from None

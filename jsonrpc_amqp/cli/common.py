@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -16,10 +15,12 @@ from typing import Any, TypeVar
 import click
 
 from .. import Client, JsonRpcAmqpError, MissingExtra, RemoteError, TransportError
+from .streams import StandardStreams, read_standard_input
 
 REMOTE_ERROR = 1
 USAGE_ERROR = 2
 TRANSPORT_ERROR = 3
+STREAM_ERROR = 4
 # A signal ended a server before all that ran had finished; the broker delivers it again.
 NOT_DRAINED = 5
 # What a shell reports of a program that SIGINT ended. 1 would mean an error from the server.
@@ -38,6 +39,7 @@ Exit codes:
   0    done
 {REMOTE_ERROR_LINE}  {USAGE_ERROR}    wrong usage; nothing was sent
   {TRANSPORT_ERROR}    there is no reply; one line on standard error says why
+  {STREAM_ERROR}    standard input cannot be read, or standard output cannot be written
   {INTERRUPTED}  interrupted"""
 
 DEFAULT_EXCHANGE: str = signature(Client).parameters["exchange"].default
@@ -62,6 +64,26 @@ class NoReply(Failure):
     """There is no broker, no service, or no reply in time."""
 
     exit_code = TRANSPORT_ERROR
+
+
+class StreamFailure(Failure):
+    """A standard stream cannot be read or written."""
+
+    exit_code = STREAM_ERROR
+
+
+class RemoteFailure(click.ClickException):
+    """The server replied with an error, which is shown as JSON."""
+
+    exit_code = REMOTE_ERROR
+
+    def __init__(self, error: RemoteError) -> None:
+        super().__init__(str(error))
+        self._error = error
+
+    def show(self, file: Any = None) -> None:
+        """Print the error object to standard error, whatever ``file`` is."""
+        click.echo(as_json(_error_object(self._error)), err=True)
 
 
 def one_line(text: str) -> str:
@@ -149,10 +171,11 @@ def read_url(path: str) -> str:
     Return the URL in a file; ``-`` is standard input.
 
     Raises:
-        WrongUsage: It cannot be read, or has not one line of text.
+        StreamFailure: Standard input cannot be read.
+        WrongUsage: The file cannot be read, or has not one line of text.
     """
     try:
-        text = (sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")).strip()
+        text = (standard_input() if path == "-" else Path(path).read_text("utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise WrongUsage(f"the file with the URL cannot be read: {error}") from None
     if not text or not text.isprintable():
@@ -226,33 +249,48 @@ exchange_option = click.option(
 )
 
 
+def standard_input() -> str:
+    """
+    Return standard input, which is UTF-8, up to its end.
+
+    Raises:
+        StreamFailure: It cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    try:
+        return read_standard_input().decode()
+    except OSError as error:
+        raise StreamFailure(f"standard input cannot be read: {error.strerror}. Nothing was sent") from None
+
+
 def start_logging(level: str, process: str = "") -> None:
     """
-    Log to standard error.
+    Log to standard error, for a command that runs until it is stopped, and has no result to print.
 
     Args:
         level: Of any case.
         process: Identifies this process in each line, where there are several.
     """
+    context = click.get_current_context(silent=True)
+    streams = context.find_object(StandardStreams) if context is not None else None
+    if streams is not None:
+        streams.disown_output()  # what methods print
     logging.basicConfig(level=level.upper(), format=f"%(asctime)s %(levelname)s{process} %(name)s: %(message)s")
 
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Print errors of the block to standard error, and end with their exit codes."""
+    """Turn errors of the block into failures, which are printed to standard error and have exit codes."""
     # A client also logs what leads to an error; the error itself has it all.
     logging.basicConfig(handlers=[logging.NullHandler()])
     try:
         yield
     except RemoteError as error:
-        click.echo(as_json(_error_object(error)), err=True)
-        sys.exit(REMOTE_ERROR)
+        raise RemoteFailure(error) from None
     except TransportError as error:
         raise NoReply(error) from None
     except (JsonRpcAmqpError, ValueError) as error:
         raise WrongUsage(error) from None
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from .. import conformance
 from .common import (
     REMOTE_ERROR,
+    STREAM_ERROR,
     TRANSPORT_ERROR,
     USAGE_ERROR,
     exchange_option,
@@ -27,7 +28,8 @@ Exit codes:
   0  every check passed
   {REMOTE_ERROR}  some did not
   {USAGE_ERROR}  wrong usage, or not a service that can be checked
-  {TRANSPORT_ERROR}  there is no broker, or no server replies, or none does any more""",
+  {TRANSPORT_ERROR}  there is no broker, or no server replies, or none does any more
+  {STREAM_ERROR}  standard output cannot be written""",
 )
 @click.option("--service", required=True, metavar="NAME", help="The service to check.")
 @seconds_option("--timeout", default=conformance.TIMEOUT, help="How long a reply may take.")

@@ -146,8 +146,12 @@ def _check_keys_or_all(keys: tuple[str, ...], all: bool) -> None:
 def _confirm(question: str) -> None:
     try:
         agreed = click.confirm(question, err=True)
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise
         agreed = False  # no terminal to ask on
+    except OSError:
+        agreed = False  # nor any standard input
     if not agreed:
         raise WrongUsage("nothing was removed; --yes does not ask")
 

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,7 @@ from .. import Client, TransportError
 from ..http.limits import MAX_IN_FLIGHT, MAX_SIZE, MAX_WAIT
 from ..options import GRACE, TIMEOUT
 from .common import (
+    NOT_DRAINED,
     USAGE_ERROR,
     WrongUsage,
     count_option,
@@ -39,7 +41,8 @@ log = logging.getLogger("jsonrpc_amqp.gateway")
     epilog=f"""\b
 Exit codes:
   0  stopped by a signal, and drained
-  {USAGE_ERROR}  wrong usage, or the address is taken""",
+  {USAGE_ERROR}  wrong usage, or the address is taken
+  {NOT_DRAINED}  stopped by a signal, with requests cut off""",
 )
 @click.option(
     "--listen",
@@ -102,6 +105,8 @@ def command(
             client, allow=allow, timeout=timeout, max_wait=max_wait, max_size=max_size, max_in_flight=max_in_flight
         )
         sock = listening_socket(listen)
+    # Before it says that it serves: a signal that comes then stops it, rather than end this process.
+    server = _server(app)
     if allow:
         log.info("serving %s at http://%s/SERVICE", ", ".join(allow), _address(sock))
     else:
@@ -110,9 +115,13 @@ def command(
         # Connect now, so that the first request need not wait for it.
         with suppress(TransportError):
             client.start(timeout=0)
-        _serve_until_stopped(app, sock)
+        server.run(sockets=[sock])
     finally:
         client.close()
+    if count := app.stats().get("cut_off", 0):
+        log.warning("%d requests were cut off: they took longer than %g s, or a second SIGINT came", count, GRACE)
+        sys.exit(NOT_DRAINED)
+    log.info("drained")
 
 
 def listening_socket(listen: str) -> socket.socket:
@@ -138,7 +147,8 @@ def listening_socket(listen: str) -> socket.socket:
     return sock
 
 
-def _serve_until_stopped(app: Any, sock: socket.socket) -> None:
+def _server(app: Any) -> Any:
+    """Return uvicorn's server of an application, which SIGTERM and SIGINT stop."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -152,10 +162,12 @@ def _serve_until_stopped(app: Any, sock: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=int(GRACE),
     )
-    # After draining, uvicorn raises the signal that stopped it once more; ignore it, so that the exit code is 0.
+    server = uvicorn.Server(config)
+    # uvicorn sets the same handler when it begins. When it has drained, it sets the previous ones and raises what
+    # stopped it once more, which then has no effect, so that the exit code is 0.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: None)
-    uvicorn.Server(config).run(sockets=[sock])
+        signal.signal(number, server.handle_exit)
+    return server
 
 
 def _address(sock: socket.socket) -> str:

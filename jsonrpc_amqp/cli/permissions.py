@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..operator.permissions import permissions
-from .common import USAGE_ERROR, exchange_option, reported_errors
+from .common import STREAM_ERROR, USAGE_ERROR, exchange_option, reported_errors
 
 
 def _single_name(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> str:
@@ -22,7 +22,8 @@ def _single_name(_context: click.Context, _parameter: click.Parameter, names: tu
     epilog=f"""\b
 Exit codes:
   0  printed
-  {USAGE_ERROR}  wrong usage""",
+  {USAGE_ERROR}  wrong usage
+  {STREAM_ERROR}  standard output cannot be written""",
 )
 @click.option("--service", required=True, metavar="NAME", help="The service.")
 @click.option(

@@ -17,13 +17,14 @@ from collections import Counter
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError
 from types import SimpleNamespace, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import context
 from ..errors import NO_ANSWER, NOT_DELIVERED, MissingExtra, RemoteError
 from ..jsonrpc import inspection
 from ..options import MAX_SIZE, TIMEOUT
 from ..wire.display import printable
+from .headers import TOKEN, content_coding, described
 
 try:
     import aiohttp
@@ -42,8 +43,31 @@ _CHUNK_BYTES = 1 << 16
 # Seconds; aiohttp takes 0 for no timeout.
 _MIN_TIMEOUT = 0.001
 _CLOSE_SECONDS = 5.0
-# https://www.rfc-editor.org/rfc/rfc9110#name-tokens
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = re.compile(TOKEN)
+
+
+class _Failure(RemoteError):
+    """What an HTTP server did instead of responding; ``details`` are for the log alone."""
+
+    details = ""
+
+
+class _Answer(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def fault(self) -> str:
+        """Why it is no JSON-RPC response, as callers may know it."""
+        coding = content_coding([self.headers.get("Content-Encoding", "")])
+        if self.status != 200:
+            return f"answered with HTTP status {self.status}"
+        if coding is not None:
+            return f"gave an answer with the content encoding {coding}, which was not asked for"
+        return "gave an answer that is no JSON-RPC 2.0 response"
 
 
 class HttpBridge:
@@ -74,8 +98,15 @@ class HttpBridge:
         headers: Mapping[str, str] | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
-        self._url = URL(url)
-        if self._url.scheme not in ("http", "https") or not self._url.host:
+        try:
+            self._url = URL(url)
+        except ValueError:
+            # Without its text, which may have the password.
+            raise ValueError(
+                "the URL of the HTTP server is malformed: is its port no number up to 65535, or is a '/', '?', '#' or "
+                "'@' in the password not escaped?"
+            ) from None
+        if self._url.scheme not in ("http", "https") or not self._url.host or self._url.port == 0:
             raise ValueError("a bridge leads to a URL such as http://127.0.0.1:8000/")
         if not timeout > 0:
             raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
@@ -84,7 +115,7 @@ class HttpBridge:
         # Header names are case-insensitive.
         own = {name.title(): value for name, value in _checked(headers or {}).items()}
         self._headers = {**_HEADERS, **own}
-        if self._url.user is not None and "Authorization" in own:
+        if (self._url.user, self._url.password) != (None, None) and "Authorization" in own:
             raise ValueError("either a user in the URL or a header Authorization, not both")
         self._max_size = max_size
         self._lock = threading.Lock()
@@ -111,9 +142,9 @@ class HttpBridge:
         left = None if request is None else request.remaining
         timeout = self._timeout if left is None else min(left, self._timeout)
         try:
-            status, text = self._wait_for(self._exchange(body, max(timeout, _MIN_TIMEOUT)))
-            response = self._checked(asked, status, text)
-        except RemoteError as error:
+            answer = self._wait_for(self._exchange(body, max(timeout, _MIN_TIMEOUT)))
+            response = self._checked(asked, answer)
+        except _Failure as error:
             return self._report_failure(asked, error)
         self._count("answered")
         return response
@@ -153,11 +184,11 @@ class HttpBridge:
 
     # -- on the thread of a handler ----------------------------------------------------------------------
 
-    def _wait_for(self, exchange: Coroutine[Any, Any, tuple[int, bytes]]) -> tuple[int, bytes]:
+    def _wait_for(self, exchange: Coroutine[Any, Any, _Answer]) -> _Answer:
         with self._lock:
             if self._closed:
                 exchange.close()
-                raise RemoteError(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
+                raise _Failure(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
             # The thread of its loop may have ended otherwise than by close(), or be left behind by a fork.
             if self._loop is None or self._thread is None or not self._thread.is_alive():
                 self._loop, self._session = asyncio.new_event_loop(), None
@@ -169,29 +200,28 @@ class HttpBridge:
         except CancelledError:
             raise self._failure(True, "had not answered when the bridge was closed") from None
 
-    def _checked(self, asked: inspection.Requested, status: int, text: bytes) -> bytes | None:
-        """Return the response to a body with this HTTP response; raise ``RemoteError`` if there is none."""
+    def _checked(self, asked: inspection.Requested, answer: _Answer) -> bytes | None:
+        """Return the response to a body with this HTTP response; raise ``_Failure`` if there is none."""
         if asked.is_notification:
-            if status >= 300:
-                raise self._failure(True, f"answered with HTTP status {status}")
+            if answer.status >= 300:
+                raise self._failure(True, f"answered with HTTP status {answer.status}", answer)
             return None
         absent = self._failure(True, "gave no valid response to this call, only to others of its batch")
-        response, missing = inspection.repair(asked, text, absent)
+        response, missing = inspection.repair(asked, answer.body, absent)
         if missing == len(asked.ids):
-            no_response = "gave an answer that is no JSON-RPC 2.0 response"
-            raise self._failure(True, no_response if status == 200 else f"answered with HTTP status {status}")
+            raise self._failure(True, answer.fault, answer)
         if missing:
             self._count("incomplete")
             log.warning("%s: no valid response to %d of %d calls of a batch", self._origin, missing, len(asked.ids))
         return response
 
-    def _report_failure(self, asked: inspection.Requested, error: RemoteError) -> bytes | None:
+    def _report_failure(self, asked: inspection.Requested, error: _Failure) -> bytes | None:
         self._count("failed")
         if not asked.is_notification:
-            log.warning("%s; %d calls get this error", error.message, len(asked.ids))
+            log.warning("%s%s; %d calls get this error", error.message, error.details, len(asked.ids))
             return inspection.error(asked, error)
         self._count("lost_notifications")
-        log.error("%s; a notification is lost, unless the queue has dead letters", error.message)
+        log.error("%s%s; a notification is lost, unless the queue has dead letters", error.message, error.details)
         request = context.current_or_none()
         if request is not None:
             request.envelope.dead_letter()
@@ -219,7 +249,7 @@ class HttpBridge:
         if self._session is not None:
             await self._session.close()
 
-    async def _exchange(self, body: bytes, timeout: float) -> tuple[int, bytes]:
+    async def _exchange(self, body: bytes, timeout: float) -> _Answer:
         progress = SimpleNamespace(connected=False)
         try:
             return await self._post(body, timeout, progress)
@@ -229,7 +259,7 @@ class HttpBridge:
             log.info("%s: %s", self._origin, printable(repr(exc)))
             raise self._failure(progress.connected, _describe(exc)) from exc
 
-    async def _post(self, body: bytes, timeout: float, progress: SimpleNamespace) -> tuple[int, bytes]:
+    async def _post(self, body: bytes, timeout: float, progress: SimpleNamespace) -> _Answer:
         async with self._open_session().post(
             self._url,
             data=body,
@@ -242,8 +272,9 @@ class HttpBridge:
                 received += chunk
                 if len(received) > self._max_size:
                     response.close()
-                    raise self._failure(True, f"gave an answer over the cap of {self._max_size} bytes")
-            return response.status, bytes(received)
+                    cut = _Answer(response.status, response.headers, bytes(received))
+                    raise self._failure(True, f"gave an answer over the cap of {self._max_size} bytes", cut)
+            return _Answer(response.status, response.headers, bytes(received))
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -260,9 +291,12 @@ class HttpBridge:
             )
         return self._session
 
-    def _failure(self, may_have_run: bool, what: str) -> RemoteError:
+    def _failure(self, may_have_run: bool, what: str, answer: _Answer | None = None) -> _Failure:
         code = NO_ANSWER if may_have_run else NOT_DELIVERED
-        return RemoteError(code, f"the HTTP server {what}", {"may_have_run": may_have_run})
+        failure = _Failure(code, f"the HTTP server {what}", {"may_have_run": may_have_run})
+        if answer is not None:
+            failure.details = f" ({described(answer.status, answer.headers, answer.body)})"
+        return failure
 
 
 async def _note_connection(_session: aiohttp.ClientSession, trace: SimpleNamespace, _event: object) -> None:

@@ -39,6 +39,7 @@ from ..jsonrpc import inspection
 from ..options import MAX_BATCH, TIMEOUT
 from ..wire.display import printable
 from ..wire.names import check_service
+from .headers import content_coding, is_json
 from .limits import MAX_IN_FLIGHT, MAX_SIZE, MAX_WAIT
 
 try:
@@ -54,7 +55,6 @@ except ImportError as exc:
 
 log = logging.getLogger("jsonrpc_amqp.gateway")
 
-_CONTENT_TYPES = ("application/json", "application/json-rpc")
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 # https://www.rfc-editor.org/rfc/rfc7240#section-4.3; where a preference is given several times, the first one counts.
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*([0-9]{1,9})\s*(?:[,;]|$)", re.IGNORECASE)
@@ -92,13 +92,13 @@ class Gateway:
     notification that the broker has confirmed, on disk. Every other status comes with a JSON-RPC error:
 
     400 no JSON; 404 no such service, or not allowed here; 405 not a POST; 408 the body came too slowly; 413 a body or
-    a batch over its cap; 415 not JSON by its content type; 499 the HTTP client disconnected before the reply (only
-    counted; it may have run); 502 lost on the bus (it may have run); 503 not connected, or too many requests; 504 no
-    reply in time.
+    a batch over its cap; 415 not JSON by its content type, or compressed; 499 the HTTP client disconnected before the
+    reply (only counted; it may have run); 502 lost on the bus (it may have run); 503 not connected, or too many
+    requests; 504 no reply in time.
 
     It does not read the body of a request for a service that is not allowed, and its errors repeat nothing of a request
-    but the ids. It sends no CORS headers and requires a content type that HTML forms cannot send, so a page of another
-    origin cannot make a browser call it.
+    but the ids, and the name of a content encoding. It sends no CORS headers and requires a content type that HTML
+    forms cannot send, so a page of another origin cannot make a browser call it.
 
     Args:
         client: Calls the services. It connects at the first use; the gateway does not close it.
@@ -151,7 +151,11 @@ class Gateway:
         await self._app(scope, receive, send)
 
     def stats(self) -> dict[str, int]:
-        """Return the number of responses since the start by HTTP status, and of requests ``in_flight``."""
+        """
+        Return the number of responses since the start by HTTP status, and of requests ``in_flight``.
+
+        ``cut_off``, where it is not 0: requests without a response, because the HTTP server stopped.
+        """
         return {**self._counts, "in_flight": self._in_flight}
 
     # -- endpoints ----------------------------------------------------------------------------------------
@@ -195,8 +199,14 @@ class Gateway:
         service = request.path_params["service"]
         if service not in self._allow:
             raise _HttpError(404, _not_delivered("no such service"))
-        if not _is_json(request):
-            raise _HttpError(415, RemoteError(INVALID_REQUEST, "the content type has to be application/json"))
+        if not is_json(request.headers.getlist("content-type")):
+            raise _HttpError(415, RemoteError(INVALID_REQUEST, "the content type has to be application/json, in UTF-8"))
+        coding = content_coding(request.headers.getlist("content-encoding"))
+        if coding is not None:
+            # https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3
+            headers["Accept-Encoding"] = "identity"
+            message = f"the body has the content encoding {coding}; identity is accepted only, that is none"
+            raise _HttpError(415, RemoteError(INVALID_REQUEST, message))
         if self._in_flight >= self._max_in_flight:
             raise _HttpError(503, _not_delivered("too many requests at a time"))
         wait = self._timeout
@@ -207,6 +217,9 @@ class Gateway:
         self._in_flight += 1
         try:
             return await self._forward(request, service, time.monotonic() + wait)
+        except asyncio.CancelledError:
+            self._counts["cut_off"] += 1  # by the server, which stops
+            raise
         finally:
             self._in_flight -= 1
 
@@ -272,14 +285,3 @@ def _http_error(service: str, asked: inspection.Requested, exc: TransportError) 
     status, message = next((status, message) for error, status, message in _STATUSES if isinstance(exc, error))
     code = NO_ANSWER if exc.may_have_run else NOT_DELIVERED
     return _HttpError(status, RemoteError(code, message, {"may_have_run": exc.may_have_run}), asked)
-
-
-def _is_json(request: Request) -> bool:
-    """Return whether a request declares its body as JSON in UTF-8, not compressed."""
-    kind, _, parameters = ",".join(request.headers.getlist("content-type")).partition(";")
-    charset = parameters.strip().lower().replace('"', "")
-    return (
-        kind.strip().lower() in _CONTENT_TYPES
-        and charset in ("", "charset=utf-8", "charset=utf8")
-        and request.headers.get("content-encoding", "identity").lower() == "identity"
-    )

@@ -110,10 +110,16 @@ class Consumer:
             self._transport.close(_CLOSE_SECONDS)
             return lifecycle.running == 0
         deadline = time.monotonic() + grace
-        lifecycle.drain()
+        is_first = lifecycle.begin_stop()
+        # Otherwise why it stops has been logged, and there is nothing to drain.
+        is_drain = is_first and not lifecycle.has_given_up
+        if is_drain:
+            log.info("draining %r; running handlers: %d", self._service, lifecycle.running)
         self._cancel(min(grace, _CANCEL_SECONDS))
         drained = lifecycle.stop(deadline - time.monotonic())
-        if not drained:
+        if is_drain and drained:
+            log.info("drained %r", self._service)
+        elif is_first and not drained:
             log.warning(
                 "%d handlers still run after %g s; their requests go back to the queue", lifecycle.running, grace
             )

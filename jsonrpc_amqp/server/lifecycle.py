@@ -55,6 +55,7 @@ class Lifecycle:
         self._changed = threading.Condition(self._lock)
         self._failure: TransportError | None = None
         self._gave_up = False
+        self._is_stopping = False
         self._waiting = 0  # threads in ``begin``
         self._unstarted: list[Job] = []
         self.state = State.RUNNING
@@ -92,6 +93,11 @@ class Lifecycle:
             self._gave_up = gave_up
             self._changed.notify_all()
 
+    @property
+    def has_given_up(self) -> bool:
+        """Whether there will be no other attempt to connect."""
+        return self._gave_up
+
     # -- starting and ending ------------------------------------------------------------------------------
 
     def wait_for_start(self, timeout: float | None) -> None:
@@ -123,6 +129,13 @@ class Lifecycle:
         """Let no request begin any more."""
         with self._lock:
             self._advance(State.DRAINING)
+
+    def begin_stop(self) -> bool:
+        """Let no request begin any more. True for the first of several threads that stop the server."""
+        with self._lock:
+            is_first, self._is_stopping = not self._is_stopping, True
+            self._advance(State.DRAINING)
+            return is_first
 
     def cancelled(self) -> list[Job]:
         """Note that the broker delivers nothing any more. Return the requests that were kept until now."""

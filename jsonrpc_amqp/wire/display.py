@@ -6,9 +6,9 @@ import re
 
 # In a URL that does not match, a part of the password may be anywhere, as after an unescaped "/" or "?" in it.
 _URL = re.compile(
-    r"(?P<scheme>[a-z]+://)"
+    r"(?P<scheme>[A-Za-z]+://)"
     r"(?:(?P<user>[^:@/?#]*)(?::[^/?#]*)?@)?"
-    r"(?P<place>(?:\[[0-9A-Fa-f:.]+\]|[^:@/?#\[\]\s]*)(?::[0-9]{1,5})?(?:/[^@?#]*)?)"
+    r"(?P<place>(?:\[[0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~%-]+)?\]|[^:@/?#\[\]\s]*)(?::[0-9]{1,5})?(?:/[^@?#]*)?)"
     r"(?:\?[^@#]*)?"
 )
 

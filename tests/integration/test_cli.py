@@ -212,7 +212,7 @@ def test_workers_drain_when_their_parent_is_killed(url: str, service: str) -> No
 
 def test_a_worker_without_a_parent_ends(url: str, service: str) -> None:
     # Its lifeline is standard input here, which is at its end before there is anything to serve.
-    done = run("serve", "tests.served:methods", "--service", service, "--worker", "1", "0", "1", url=url)
+    done = run("serve", "tests.served:methods", "--service", service, "--worker", "1", "0", "1", "1", url=url)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import re
 import signal
 import socket
@@ -17,6 +19,7 @@ import aiohttp
 import pytest
 
 from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, Server
+from jsonrpc_amqp.cli import NOT_DRAINED
 
 from ..broker import HOST, Broker
 from ..command import running
@@ -60,7 +63,17 @@ def test_a_call(port: int) -> None:
     assert "server" not in reply.headers
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=UTF-8", "Application/JSON", "application/json-rpc"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json; charset=UTF-8",
+        "Application/JSON",
+        "application/json-rpc",
+        "application/json; indent=4",
+        'application/json; profile="https://a.example/b;c"; charset=utf-8',
+        "application/json;",
+    ],
+)
 def test_content_types(port: int, kind: str) -> None:
     assert post(port, ECHO, content_type=kind).status == 200
 
@@ -170,12 +183,27 @@ def test_413(port: int) -> None:
         {"content_type": "application/x-www-form-urlencoded"},
         {"content_type": "application/json, text/plain"},
         {"content_type": "application/json; charset=utf-16"},
+        {"content_type": "application/json; indent=4; charset=utf-16"},
+        {"content_type": "application/json; indent=4, text/plain"},
         {"content_type": ""},
-        {"content_encoding": "gzip"},
     ],
 )
 def test_415(port: int, headers: dict[str, str]) -> None:
-    check_error(post(port, ECHO, **headers), 415, -32600)
+    reply = post(port, ECHO, **headers)
+    check_error(reply, 415, -32600)
+    assert "content type" in reply.json["error"]["message"]
+    assert "accept-encoding" not in reply.headers
+
+
+def test_415_for_a_compressed_body(port: int) -> None:
+    reply = post(port, gzip.compress(json.dumps(ECHO).encode()), content_encoding="gzip")
+    check_error(reply, 415, -32600)
+    assert "content encoding 'gzip'; identity is accepted only" in reply.json["error"]["message"]
+    assert reply.headers["accept-encoding"] == "identity"
+
+
+def test_a_body_that_says_it_is_not_compressed(port: int) -> None:
+    assert post(port, ECHO, content_encoding="Identity").status == 200
 
 
 def test_415_for_two_that_disagree(port: int) -> None:
@@ -265,6 +293,20 @@ def test_503_over_the_cap(methods: Methods, url: str, service: str) -> None:
 
 
 # -- as a program -----------------------------------------------------------------------------------------
+
+
+def test_requests_that_are_cut_off_are_reported(methods: Methods, url: str) -> None:
+    methods.may_end.clear()
+    with gateway("--allow", "gated", url=url) as (program, port), ThreadPoolExecutor() as threads:
+        in_flight = threads.submit(post, port, {"jsonrpc": "2.0", "method": "wait", "id": 1})
+        assert methods.begun.acquire(timeout=10)
+        program.process.send_signal(signal.SIGINT)
+        program.wait_until_said("Waiting for connections to close")
+        program.process.send_signal(signal.SIGINT)
+        assert program.wait() == NOT_DRAINED
+        assert "1 requests were cut off" in program.output
+        assert in_flight.result(10).status == 500
+    methods.may_end.set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -19,7 +19,11 @@ SECRET = "sentinel-7f3a"
     [
         (["--to", "127.0.0.1:8000"], "http://127.0.0.1:8000/"),
         (["--to", f"ftp://user:{SECRET}@host/"], "http://127.0.0.1:8000/"),
+        (["--to", f"http://user:{SECRET}@host:99999/"], "the URL of the HTTP server is malformed"),
+        (["--to", f"http://user:{SECRET}@\u2100/"], "the URL of the HTTP server is malformed"),
+        (["--to", f"http://user:{SECRET}@host:0/"], "http://127.0.0.1:8000/"),
         (["--to", f"http://user:{SECRET}@host/", "--header", "Authorization: x"], "not both"),
+        (["--to", f"http://:{SECRET}@host/", "--header", "Authorization: x"], "not both"),
         (["--to", "http://host/", "--header", SECRET], "NAME: VALUE"),
         (["--to", "http://host/", "--header", f"X: {SECRET}\nY: z"], "printable"),
         (["--to", "http://host/", "--header", "a b: c"], "no name of an HTTP header"),

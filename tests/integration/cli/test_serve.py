@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jsonrpc_amqp.cli import USAGE_ERROR
+from jsonrpc_amqp.cli import NOT_DRAINED, USAGE_ERROR
 
 from ...cli_tools import SECRET, one_line
 from ...command import run, running
@@ -16,8 +16,50 @@ def test_a_missing_broker_is_waited_for(nowhere: str) -> None:
     with running("serve", "tests.served:methods", "--service", "s", url=nowhere) as server:
         server.wait_until_said("next attempt in", 2)
         assert server.terminate() == 0
-        assert len(server.output.splitlines()) == server.output.count("next attempt in")
+        *attempts, draining, drained = server.output.splitlines()
+        assert all("next attempt in" in line for line in attempts)
+        assert "draining 's'; running handlers: 0" in draining
+        assert drained.endswith(": drained 's'")
         assert SECRET not in server.output
+
+
+HANGING = """
+import threading, time
+from jsonrpc_amqp import Client, Server
+
+class Impatient(Server):
+    def serve_forever(self, **options):
+        return super().serve_forever(**options | {"grace": 0.1})
+
+server = Impatient("memory://x", service="s")
+
+@server.method
+def hang():
+    print("hanging", flush=True)
+    time.sleep(600)
+
+def notify():
+    with Client("memory://x", service="s", timeout=60) as client:
+        while True:
+            try:
+                client.notify("hang")
+                return
+            except Exception:
+                time.sleep(0.01)
+
+threading.Thread(target=notify, daemon=True).start()
+"""
+
+
+def test_a_handler_that_is_left_running_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    with running("serve", "hanging", cwd=tmp_path) as server:
+        server.wait_until_said("hanging\n")
+        assert server.terminate() == NOT_DRAINED
+        *_, draining, warning = server.output.splitlines()
+        assert "draining 's'; running handlers: 1" in draining
+        assert "WARNING" in warning
+        assert "1 handlers still run after 0.1 s" in warning
 
 
 @pytest.mark.parametrize(

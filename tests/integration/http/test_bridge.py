@@ -13,7 +13,7 @@ import pytest
 from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, CallTimeout
 from jsonrpc_amqp.http.bridge import HttpBridge
 
-from ...bridged import BATCH, CALL, Bridged, always
+from ...bridged import BATCH, CALL, NOTIFICATION, Bridged, always
 from ...http_tools import Asked, RawServer, free_port, ok
 from ...tools import wait_for
 
@@ -84,7 +84,7 @@ FAULTS: dict[str, tuple[Callable[[socket.socket, Asked], object], str]] = {
     "empty array": (always(ok(b"[]")), "no JSON-RPC"),
     "other json": (always(ok(b'{"ok": true}')), "no JSON-RPC"),
     "too deep": (always(ok(b"[" * 50_000)), "no JSON-RPC"),
-    "compressed": (always(ok(b"\x1f\x8b\x08", "200 OK", "Content-Encoding: gzip")), "no JSON-RPC"),
+    "compressed": (always(ok(b"\x1f\x8b\x08", "200 OK", "Content-Encoding: gzip")), "content encoding 'gzip', which"),
     "too large": (always(ok(b" " * 200_000)), "over the cap of 100000 bytes"),
     "endless": (
         always(CHUNKED + b"4000\r\n" + b" " * 0x4000 + b"\r\n" + b"fffff\r\n" + b" " * 100_000),
@@ -109,6 +109,28 @@ def test_what_is_no_response_becomes_an_error_of_each_call(bridging: Bridged, fa
     # Each body is posted once, whatever the result is.
     assert [each.body for each in bridging.http.asked] == [CALL, BATCH]
     assert bridging.server.stats()["failed"] == 2
+
+
+def test_what_a_bad_answer_was_is_in_the_log(bridging: Bridged, caplog: pytest.LogCaptureFixture) -> None:
+    location = "Location: http://joe:s3cret@host/login?token=s3cret"
+    bridging.answer = always(ok(b"<a href='http://joe:s3cret@host'>\x1b", "302 Found", location))
+    assert "host" not in bridging.ask(CALL)["error"]["message"]
+    assert bridging.ask(NOTIFICATION) is None
+    wait_for(lambda: bridging.bridge.stats()["lost_notifications"] == 1)
+    lines = [each.getMessage() for each in caplog.records if each.name == "jsonrpc_amqp.bridge"]
+    details = (
+        "(HTTP status 302, Content-Type 'application/json', Content-Length '34', Location 'http://***@host/login?...', "
+        "34 bytes: \"<a href='http://***@host'>\\x1b\")"
+    )
+    assert [details in each for each in lines] == [True, True]
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["application/json; profile=x", "application/json;", "text/plain; charset=utf-8"])
+def test_the_content_type_of_a_response_does_not_matter(bridging: Bridged, kind: str) -> None:
+    response = b'{"jsonrpc": "2.0", "result": 1, "id": "a.b"}'
+    bridging.answer = always(ok(response).replace(b"application/json", kind.encode()))
+    assert bridging.client.send_raw(CALL) == response
 
 
 @pytest.mark.parametrize("answer", [HEAD_ONLY, CHUNKED, b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b""])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 
 import amqp
@@ -240,6 +242,16 @@ def test_error_of_tls_says_what_to_check(text: str, hint: str) -> None:
     assert type(error) is NotConnected
     assert hint in str(error)
     assert hint not in str(describe(ssl.SSLError(1, text), PLAIN))
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTCONN])
+def test_a_peer_that_is_gone_before_tls_is_named(number: int) -> None:
+    """Python's ssl raises these where the peer has reset the connection."""
+    error = describe(OSError(number, os.strerror(number)), TLS)
+    assert type(error) is NotConnected
+    assert "closed during the TLS handshake" in str(error)
+    assert "Errno" not in str(error)
+    assert "Errno" in str(describe(OSError(number, os.strerror(number)), PLAIN))
 
 
 def test_user_of_a_certificate_has_no_name_here() -> None:

@@ -912,6 +912,7 @@ def test_the_leader_and_the_thread_that_writes_must_not_wait(target: Target) -> 
         ("amqp://joe@a;amqp://joe@b", "joe"),
         ("amqp://joe@a;amqp://ann@b", None),
         ("amqps://joe@a?auth_mechanism=external", None),
+        ("amqp://:token@a", None),
     ],
 )
 def test_the_user_is_known_where_all_urls_agree(make: Make, url: str, user: str | None) -> None:

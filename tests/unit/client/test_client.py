@@ -96,9 +96,11 @@ def test_keywords_and_their_defaults() -> None:
         ({"server_user": 5}, TypeError, "users are one name or several"),
         ({"url": "http://x"}, ValueError, "a broker URL starts with amqp://"),
         ({"url": 5}, TypeError, "a broker's URL is a string, not int"),
-        ({"heartbeat": 0.5}, ValueError, "heartbeat"),
-        ({"connect_timeout": 0}, ValueError, "connect_timeout"),
-        ({"connect_timeout": float("nan")}, ValueError, "connect_timeout"),
+        ({"url": "memory://x;amqp://u:secret@h"}, ValueError, "memory:// stands alone"),
+        ({"url": " memory://x;memory://y"}, ValueError, "memory:// stands alone"),
+        ({"url": "amqp://u:secret@h:0"}, ValueError, "the port in the broker URL is 0"),
+        *(({"heartbeat": each}, ValueError, "heartbeat") for each in (0.5, -1, 65536, math.inf, math.nan)),
+        *(({"connect_timeout": each}, ValueError, "connect_timeout") for each in (0, -1, 1e7, math.inf, math.nan)),
     ],
 )
 def test_what_is_refused_when_it_is_made(options: dict[str, Any], error: type[Exception], text: str) -> None:

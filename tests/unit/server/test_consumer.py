@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -110,6 +111,48 @@ def test_stop_once_more_returns_at_once(bench: Bench) -> None:
     calls = list(bench.session.calls)
     assert bench.consumer.stop(5)
     assert bench.session.calls == calls
+
+
+@pytest.mark.parametrize(
+    ("grace", "lines"),
+    [
+        (5, ["draining 'S'; running handlers: 0", "drained 'S'"]),
+        (
+            0,
+            [
+                "draining 'S'; running handlers: 1",
+                "1 handlers still run after 0 s; their requests go back to the queue",
+            ],
+        ),
+    ],
+)
+def test_its_end_is_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture, grace: int, lines: list[str]) -> None:
+    caplog.set_level(logging.INFO, "jsonrpc_amqp.server")
+    may_end, begun = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        may_end.wait(10)
+
+    bench.on_run = run
+    bench.consumer.start()
+    bench.open()
+    caplog.clear()
+    if not grace:
+        bench.consumer.on_deliveries(bench.session, [delivery()])
+        assert begun.wait(10)
+    assert bench.consumer.stop(grace) is bool(grace)
+    may_end.set()
+    bench.consumer.stop(grace)
+    assert [each.getMessage() for each in caplog.records] == lines
+
+
+def test_the_end_of_a_server_that_gave_up_is_not_logged_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "jsonrpc_amqp.server")
+    bench.consumer.start()
+    bench.consumer.on_failed(NotConnected("no"), None)
+    assert bench.consumer.stop(5)
+    assert [each.getMessage() for each in caplog.records] == ["no"]
 
 
 def test_a_server_that_was_stopped_does_not_start(bench: Bench) -> None:

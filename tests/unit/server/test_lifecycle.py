@@ -89,6 +89,12 @@ def test_stop_gives_up_on_what_still_runs(lifecycle: Lifecycle, session: FakeSes
     assert lifecycle.stop(-1.0) is False
 
 
+def test_one_thread_is_the_first_to_stop_it(lifecycle: Lifecycle) -> None:
+    lifecycle.drain()  # a signal did
+    assert [lifecycle.begin_stop() for _ in range(3)] == [True, False, False]
+    assert lifecycle.state is State.DRAINING
+
+
 def test_a_state_never_goes_back(lifecycle: Lifecycle) -> None:
     lifecycle.stop(0)
     lifecycle.cancelled()
