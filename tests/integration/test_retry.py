@@ -70,7 +70,7 @@ def test_attempts_end_inside_the_deadline_with_what_the_last_one_met(place: str,
     with Client(place, service) as client:
         began = time.monotonic()
         error = unroutable(lambda: client.call("add", retry=retry, timeout=1))
-        assert time.monotonic() - began < 1.9 * (1 + client.stats()["timeouts"])
+        assert 0.75 < time.monotonic() - began < 1.9 * (1 + client.stats()["timeouts"])
         assert re.search(r"attempt [2-9]; the one before: ", str(error))
         assert not error.may_have_run
         unroutable(lambda: client.submit("add", retry=retry, timeout=1).result(2))
