@@ -144,7 +144,12 @@ class Returned(NamedTuple):
 
 
 class QueueFacts(NamedTuple):
-    """What a passive declare says about a queue."""
+    """
+    What a passive declare says about a queue.
+
+    Attributes:
+        messages: Those that are ready; not those that were delivered and are not acknowledged.
+    """
 
     messages: int
     consumers: int
