@@ -223,7 +223,7 @@ class Session(Protocol):
         ...
 
     def requeue(self, delivery: Delivery) -> None:
-        """Return it to the queue, for another consumer (``basic.reject``)."""
+        """Return it to the queue, for another consumer (``basic.nack``); that counts as no failed delivery."""
         ...
 
     def reject(self, delivery: Delivery) -> None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ..errors import ConnectionLost, TransportError
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
-from .encoder import reject
+from .encoder import reject, requeue
 from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent
 from .heartbeat import Heartbeat
 from .inbox import Inbox
@@ -131,10 +131,10 @@ class LiveSession:
                 self._publisher.ack(delivery.tag)
 
     def requeue(self, delivery: Delivery) -> None:
-        self._reject(delivery, requeue=True)
+        self._settle(delivery, requeue)
 
     def reject(self, delivery: Delivery) -> None:
-        self._reject(delivery, requeue=False)
+        self._settle(delivery, reject)
 
     def flush(self) -> None:
         self.outbox.flush()
@@ -190,13 +190,13 @@ class LiveSession:
             return True
         return False
 
-    def _reject(self, delivery: Delivery, *, requeue: bool) -> None:
+    def _settle(self, delivery: Delivery, encode: Callable[[int, int], bytes]) -> None:
         with self._lock:
             if self._is_gone():
                 self._owner.stats["dropped_acks"] += 1
             else:
-                self.outbox.unacked.note_rejected(delivery.tag)
-                self.outbox.put(reject(self.link.consumer_channel, delivery.tag, requeue))
+                self.outbox.unacked.note_settled(delivery.tag)
+                self.outbox.put(encode(self.link.consumer_channel, delivery.tag))
 
     def _is_congested(self) -> bool:
         return self._blocked or self.outbox.is_full

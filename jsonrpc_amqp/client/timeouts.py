@@ -45,7 +45,7 @@ class TimeoutReports:
         self._inspections.clear()
 
     def inspect(self, session: Session, service: str) -> None:
-        """Ask the broker how many ready messages and consumers the queue of a service has, unless that was just asked."""
+        """Ask how many ready messages and consumers the queue of a service has, unless that was just asked."""
         now, inspection = self._clock(), self._inspections.get(service)
         if inspection is None:
             inspection = self._inspections[service] = _Inspection(now)
@@ -93,7 +93,8 @@ class TimeoutReports:
         if isinstance(facts, TransportError):
             return f"how many consumers queue {queue!r} has is not known ({facts}); {_MAY_HAVE_RUN}"
         # The broker counts ready messages only, not those that wait at a server that they were delivered to.
-        counts = f"queue {queue!r} has {_many(facts.consumers, 'consumer')} and {_many(facts.messages, 'message')} ready"
+        consumers, messages = _many(facts.consumers, "consumer"), _many(facts.messages, "message")
+        counts = f"queue {queue!r} has {consumers} and {messages} ready"
         if facts.consumers == 0:
             return f"{counts}: no server consumes from it now"
         return f"{counts} (a server may hold more): {_MAY_HAVE_RUN}"

@@ -11,7 +11,7 @@ from amqp.serialization import dumps
 
 from jsonrpc_amqp.amqp import session as module
 from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
-from jsonrpc_amqp.amqp.encoder import ack, reject
+from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
 from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, ReturnEvent
 from jsonrpc_amqp.amqp.session import LiveSession, State
 from jsonrpc_amqp.errors import ConnectionLost, TransportError
@@ -81,13 +81,13 @@ def test_it_publishes_with_confirms(target: Target) -> None:
     assert outcomes == [None]
 
 
-@pytest.mark.parametrize("requeue", [False, True])
-def test_it_rejects_and_acks_around_that(target: Target, requeue: bool) -> None:
+@pytest.mark.parametrize("encode", [reject, requeue])
+def test_it_rejects_or_requeues_and_acks_around_that(target: Target, encode: Callable[[int, int], bytes]) -> None:
     target.session.ack(target.delivery(1))
-    (target.session.requeue if requeue else target.session.reject)(target.delivery(2))
+    (target.session.requeue if encode is requeue else target.session.reject)(target.delivery(2))
     target.session.ack(target.delivery(3))
     # One ack for both would name a tag that was settled.
-    assert target.written() == reject(CONSUMER, 2, requeue) + ack(CONSUMER, 3, True)
+    assert target.written() == encode(CONSUMER, 2) + ack(CONSUMER, 3, True)
 
 
 def test_a_returned_message_goes_to_the_listener_unless_a_confirm_reports_it(target: Target) -> None:
