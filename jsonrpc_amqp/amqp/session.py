@@ -17,7 +17,7 @@ from ..errors import ConnectionLost, TransportError
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
 from .encoder import reject, requeue
 from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent
-from .heartbeat import Heartbeat
+from .heartbeat import Heartbeat, Suspensions
 from .inbox import Inbox
 from .link import Link
 from .outbox import Outbox
@@ -81,6 +81,7 @@ class LiveSession:
         self.generation = generation
         self.opened = time.monotonic()
         self.heartbeat = Heartbeat(link.heartbeat, self.opened)
+        self._suspensions = Suspensions()
         self.outbox = Outbox(
             link,
             self.heartbeat,
@@ -182,13 +183,30 @@ class LiveSession:
     def _is_gone(self) -> bool:
         if self._state is not State.LIVE:
             return True
-        # After a pause of this process, or of the machine, the broker has given the connection up, which is not known
-        # here yet. Never revive a session that was reported gone: a reply was not sent because of it.
-        heartbeat = self.heartbeat
-        if time.monotonic() - heartbeat.last_read > heartbeat.patience:
-            self.invalidate(ConnectionLost(f"the broker at {self.link.where} was silent for two heartbeats"))
+        # After a pause of this process, or of the machine, the broker may have given the connection up, which is not
+        # known here yet. Never revive a session that was reported gone: a reply was not sent because of it.
+        now, heartbeat = time.monotonic(), self.heartbeat
+        if now - heartbeat.last_read > heartbeat.patience and self._is_silent(now):
+            self.invalidate(self._silence(now))
             return True
         return False
+
+    def _is_silent(self, now: float) -> bool:
+        """Whether the broker was silent for two heartbeats; what it sent while this process stood still is unread."""
+        if not self.heartbeat.is_silent(now):
+            return False
+        if self.link.has_unread():
+            self.heartbeat.last_read = now
+            return False
+        return True
+
+    def _silence(self, now: float) -> ConnectionLost:
+        heartbeat = self.heartbeat
+        end = (
+            f"the broker at {self.link.where} was silent for {now - heartbeat.last_read:.1f} s "
+            f"(two heartbeats of {heartbeat.interval:g} s)"
+        )
+        return ConnectionLost(heartbeat.explain(end, now))
 
     def _settle(self, delivery: Delivery, encode: Callable[[int, int], bytes]) -> None:
         with self._lock:
@@ -204,7 +222,7 @@ class LiveSession:
     # -- by the thread that writes --------------------------------------------------------------------
 
     def _write_failed(self, exc: OSError) -> None:
-        error = self.link.lost(exc)
+        error = ConnectionLost(self.heartbeat.explain(self.link.describe(exc), time.monotonic()))
         self._owner.post(lambda: self._owner.end(self, error))
 
     def _write_interrupted(self, exc: BaseException) -> None:
@@ -255,6 +273,18 @@ class LiveSession:
         else:
             self.link.handle(event)
 
+    def _begin_turn(self, now: float) -> None:
+        self.heartbeat.note_suspension(self._suspensions.since_last())
+        stall = self.heartbeat.begin_turn(now)
+        if stall:
+            log.warning(
+                "%s: this process or its I/O thread stood still for %.1f s, and missed heartbeats (of %g s): it was "
+                "stopped, suspended or swapped out, or code kept the interpreter lock (GIL), or a callback blocked",
+                self._owner.name,
+                stall,
+                self.heartbeat.interval,
+            )
+
     def beat(self, now: float) -> None:
         """
         Send a heartbeat if one is due.
@@ -262,15 +292,14 @@ class LiveSession:
         Raises:
             ConnectionLost: The broker is silent.
         """
+        self._begin_turn(now)
         heartbeat = self.heartbeat
-        if heartbeat.is_silent(now):
-            raise ConnectionLost(
-                f"the broker at {self.link.where} was silent for {now - heartbeat.last_read:.1f} s "
-                f"(two heartbeats of {heartbeat.interval:g} s)"
-            )
+        if self._is_silent(now):
+            raise self._silence(now)
         if heartbeat.is_due(now):
             heartbeat.last_write = now
             self.put(HEARTBEAT)
+        heartbeat.end_turn()
 
     def report_relief(self) -> None:
         """Report the end of congestion to the listener, if it was held back."""

@@ -11,7 +11,7 @@ from jsonrpc_amqp.amqp.decoder import Decoder
 from jsonrpc_amqp.amqp.encoder import Encoder
 from jsonrpc_amqp.amqp.frames import Frame
 from jsonrpc_amqp.amqp.session import LiveSession
-from jsonrpc_amqp.errors import ConnectionLost, TransportError
+from jsonrpc_amqp.errors import TransportError
 
 from .tools import FRAME_MAX, MIB, decode_table, encode_table
 
@@ -30,6 +30,7 @@ class FakeLink:
         on_write: Called within each write, before anything is taken.
         incoming: What ``read`` returns in turn, or raises.
         on_read: Called within each read.
+        unread: What ``has_unread`` returns.
         calls: The methods that were called, with their arguments.
         callbacks: What ``go_live`` was given.
     """
@@ -45,6 +46,7 @@ class FakeLink:
         self.decoder = Decoder(max_body=MIB, frame_max=FRAME_MAX, decode_table=decode_table)
         self.where = "there:5672"
         self.heartbeat = 10.0
+        self.unread = False
         self.tls = False
         self.sends_requests = False
         self.can_redeclare = True
@@ -78,8 +80,11 @@ class FakeLink:
     def buffered(self) -> bool:
         return bool(self.incoming)
 
-    def lost(self, exc: OSError) -> ConnectionLost:
-        return ConnectionLost(f"the connection ended: {exc}")
+    def describe(self, exc: OSError) -> str:
+        return f"the connection ended: {exc}"
+
+    def has_unread(self) -> bool:
+        return self.unread
 
     def discard(self) -> None:
         self.is_discarded = True

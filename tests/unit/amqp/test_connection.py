@@ -13,6 +13,7 @@ from jsonrpc_amqp.amqp import connection as module
 from jsonrpc_amqp.amqp.back_off import BackOff
 from jsonrpc_amqp.amqp.base import Plan, Publish, Session
 from jsonrpc_amqp.amqp.connection import Connection, State
+from jsonrpc_amqp.amqp.frames import HEARTBEAT
 from jsonrpc_amqp.amqp.session import LiveSession
 from jsonrpc_amqp.amqp.url import BrokerURL
 from jsonrpc_amqp.errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
@@ -698,6 +699,19 @@ def test_what_is_posted_by_what_is_posted_is_done_as_well(target: Target) -> Non
     target.connection.post(lambda: target.connection.post(lambda: done.append(1)))
     target.tick()
     assert done == [1]
+
+
+def test_after_a_stall_a_connection_is_kept_that_the_broker_has_not_given_up(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = target.open()
+    link.unread = True
+    target.tick(25.0)
+    assert target.state is State.OPEN
+    assert link.stream == HEARTBEAT
+    assert "test: this process or its I/O thread stood still for 20.0 s" in caplog.text
+    target.tick(5.0)
+    assert len(caplog.records) == 1
 
 
 def test_a_heartbeat_is_written_by_the_tick(target: Target) -> None:

@@ -94,8 +94,10 @@ class FakeConnection:
         sent: The methods that were sent: the channel, the name, and what matters of the arguments.
         opened: The numbers of the channels, in the order in which they were opened.
         raises: What ``handle`` raises.
+        peer: The other end of its socket.
     """
 
+    peer: socket.socket
     heartbeat = 10.0
     channel_max = 2047
     live = False
@@ -152,7 +154,9 @@ class FakeConnection:
 def amqp() -> Iterator[FakeConnection]:
     near, far = socket.socketpair()
     with near, far:
-        yield FakeConnection(near)
+        connection = FakeConnection(near)
+        connection.peer = far
+        yield connection
 
 
 class Live:
@@ -262,6 +266,17 @@ def test_a_full_socket_takes_what_it_can(server: Live) -> None:
     taken = [server.link.write(bytes(1 << 20)) for _ in range(8)]
     assert taken[0] > 0
     assert taken[-1] == 0
+
+
+def test_it_knows_whether_something_waits_to_be_read_and_whether_more_may_follow(server: Live) -> None:
+    seen = [server.link.has_unread()]
+    server.amqp.peer.send(b"x")
+    seen.append(server.link.has_unread())
+    server.amqp.peer.close()
+    seen.append(server.link.has_unread())
+    assert seen == [False, True, False]
+    assert server.link.read(10) == b"x"
+    assert not server.link.has_unread()
 
 
 def test_a_frame_of_a_channel_that_is_gone_is_dropped(server: Live) -> None:

@@ -13,6 +13,7 @@ from jsonrpc_amqp.amqp import session as module
 from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
 from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
 from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, ReturnEvent
+from jsonrpc_amqp.amqp.heartbeat import Suspensions
 from jsonrpc_amqp.amqp.session import LiveSession, State
 from jsonrpc_amqp.errors import ConnectionLost, TransportError
 
@@ -172,9 +173,74 @@ def test_silence_of_two_heartbeats_makes_it_invalid_for_good(target: Target) -> 
     [(session, error, again_at_once)] = target.owner.ended
     assert (session, str(error), again_at_once) == (
         target.session,
-        "the broker at there:5672 was silent for two heartbeats",
+        "the broker at there:5672 was silent for 20.1 s (two heartbeats of 10 s)",
         False,
     )
+
+
+def test_what_waits_to_be_read_is_no_silence(target: Target) -> None:
+    target.link.unread = True
+    for use in (lambda: target.session.publish(MESSAGE), lambda: target.session.beat(target.clock.now)):
+        target.clock.now += 25.0
+        assert use() is not False
+        assert target.session.heartbeat.last_read == target.clock.now
+    assert target.owner.posted == []
+
+
+def test_a_session_that_was_found_silent_is_not_revived_by_what_comes(target: Target) -> None:
+    target.clock.now += 25.0
+    assert target.session.publish(MESSAGE) is False
+    target.link.unread = True
+    assert target.session.publish(MESSAGE) is False
+    target.owner.run()
+    assert len(target.owner.ended) == 1
+
+
+STOOD_STILL = "this process or its I/O thread stood still for 25.0 s, and missed its heartbeats; "
+
+
+def test_the_broker_is_not_blamed_for_the_silence_of_this_process(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, clock = target.session, target.clock
+    session.beat(clock.now)
+    clock.now += 30.0  # half an interval, and the stall
+    # By a handler's thread, before the leader is back.
+    assert session.publish(MESSAGE) is False
+    target.owner.run()
+    [(_, error, _)] = target.owner.ended
+    silent = "the broker at there:5672 was silent for 30.0 s (two heartbeats of 10 s)"
+    assert str(error) == STOOD_STILL + silent
+    # By the leader.
+    with pytest.raises(ConnectionLost) as caught:
+        session.beat(clock.now)
+    assert str(caught.value) == STOOD_STILL + silent
+    [record] = caplog.records
+    assert "test: this process or its I/O thread stood still for 25.0 s" in record.getMessage()
+
+
+def test_a_write_that_fails_after_a_stall_says_so(target: Target) -> None:
+    def fail() -> None:
+        raise BrokenPipeError("gone")
+
+    target.session.publish(MESSAGE)
+    target.session.beat(target.clock.now)
+    target.clock.now += 30.0
+    target.link.unread = True
+    target.link.on_write = fail
+    target.session.flush()
+    target.owner.run()
+    [(_, error, _)] = target.owner.ended
+    assert str(error) == STOOD_STILL + "the connection ended: gone"
+
+
+def test_a_suspended_machine_is_noticed_though_the_clock_stood_still(target: Target) -> None:
+    session, now, total = target.session, target.clock.now, 100.0
+    session._suspensions = Suspensions(lambda: total)
+    session.beat(now)
+    total += 3600.0
+    with pytest.raises(ConnectionLost, match=r"stood still for 3595\.0 s, .* was silent for 3600\.0 s"):
+        session.beat(now)
 
 
 def test_without_heartbeats_silence_means_nothing(target: Target) -> None:
