@@ -16,6 +16,8 @@ from .call import Call
 _SHARED_SECONDS = 0.25
 # Older facts are not reported. It is a little more than the time between an inspection and the deadline of its call.
 _FRESH_SECONDS = 3.0
+# A call that ends later than this after its deadline: neither its thread nor the leader ran.
+_LATE_SECONDS = 1.0
 _MAY_HAVE_RUN = "the method may have run, or may still"
 
 
@@ -70,6 +72,7 @@ class TimeoutReports:
             last_failure: Of the last attempt to connect.
             hint: What is known besides, as the end of a sentence.
         """
+        hint += self._lateness(call)
         service, within = call.service, within_text(call.timeout)
         if not call.sent:
             if session is None:
@@ -80,6 +83,12 @@ class TimeoutReports:
         if call.send_options.is_notification:
             return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
         return CallTimeout(f"no answer from {service!r}{within}: {self._state_of_queue(service)}{hint}")
+
+    def _lateness(self, call: Call) -> str:
+        late = self._clock() - call.deadline
+        if late < _LATE_SECONDS:
+            return ""
+        return f". This process or its threads stood still: the call ends {late:.1f} s after its deadline"
 
     def _state_of_queue(self, service: str) -> str:
         queue, inspection = self._queue_of(service), self._inspections.get(service)

@@ -165,6 +165,16 @@ def test_no_answer() -> None:
     assert (str(error), error.may_have_run) == (f"no answer from 'S': {RAN}. A hint", True)
 
 
+@pytest.mark.parametrize(
+    ("late", "hint"),
+    [(0.875, ""), (6.25, ". This process or its threads stood still: the call ends 6.2 s after its deadline")],
+)
+def test_a_call_that_ends_late_says_that_this_process_stood_still(late: float, hint: str) -> None:
+    made = Reports()
+    late_call = call(timeout=5.0, sent=True, now=made.clock.now - 5.0 - late)
+    assert str(made.reports.error(late_call, None, None, "")) == f"no answer from 'S' within 5 s: {RAN}{hint}"
+
+
 def test_notification_that_was_not_confirmed() -> None:
     made = Reports()
     told = call(timeout=0.25, sent=True, options=SendOptions(is_notification=True))
