@@ -321,7 +321,10 @@ class Transport(Protocol):
     """Connects, and keeps connected, one client or server."""
 
     stats: Counter[str]
-    """``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that had ended."""
+    """
+    ``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that had ended,
+    ``consumers_cancelled`` by the broker, of a server.
+    """
 
     @property
     def user(self) -> str | None:

@@ -24,6 +24,8 @@ from .frames import Frame
 from .py_amqp import AmqpChannel, AmqpConnection, connect
 from .url import BrokerURL
 
+# To declare again: something may be deleted between two steps.
+_ATTEMPTS = 3
 # The peer has closed its side, behind what may still be read. Only Linux tells.
 _POLLRDHUP: int = getattr(select, "POLLRDHUP", 0)
 
@@ -34,6 +36,7 @@ class Link:
 
     Attributes:
         consumer_channel: Number of the channel that consumes.
+        consumer_tag: Of its consumer; empty where there is none.
         publisher_channel: Number of the channel that publishes without confirms.
         confirmer_channel: Number of the channel that publishes in confirm mode.
     """
@@ -46,7 +49,7 @@ class Link:
         self._operations: deque[_Operation] = deque()
         self.reply_queue = ""
         self._bindings: list[str] = []
-        self._consumer_tag = ""
+        self.consumer_tag = ""
         self.where = url.where
         self.sock: socket.socket = connection.transport.sock
         self.sends_requests = plan.queue is None
@@ -74,7 +77,7 @@ class Link:
             consumer.basic_qos(0, plan.prefetch, False)
         if queue:
             # Last, so that no delivery arrives while py-amqp still reads the socket.
-            self._consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
+            self.consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
 
     def _declare_queue(self, plan: Plan) -> str | None:
         if plan.reply_queue == "direct":
@@ -118,7 +121,7 @@ class Link:
         write: Callable[[bytes], None],
         on_channel_closing: Callable[[int], None],
         on_channel_closed: Callable[[int, TransportError], None],
-        on_consumer_cancelled: Callable[[], None],
+        on_consumer_cancelled: Callable[[str], None],
         on_blocked: Callable[[bool], None],
         on_closed: Callable[[], None],
     ) -> bytes:
@@ -205,6 +208,17 @@ class Link:
         self._perform(partial(self._bind, key=routing_key), bound, done)
 
     @property
+    def consumer(self) -> AmqpChannel | None:
+        """The channel that consumes; None once it is closed."""
+        channels: dict[int, AmqpChannel] = self._connection.channels or {}  # None once the connection is closed
+        return channels.get(self.consumer_channel)
+
+    @property
+    def queue(self) -> str:
+        """The queue that is consumed."""
+        return self.reply_queue or self._plan.queue or DIRECT_REPLY_TO
+
+    @property
     def is_busy(self) -> bool:
         """Whether an earlier operation is not answered yet."""
         return bool(self._operations)
@@ -214,14 +228,21 @@ class Link:
         """Whether a missing exchange can be declared, and only replies were to go over it."""
         return self._plan.declare and not self.sends_requests
 
-    def redeclare(self, done: Callable[[], None] | None = None, *, attempts: int = 3) -> None:
+    def redeclare(
+        self, done: Callable[[], None] | None = None, *, attempts: int = _ATTEMPTS, queue: bool = False
+    ) -> None:
         """
         Declare and bind again, in case the exchange or a binding was deleted.
+
+        Args:
+            queue: The queue may be gone as well. A second attempt supposes so.
 
         Raises:
             ConnectionLost: Later: it cannot be declared again.
         """
         steps: list[Callable[[AmqpChannel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
+        if self._plan.declare and self._plan.queue and (queue or attempts < _ATTEMPTS):
+            steps.insert(0, partial(topology.declare_request_queue, plan=self._plan))
         if self._plan.declare and self._plan.exchange:
             steps.insert(0, partial(topology.declare_exchange, plan=self._plan))
         problems: list[TransportError | None] = []
@@ -235,7 +256,7 @@ class Link:
                 raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
             if first is not None:
                 # Something was deleted between two of the steps.
-                self.redeclare(done, attempts=attempts - 1)
+                self.redeclare(done, attempts=attempts - 1, queue=queue)
             elif done is not None:
                 done()
 
@@ -251,16 +272,6 @@ class Link:
             lambda args: found(QueueFacts(args[1], args[2])),
             found,
         )
-
-    def cancel(self, done: Callable[[], None]) -> None:
-        """Stop consuming; ``done`` when no delivery can follow."""
-        channel = self._connection.channels.get(self.consumer_channel)
-        if channel is None or not self._consumer_tag:
-            done()
-            return
-        tag, self._consumer_tag = self._consumer_tag, ""
-        channel.expecting(lambda _args: done())
-        channel.basic_cancel(tag)
 
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""

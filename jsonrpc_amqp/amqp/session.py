@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ..errors import ConnectionLost, TransportError
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
+from .consumption import Consumption
 from .encoder import reject, requeue
 from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent
 from .heartbeat import Heartbeat, Suspensions
@@ -82,6 +83,7 @@ class LiveSession:
         self.opened = time.monotonic()
         self.heartbeat = Heartbeat(link.heartbeat, self.opened)
         self._suspensions = Suspensions()
+        self._consumption = Consumption(link, owner.name, owner.stats, self.opened)
         self.outbox = Outbox(
             link,
             self.heartbeat,
@@ -161,7 +163,7 @@ class LiveSession:
         self._post(lambda: self.link.inspect(queue, found), lambda: found(_gone()))
 
     def cancel(self, outcome: Outcome) -> None:
-        self._post(lambda: self.link.cancel(lambda: outcome(None)), lambda: outcome(_gone()))
+        self._post(lambda: self._consumption.cancel(lambda: outcome(None)), lambda: outcome(_gone()))
 
     def invalidate(self, error: TransportError, *, again_at_once: bool = False) -> None:
         """Send nothing more, and have the leader end the session."""
@@ -246,6 +248,7 @@ class LiveSession:
         """Ask the broker to close the connection, behind all that is queued."""
         with self._lock:
             self.outbox.put_acks()  # the broker reads nothing behind a close
+        self._consumption.stop()
         self.link.begin_close()
         self.outbox.flush()
 
@@ -285,6 +288,15 @@ class LiveSession:
                 self.heartbeat.interval,
             )
 
+    def next_event(self) -> float:
+        """Return when ``advance`` has something to do, in monotonic seconds; infinite for never."""
+        return min(self.heartbeat.next_event(), self._consumption.next_event)
+
+    def advance(self, now: float) -> None:
+        """Do what is due; raises as ``beat``."""
+        self.beat(now)
+        self._consumption.advance(now)
+
     def beat(self, now: float) -> None:
         """
         Send a heartbeat if one is due.
@@ -320,8 +332,12 @@ class LiveSession:
         else:
             self.report_relief()
 
-    def _consumer_cancelled(self) -> None:
-        raise ConnectionLost("the broker cancelled the consumer: its queue was deleted, or moved to another node")
+    def _consumer_cancelled(self, tag: str) -> None:
+        if self.link.sends_requests:
+            # It is unknown whose replies were in it, so all calls that were sent must end.
+            raise ConnectionLost(f"the broker cancelled the consumer of replies: queue {self.link.queue!r} was deleted")
+        self._consumption.cancelled(tag)
+        self._owner.wake()
 
 
 def _gone() -> ConnectionLost:

@@ -56,7 +56,7 @@ log = logging.getLogger("jsonrpc_amqp.server")
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Counted by the transport, once each has happened.
-_TRANSPORT_COUNTERS = ("dropped_acks", "connections", "failed_attempts")
+_TRANSPORT_COUNTERS = ("dropped_acks", "connections", "failed_attempts", "consumers_cancelled")
 
 
 class Server:
@@ -335,7 +335,8 @@ class Server:
         notifications that were not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has
         them), ``dropped_replies`` (replies that could not be delivered), ``abandoned`` (requests whose connection was
         lost before they began; the broker delivers them again), ``dropped_acks`` (it was lost while they ran;
-        likewise), ``connections`` made, ``failed_attempts`` to connect.
+        likewise), ``connections`` made, ``failed_attempts`` to connect, ``consumers_cancelled`` (by the broker: the
+        queue was deleted, say; it is consumed again).
         """
         counts = self._counters.snapshot()
         counts["failed"] += getattr(self._dispatcher, "failures", 0)

@@ -153,6 +153,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.setattr("jsonrpc_amqp.amqp.session.time", clock)
     monkeypatch.setattr("jsonrpc_amqp.amqp.inbox.time", clock)
     monkeypatch.setattr("jsonrpc_amqp.amqp.outbox.time", clock)
+    monkeypatch.setattr("jsonrpc_amqp.amqp.consumption.time", clock)
     monkeypatch.setattr(module, "BackOff", lambda brokers: BackOff(brokers, lambda low, high: high))
 
     def make(*args: Any, **options: Any) -> Target:
@@ -712,6 +713,18 @@ def test_after_a_stall_a_connection_is_kept_that_the_broker_has_not_given_up(
     assert "test: this process or its I/O thread stood still for 20.0 s" in caplog.text
     target.tick(5.0)
     assert len(caplog.records) == 1
+
+
+def test_a_queue_is_consumed_again_when_it_is_time_for_that(target: Target) -> None:
+    link = target.open()
+    link.callbacks["on_consumer_cancelled"]("tag-1")
+    target.runtime.wakes = 0
+    due = target.tick()
+    assert due is not None
+    assert target.clock.now < due <= target.clock.now + 0.1
+    target.tick(due - target.clock.now)
+    assert link.calls == [("redeclare", "queue")]
+    assert target.state is State.OPEN
 
 
 def test_a_heartbeat_is_written_by_the_tick(target: Target) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import pytest
 from amqp import spec
 from amqp.serialization import dumps
 
+from jsonrpc_amqp.amqp import consumption
 from jsonrpc_amqp.amqp import session as module
 from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
 from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
@@ -45,7 +47,8 @@ class Target:
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> Target:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    for each in (module, consumption):
+        monkeypatch.setattr(each, "time", clock)
     return Target(clock)
 
 
@@ -139,8 +142,17 @@ def test_what_the_link_reports_once_it_is_live(target: Target) -> None:
     assert target.written() == b"from py-amqp"
     callbacks["on_closed"]()
     assert target.owner.finishes == 1
-    with pytest.raises(ConnectionLost, match="the broker cancelled the consumer"):
-        callbacks["on_consumer_cancelled"]()
+    callbacks["on_consumer_cancelled"]("tag-1")
+    assert target.owner.stats["consumers_cancelled"] == target.owner.wakes == 1
+    assert target.clock.now <= target.session.next_event() <= target.clock.now + 0.1
+    target.session.advance(target.clock.now + 0.1)
+    assert target.link.calls == [("redeclare", "queue")]
+
+
+def test_a_client_whose_replies_are_no_longer_consumed_is_lost(target: Target) -> None:
+    target.link.sends_requests = True
+    with pytest.raises(ConnectionLost, match="the broker cancelled the consumer of replies: queue 'q' was deleted"):
+        go_live(target)["on_consumer_cancelled"]("tag-1")
 
 
 # -- invalid, silent, ended -----------------------------------------------------------------------------------------
@@ -306,7 +318,12 @@ def test_what_is_rare_is_done_by_the_leader(target: Target) -> None:
     session.cancel(outcomes.append)
     assert target.link.calls == []
     target.owner.run()
-    assert target.link.calls == [("bind", "a.#"), ("inspect", "q"), ("redeclare", None), ("cancel", None)]
+    assert target.link.calls == [("bind", "a.#"), ("inspect", "q"), ("redeclare", None)]
+    assert target.link.calls_of_consumer == [("cancel", "tag-1", False)]
+    assert outcomes == []
+    assert target.link.consumer is not None
+    assert target.link.consumer.reply is not None
+    target.link.consumer.reply(("tag-1",))
     assert outcomes == [None]
 
 
@@ -338,6 +355,8 @@ def test_a_close_leaves_behind_all_that_is_queued(target: Target, monkeypatch: p
     target.session.begin_close()
     reply = target.link.encoder.publish(PUBLISHER, MESSAGE)
     assert target.link.written == [reply + ack(CONSUMER, 1, False) + b"close"]
+    go_live(target)["on_consumer_cancelled"]("tag-1")
+    assert target.session._consumption.next_event == math.inf
 
 
 # -- heartbeats -----------------------------------------------------------------------------------------------------
