@@ -48,8 +48,8 @@ class Retries:
 
     def schedule(self, call: Call, error: JsonRpcAmqpError, now: float) -> bool:
         """Have a call sent again that failed. False: its deadline leaves no time for that."""
-        longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(call.failures, 10), (call.deadline - now) / 2)
-        delay = longest * self._uniform(0.5, 1)
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(call.failures, 10)) * self._uniform(0.5, 1)
+        delay = min(delay, (call.deadline - now) / 2)
         if now + delay + LEAST_SECONDS > call.deadline:
             return False
         call.note_failure(error)

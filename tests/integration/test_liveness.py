@@ -127,12 +127,12 @@ def test_a_server_that_missed_its_heartbeats_says_so(start: Start, broker: Broke
 
 def test_a_connection_is_kept_that_the_broker_has_kept(start: Start, broker: Broker, service: str) -> None:
     # The broker is more patient than the server believes, as it is for some time after two heartbeats.
-    process = start(heartbeat=60, believed=2)
+    process = start(heartbeat=60, believed=3)
     with Client(broker.url, service, timeout=40) as client:
         assert client.call("echo", [1]) == 1
         process.send(signal.SIGSTOP)
         echoes = [client.submit("echo", [number]) for number in range(10)]
-        time.sleep(6)
+        time.sleep(8)
         process.send(signal.SIGCONT)
         assert [echo.result(30) for echo in echoes] == list(range(10))
         wait_for(lambda: STOOD_STILL in process.log)
