@@ -232,6 +232,22 @@ class Broker:
         )
         return rows
 
+    def cancel_consumers(self, queue: str, *, times: int = 1, pause: float = 0.05) -> None:
+        """
+        Send ``basic.cancel`` to all consumers of a queue, which the node keeps: RabbitMQ 4.3 does that when a delivery
+        was not acknowledged for too long.
+
+        Args:
+            times: More than once, to those that there are then; in the background.
+            pause: Seconds between two times.
+        """
+        once = f"""[rabbit_channel:send_command(proplists:get_value(channel_pid, Each),
+                {{'basic.cancel', proplists:get_value(consumer_tag, Each), true}})
+            || Each <- rabbit_amqqueue:consumers_all(<<"/">>),
+                proplists:get_value(queue_name, Each) == rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)]"""
+        loop = f"[begin {once}, timer:sleep({1000 * pause:.0f}) end || _ <- lists:seq(1, {times})]"
+        self.ctl("eval", f"{once}." if times == 1 else f"spawn(fun () -> {loop} end).")
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._node is None:
             raise BrokerError("the broker is not running")

@@ -147,7 +147,12 @@ class Returned(NamedTuple):
 
 
 class QueueFacts(NamedTuple):
-    """What a passive declare says about a queue."""
+    """
+    What a passive declare says about a queue.
+
+    Attributes:
+        messages: Those that are ready; not those that were delivered and are not acknowledged.
+    """
 
     messages: int
     consumers: int
@@ -221,7 +226,7 @@ class Session(Protocol):
         ...
 
     def requeue(self, delivery: Delivery) -> None:
-        """Return it to the queue, for another consumer (``basic.reject``)."""
+        """Return it to the queue, for another consumer (``basic.nack``); that counts as no failed delivery."""
         ...
 
     def reject(self, delivery: Delivery) -> None:
@@ -325,7 +330,7 @@ class Transport(Protocol):
     stats: Counter[str]
     """
     ``connections`` made, ``failed_attempts`` to make one, ``dropped_acks`` of sessions that had ended,
-    ``unreadable_headers`` of messages whose headers were looked at.
+    ``unreadable_headers`` of messages whose headers were looked at, ``consumers_cancelled`` by the broker, of a server.
     """
 
     @property

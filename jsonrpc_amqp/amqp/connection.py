@@ -232,7 +232,7 @@ class Connection:
         elif self._state is State.CLOSING and now >= self._close_by:
             self.finish()
         if self._session is not None:
-            self._session.beat(now)
+            self._session.advance(now)
 
     def _next_event(self) -> float:
         """Return when ``_advance`` has something to do."""
@@ -241,8 +241,8 @@ class Connection:
         if self._state is State.DIALING:
             return self._dialer.give_up_at
         session = self._session
-        beat = math.inf if session is None else session.heartbeat.next_event()
-        return min(beat, self._close_by) if self._state is State.CLOSING else beat
+        event = math.inf if session is None else session.next_event()
+        return min(event, self._close_by) if self._state is State.CLOSING else event
 
     # -- by the leader: connecting --------------------------------------------------------------------
 

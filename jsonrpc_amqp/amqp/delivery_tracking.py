@@ -32,8 +32,8 @@ class Unacked:
         """Note that a delivery is finished, so that its ack is due."""
         self.due.add(tag)
 
-    def note_rejected(self, tag: int) -> None:
-        """Note that a tag was settled otherwise (``basic.reject``)."""
+    def note_settled(self, tag: int) -> None:
+        """Note that a tag was settled otherwise (``basic.reject``, ``basic.nack``)."""
         self._settled.add(tag)
 
     def collect(self) -> list[tuple[int, bool]]:

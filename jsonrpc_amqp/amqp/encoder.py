@@ -32,7 +32,8 @@ from .frames import (
 )
 from .tables import Headers, encode
 
-_PUBLISH, _ACK, _REJECT = 40, 80, 90
+_PUBLISH, _ACK, _REJECT, _NACK = 40, 80, 90, 120
+_REQUEUE = 2  # the second bit of basic.nack; the first is "multiple"
 # Bound methods: a look-up at each use would cost as much as the unpacking.
 _pack_frame = Struct(">BHI").pack  # type, channel, size
 _pack_publish = Struct(">BHIHHH").pack  # type, channel, size, class, method, 0
@@ -56,9 +57,18 @@ def ack(channel: int, tag: int, multiple: bool) -> bytes:
     return _pack_ack(METHOD, channel, 13, BASIC, _ACK, tag, multiple, END)
 
 
-def reject(channel: int, tag: int, requeue: bool) -> bytes:
-    """Encode the ``basic.reject`` of one message: back to its queue, or to its dead letters."""
-    return _pack_ack(METHOD, channel, 13, BASIC, _REJECT, tag, requeue, END)
+def reject(channel: int, tag: int) -> bytes:
+    """Encode the ``basic.reject`` of one message, without ``requeue``: the queue drops it, or dead-letters it."""
+    return _pack_ack(METHOD, channel, 13, BASIC, _REJECT, tag, 0, END)
+
+
+def requeue(channel: int, tag: int) -> bytes:
+    """
+    Encode the ``basic.nack`` of one message, with ``requeue``: back to its queue.
+
+    Not ``basic.reject``: with that, RabbitMQ 4.3 counts a failed delivery, up to the queue's delivery limit.
+    """
+    return _pack_ack(METHOD, channel, 13, BASIC, _NACK, tag, _REQUEUE, END)
 
 
 class Encoder:

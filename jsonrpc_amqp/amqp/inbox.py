@@ -68,13 +68,13 @@ class Inbox:
         try:
             data = self._read()
         except OSError as exc:
-            raise self._link.lost(exc) from exc
+            raise self._lost(self._link.describe(exc)) from exc
         if data is None:
             # With TLS another thread may have found the wire in use, and left its bytes to this one.
             self._outbox.flush()
             return
         if not data:
-            raise ConnectionLost(f"the broker at {self._link.where} closed the connection")
+            raise self._lost(f"the broker at {self._link.where} closed the connection")
         self._heartbeat.last_read = time.monotonic()
         self.feed(data)
 
@@ -93,6 +93,9 @@ class Inbox:
             outbox.end_defer()
         outbox.flush_is_imminent = self._heartbeat.last_read < self._burst_until
         outbox.flush()
+
+    def _lost(self, end: str) -> ConnectionLost:
+        return ConnectionLost(self._heartbeat.explain(end, time.monotonic()))
 
     def _read_plain(self) -> bytes | None:
         data = self._link.read(self._read_size)

@@ -6,6 +6,7 @@ One live connection: its socket, its channels, and py-amqp for what is rare.
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections import deque
@@ -16,6 +17,7 @@ from typing import Any
 
 from ..errors import ConnectionLost, NotConnected, TransportError
 from ..options import ConnectionOptions
+from . import topology
 from .base import DIRECT_REPLY_TO, Plan, QueueFacts
 from .broker_errors import closed, describe
 from .deadline import Deadline
@@ -24,8 +26,10 @@ from .happy_eyeballs import AddressMemory
 from .py_amqp import AmqpChannel, AmqpConnection, connect
 from .url import BrokerURL
 
-# Each look at a dead letter counts as a delivery; without a limit RabbitMQ 4 drops it after twenty.
-_NO_LIMIT = 1_000_000_000
+# To declare again: something may be deleted between two steps.
+_ATTEMPTS = 3
+# The peer has closed its side, behind what may still be read. Only Linux tells.
+_POLLRDHUP: int = getattr(select, "POLLRDHUP", 0)
 
 
 class Link:
@@ -34,6 +38,7 @@ class Link:
 
     Attributes:
         consumer_channel: Number of the channel that consumes.
+        consumer_tag: Of its consumer; empty where there is none.
         publisher_channel: Number of the channel that publishes without confirms.
         confirmer_channel: Number of the channel that publishes in confirm mode.
     """
@@ -46,7 +51,7 @@ class Link:
         self._operations: deque[_Operation] = deque()
         self.reply_queue = ""
         self._bindings: list[str] = []
-        self._consumer_tag = ""
+        self.consumer_tag = ""
         self.where = url.where
         self.sock: socket.socket = connection.transport.sock
         self.sends_requests = plan.queue is None
@@ -62,7 +67,7 @@ class Link:
         _check_channels(plan, self._connection.channel_max, self.where)
         self._control = self._open_channel()
         if plan.exchange:
-            self._declare_exchange(self._control, passive=not plan.declare)
+            topology.declare_exchange(self._control, plan)
         consumer = self._open_channel()
         self.consumer_channel = consumer.number
         direct = plan.reply_queue == "direct"
@@ -75,7 +80,7 @@ class Link:
             consumer.basic_qos(0, plan.prefetch, False)
         if queue:
             # Last, so that no delivery arrives while py-amqp still reads the socket.
-            self._consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
+            self.consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
 
     def _declare_queue(self, plan: Plan) -> str | None:
         if plan.reply_queue == "direct":
@@ -85,9 +90,9 @@ class Link:
             declared: Any = self._control.queue_declare("", durable=False, exclusive=True, auto_delete=True)
             self.reply_queue = declared.queue
         elif plan.queue is not None:
-            self._declare_durable(plan.queue, _queue_arguments(plan), passive=not plan.declare)
+            topology.declare_request_queue(self._control, plan)
             if plan.dead_letters and plan.declare:
-                self._declare_dead_letters(plan.dead_letters, plan.queue, plan.queue_type)
+                topology.declare_dead_letters(self._control, plan.dead_letters, plan.queue, plan.queue_type)
         queue = self.reply_queue or plan.queue
         if queue and (plan.declare or self.reply_queue):
             self._bindings = list(plan.bindings)
@@ -95,34 +100,8 @@ class Link:
                 self._bind(self._control, key)
         return queue
 
-    def _declare_exchange(self, channel: AmqpChannel, *, passive: bool = False) -> None:
-        channel.exchange_declare(self._plan.exchange, "topic", durable=True, auto_delete=False, passive=passive)
-
     def _bind(self, channel: AmqpChannel, key: str) -> None:
         channel.queue_bind(self.reply_queue or self._plan.queue or "", self._plan.exchange, key)
-
-    def _declare_durable(self, queue: str, arguments: dict[str, Any], *, passive: bool = False) -> None:
-        self._control.queue_declare(
-            queue, passive=passive, durable=True, exclusive=False, auto_delete=False, arguments=arguments
-        )
-
-    def _declare_dead_letters(self, name: str, request_queue: str, queue_type: str | None) -> None:
-        """
-        Declare where dead letters go: an exchange, and a queue for all but what expired in ``request_queue``.
-
-        What expired is routed to an exchange without queues, and the rest takes the alternate exchange. Keeping by
-        reason would not do: a message may carry headers of an earlier death.
-        """
-        kept, expired = f"{name}_kept", f"{name}_expired"
-        declare = partial(self._control.exchange_declare, durable=True, auto_delete=False)
-        declare(kept, "fanout")
-        declare(expired, "fanout")
-        declare(name, "headers", arguments={"alternate-exchange": kept})
-        self._declare_durable(name, _typed(queue_type, delivery_limit=_NO_LIMIT))
-        self._control.queue_bind(name, kept, "")
-        # https://www.rabbitmq.com/docs/dlx
-        death = {"x-first-death-reason": "expired", "x-first-death-queue": request_queue}
-        self._control.exchange_bind(expired, name, "", arguments={"x-match": "all-with-x", **death})
 
     def _open_channel(self) -> AmqpChannel:
         # Numbers are not reused: the broker would accept a delivery tag of a closed channel on its successor.
@@ -146,7 +125,7 @@ class Link:
         write: Callable[[bytes], None],
         on_channel_closing: Callable[[int], None],
         on_channel_closed: Callable[[int, TransportError], None],
-        on_consumer_cancelled: Callable[[], None],
+        on_consumer_cancelled: Callable[[str], None],
         on_blocked: Callable[[bool], None],
         on_closed: Callable[[], None],
     ) -> bytes:
@@ -190,6 +169,16 @@ class Link:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
             return None
 
+    def has_unread(self) -> bool:
+        """
+        Whether bytes of the broker wait to be read, and it has not closed the connection behind them.
+
+        It reads nothing, so any thread may ask while the socket is open; with TLS, too.
+        """
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN | _POLLRDHUP)
+        return [events for _fd, events in poll.poll(0)] == [select.POLLIN]
+
     def write(self, data: bytes | memoryview) -> int:
         """Write as much as the socket takes now; return how many bytes that was."""
         try:
@@ -224,6 +213,17 @@ class Link:
         self._perform(partial(self._bind, key=routing_key), bound, done)
 
     @property
+    def consumer(self) -> AmqpChannel | None:
+        """The channel that consumes; None once it is closed."""
+        channels: dict[int, AmqpChannel] = self._connection.channels or {}  # None once the connection is closed
+        return channels.get(self.consumer_channel)
+
+    @property
+    def queue(self) -> str:
+        """The queue that is consumed."""
+        return self.reply_queue or self._plan.queue or DIRECT_REPLY_TO
+
+    @property
     def is_busy(self) -> bool:
         """Whether an earlier operation is not answered yet."""
         return bool(self._operations)
@@ -233,16 +233,23 @@ class Link:
         """Whether a missing exchange can be declared, and only replies were to go over it."""
         return self._plan.declare and not self.sends_requests
 
-    def redeclare(self, done: Callable[[], None] | None = None, *, attempts: int = 3) -> None:
+    def redeclare(
+        self, done: Callable[[], None] | None = None, *, attempts: int = _ATTEMPTS, queue: bool = False
+    ) -> None:
         """
         Declare and bind again, in case the exchange or a binding was deleted.
+
+        Args:
+            queue: The queue may be gone as well. A second attempt supposes so.
 
         Raises:
             ConnectionLost: Later: it cannot be declared again.
         """
         steps: list[Callable[[AmqpChannel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
+        if self._plan.declare and self._plan.queue and (queue or attempts < _ATTEMPTS):
+            steps.insert(0, partial(topology.declare_request_queue, plan=self._plan))
         if self._plan.declare and self._plan.exchange:
-            steps.insert(0, self._declare_exchange)
+            steps.insert(0, partial(topology.declare_exchange, plan=self._plan))
         problems: list[TransportError | None] = []
 
         def ended(problem: TransportError | None) -> None:
@@ -254,7 +261,7 @@ class Link:
                 raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
             if first is not None:
                 # Something was deleted between two of the steps.
-                self.redeclare(done, attempts=attempts - 1)
+                self.redeclare(done, attempts=attempts - 1, queue=queue)
             elif done is not None:
                 done()
 
@@ -271,23 +278,13 @@ class Link:
             found,
         )
 
-    def cancel(self, done: Callable[[], None]) -> None:
-        """Stop consuming; ``done`` when no delivery can follow."""
-        channel = self._connection.channels.get(self.consumer_channel)
-        if channel is None or not self._consumer_tag:
-            done()
-            return
-        tag, self._consumer_tag = self._consumer_tag, ""
-        channel.expecting(lambda _args: done())
-        channel.basic_cancel(tag)
-
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""
         self._connection.begin_close()
 
-    def lost(self, exc: OSError) -> ConnectionLost:
-        """Translate an error of the socket."""
-        return ConnectionLost(f"the connection to the broker at {self.where} ended: {exc}")
+    def describe(self, exc: OSError) -> str:
+        """Return an error of the socket as a sentence."""
+        return f"the connection to the broker at {self.where} ended: {exc}"
 
     def discard(self) -> None:
         """Close the socket, without telling the broker."""
@@ -335,21 +332,6 @@ def _check_channels(plan: Plan, most: int, where: str) -> None:
             f"the broker at {where} allows {most} channels per connection (channel_max in its rabbitmq.conf), and "
             f"{needed} are needed"
         )
-
-
-def _queue_arguments(plan: Plan) -> dict[str, Any]:
-    arguments = _typed(plan.queue_type, delivery_limit=plan.delivery_limit)
-    if plan.dead_letters:
-        arguments["x-dead-letter-exchange"] = plan.dead_letters
-    return arguments
-
-
-def _typed(queue_type: str | None, *, delivery_limit: int | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"x-queue-type": queue_type} if queue_type else {}
-    if queue_type == "quorum" and delivery_limit is not None:
-        # Only quorum queues count; others refuse the argument.
-        arguments["x-delivery-limit"] = delivery_limit
-    return arguments
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ import base64
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
@@ -114,7 +114,7 @@ class MemorySession:
         with self._broker.lock:
             message = self._unacked.pop(delivery.tag, None)
             if message and self._queue:
-                self._put_back(self._queue, [message])
+                self._queue.put_back([message], failed=False)
 
     def reject(self, delivery: Delivery) -> None:
         with self._broker.lock:
@@ -260,10 +260,8 @@ class MemorySession:
         self._arrived = [delivery for delivery in self._arrived if delivery.tag not in self._unacked]
         unacked, self._unacked = self._unacked, {}
         if self._queue and unacked:
-            self._put_back(self._queue, unacked.values())
-
-    def _put_back(self, queue: Queue, messages: Iterable[Message]) -> None:
-        self._broker.dead_letter(queue, queue.put_back(messages), "delivery_limit")
+            dead = self._queue.put_back(unacked.values(), failed=True)
+            self._broker.dead_letter(self._queue, dead, "delivery_limit")
 
     def lose(self) -> None:
         self._end()

@@ -94,8 +94,8 @@ class Message:
 
     def note_redelivery(self, *, counted: bool) -> None:
         self.redelivered = True
-        self.returns += 1
         if counted:
+            self.returns += 1
             self.headers[DELIVERY_COUNT] = self.returns
 
     def _headers_of(self, raw: bytes) -> dict[str, Any]:
@@ -128,11 +128,16 @@ class Queue:
         self.ready.append(message)
         self.pump()
 
-    def put_back(self, messages: Iterable[Message]) -> list[Message]:
-        """Requeue each message in its old place; return those over the delivery limit."""
+    def put_back(self, messages: Iterable[Message], *, failed: bool) -> list[Message]:
+        """
+        Requeue each message in its old place; return those over the delivery limit.
+
+        Args:
+            failed: They count as failed deliveries, where the queue counts those.
+        """
         returning = list(messages)
         for message in returning:
-            message.note_redelivery(counted=self.queue_type == "quorum")
+            message.note_redelivery(counted=failed and self.queue_type == "quorum")
         dead = [message for message in returning if self._is_over_limit(message)]
         alive = [message for message in returning if message not in dead]
         self.ready = deque(sorted([*alive, *self.ready], key=lambda message: message.number))

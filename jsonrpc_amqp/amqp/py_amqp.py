@@ -160,7 +160,7 @@ class AmqpChannel(pyamqp.Channel):
         self._on_close(code, text, *unpack_from(">HH", payload, 7 + length))
 
     def _on_basic_cancel(self, consumer_tag: str) -> None:
-        self.connection.on_consumer_cancelled()
+        self.connection.on_consumer_cancelled(consumer_tag)
 
 
 class AmqpConnection(pyamqp.Connection):
@@ -188,7 +188,7 @@ class AmqpConnection(pyamqp.Connection):
         self.channels: dict[int, Any]  # py-amqp's, by number
         self.on_channel_closing: Callable[[int], None] = lambda number: None
         self.on_channel_closed: Callable[[int, Exception], None] = lambda number, error: None
-        self.on_consumer_cancelled: Callable[[], None] = lambda: None
+        self.on_consumer_cancelled: Callable[[str], None] = lambda consumer_tag: None
         self.on_closed: Callable[[], None] = lambda: None
         self.on_blocked: Callable[[str], None]  # py-amqp's
         self.on_unblocked: Callable[[], None]  # py-amqp's

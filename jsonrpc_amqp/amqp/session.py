@@ -15,9 +15,10 @@ from typing import Protocol
 
 from ..errors import ConnectionLost, TransportError
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
-from .encoder import reject
+from .consumption import Consumption
+from .encoder import reject, requeue
 from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent
-from .heartbeat import Heartbeat
+from .heartbeat import Heartbeat, Suspensions
 from .inbox import Inbox
 from .link import Link
 from .outbox import Outbox
@@ -82,6 +83,8 @@ class LiveSession:
         self.generation = generation
         self.opened = time.monotonic()
         self.heartbeat = Heartbeat(link.heartbeat, self.opened)
+        self._suspensions = Suspensions()
+        self._consumption = Consumption(link, owner.name, owner.stats, self.opened)
         self.outbox = Outbox(
             link,
             self.heartbeat,
@@ -133,10 +136,10 @@ class LiveSession:
                 self._publisher.ack(delivery.tag)
 
     def requeue(self, delivery: Delivery) -> None:
-        self._reject(delivery, requeue=True)
+        self._settle(delivery, requeue)
 
     def reject(self, delivery: Delivery) -> None:
-        self._reject(delivery, requeue=False)
+        self._settle(delivery, reject)
 
     def flush(self) -> None:
         self.outbox.flush()
@@ -162,7 +165,7 @@ class LiveSession:
         self._post(lambda: self.link.inspect(queue, found), lambda: found(_gone()))
 
     def cancel(self, outcome: Outcome) -> None:
-        self._post(lambda: self.link.cancel(lambda: outcome(None)), lambda: outcome(_gone()))
+        self._post(lambda: self._consumption.cancel(lambda: outcome(None)), lambda: outcome(_gone()))
 
     def invalidate(self, error: TransportError, *, again_at_once: bool = False) -> None:
         """Send nothing more, and have the leader end the session."""
@@ -194,21 +197,38 @@ class LiveSession:
     def _is_gone(self) -> bool:
         if self._state is not State.LIVE:
             return True
-        # After a pause of this process, or of the machine, the broker has given the connection up, which is not known
-        # here yet. Never revive a session that was reported gone: a reply was not sent because of it.
-        heartbeat = self.heartbeat
-        if time.monotonic() - heartbeat.last_read > heartbeat.patience:
-            self.invalidate(ConnectionLost(f"the broker at {self.link.where} was silent for two heartbeats"))
+        # After a pause of this process, or of the machine, the broker may have given the connection up, which is not
+        # known here yet. Never revive a session that was reported gone: a reply was not sent because of it.
+        now, heartbeat = time.monotonic(), self.heartbeat
+        if now - heartbeat.last_read > heartbeat.patience and self._is_silent(now):
+            self.invalidate(self._silence(now))
             return True
         return False
 
-    def _reject(self, delivery: Delivery, *, requeue: bool) -> None:
+    def _is_silent(self, now: float) -> bool:
+        """Whether the broker was silent for two heartbeats; what it sent while this process stood still is unread."""
+        if not self.heartbeat.is_silent(now):
+            return False
+        if self.link.has_unread():
+            self.heartbeat.last_read = now
+            return False
+        return True
+
+    def _silence(self, now: float) -> ConnectionLost:
+        heartbeat = self.heartbeat
+        end = (
+            f"the broker at {self.link.where} was silent for {now - heartbeat.last_read:.1f} s "
+            f"(two heartbeats of {heartbeat.interval:g} s)"
+        )
+        return ConnectionLost(heartbeat.explain(end, now))
+
+    def _settle(self, delivery: Delivery, encode: Callable[[int, int], bytes]) -> None:
         with self._lock:
             if self._is_gone():
                 self._owner.stats["dropped_acks"] += 1
             else:
-                self.outbox.unacked.note_rejected(delivery.tag)
-                self.outbox.put(reject(self.link.consumer_channel, delivery.tag, requeue))
+                self.outbox.unacked.note_settled(delivery.tag)
+                self.outbox.put(encode(self.link.consumer_channel, delivery.tag))
 
     def _is_congested(self) -> bool:
         return self._blocked or self.outbox.is_full
@@ -216,7 +236,7 @@ class LiveSession:
     # -- by the thread that writes --------------------------------------------------------------------
 
     def _write_failed(self, exc: OSError) -> None:
-        error = self.link.lost(exc)
+        error = ConnectionLost(self.heartbeat.explain(self.link.describe(exc), time.monotonic()))
         self._owner.post(lambda: self._owner.end(self, error))
 
     def _write_interrupted(self, exc: BaseException) -> None:
@@ -240,6 +260,7 @@ class LiveSession:
         """Ask the broker to close the connection, behind all that is queued."""
         with self._lock:
             self.outbox.put_acks()  # the broker reads nothing behind a close
+        self._consumption.stop()
         self.link.begin_close()
         self.outbox.flush()
 
@@ -267,6 +288,27 @@ class LiveSession:
         else:
             self.link.handle(event)
 
+    def _begin_turn(self, now: float) -> None:
+        self.heartbeat.note_suspension(self._suspensions.since_last())
+        stall = self.heartbeat.begin_turn(now)
+        if stall:
+            log.warning(
+                "%s: this process or its I/O thread stood still for %.1f s, and missed heartbeats (of %g s): it was "
+                "stopped, suspended or swapped out, or code kept the interpreter lock (GIL), or a callback blocked",
+                self._owner.name,
+                stall,
+                self.heartbeat.interval,
+            )
+
+    def next_event(self) -> float:
+        """Return when ``advance`` has something to do, in monotonic seconds; infinite for never."""
+        return min(self.heartbeat.next_event(), self._consumption.next_event)
+
+    def advance(self, now: float) -> None:
+        """Do what is due; raises as ``beat``."""
+        self.beat(now)
+        self._consumption.advance(now)
+
     def beat(self, now: float) -> None:
         """
         Send a heartbeat if one is due.
@@ -274,15 +316,14 @@ class LiveSession:
         Raises:
             ConnectionLost: The broker is silent.
         """
+        self._begin_turn(now)
         heartbeat = self.heartbeat
-        if heartbeat.is_silent(now):
-            raise ConnectionLost(
-                f"the broker at {self.link.where} was silent for {now - heartbeat.last_read:.1f} s "
-                f"(two heartbeats of {heartbeat.interval:g} s)"
-            )
+        if self._is_silent(now):
+            raise self._silence(now)
         if heartbeat.is_due(now):
             heartbeat.last_write = now
             self.put(HEARTBEAT)
+        heartbeat.end_turn()
 
     def report_relief(self) -> None:
         """Report the end of congestion to the listener, if it was held back."""
@@ -303,8 +344,12 @@ class LiveSession:
         else:
             self.report_relief()
 
-    def _consumer_cancelled(self) -> None:
-        raise ConnectionLost("the broker cancelled the consumer: its queue was deleted, or moved to another node")
+    def _consumer_cancelled(self, tag: str) -> None:
+        if self.link.sends_requests:
+            # It is unknown whose replies were in it, so all calls that were sent must end.
+            raise ConnectionLost(f"the broker cancelled the consumer of replies: queue {self.link.queue!r} was deleted")
+        self._consumption.cancelled(tag)
+        self._owner.wake()
 
 
 def _gone() -> ConnectionLost:

@@ -200,7 +200,7 @@ class Requests:
         if not call.number or self._life.is_foreign():
             return False  # it was not taken; after a fork, the lock must not be taken either
         with self._lock:
-            is_mine = self._sender.drop(call)
+            is_mine = self._sender.give_up(call)
             self.stats["cancelled"] += is_mine
         return is_mine
 

@@ -12,7 +12,8 @@ from .call import Call
 from .pending import Pending
 
 # Seconds. Doubled with each attempt; a random part of it, half at least, is waited, so that not all clients come back
-# at once.
+# at once. No more than half of the time that is left is waited: the reply needs some as well, and attempts go on until
+# shortly before the deadline.
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 # With less time left than this an attempt would probably end as a timeout, which says less than the error before it.
@@ -48,6 +49,7 @@ class Retries:
     def schedule(self, call: Call, error: JsonRpcAmqpError, now: float) -> bool:
         """Have a call sent again that failed. False: its deadline leaves no time for that."""
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(call.failures, 10)) * self._uniform(0.5, 1)
+        delay = max(0.0, min(delay, (call.deadline - now) / 2))
         if now + delay + LEAST_SECONDS > call.deadline:
             return False
         call.note_failure(error)

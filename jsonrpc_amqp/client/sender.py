@@ -85,9 +85,13 @@ class Sender:
         """Send calls for another attempt; return those that failed."""
         return self._send(session, ((call.number, call) for call in calls))
 
+    def give_up(self, call: Call) -> bool:
+        """Drop a call that is not to be sent again either, should it be failing at this moment."""
+        call.deadline = -math.inf  # no other attempt is in time
+        return self.drop(call)
+
     def drop(self, call: Call) -> bool:
         """Remove a call from those that are pending and parked. False: it is not pending, so it ends otherwise."""
-        call.deadline = -math.inf  # where it fails at this moment, no other attempt is in time
         self._parked.pop(call.number, None)
         return self._pending.drop(call.number) is not None
 

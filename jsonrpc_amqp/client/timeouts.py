@@ -16,6 +16,8 @@ from .call import Call
 _SHARED_SECONDS = 0.25
 # Older facts are not reported. It is a little more than the time between an inspection and the deadline of its call.
 _FRESH_SECONDS = 3.0
+# A call that ends later than this after its deadline: neither its thread nor the leader ran.
+_LATE_SECONDS = 1.0
 _MAY_HAVE_RUN = "the method may have run, or may still"
 
 
@@ -45,7 +47,7 @@ class TimeoutReports:
         self._inspections.clear()
 
     def inspect(self, session: Session, service: str) -> None:
-        """Ask the broker how many messages and consumers the queue of a service has, unless that was just asked."""
+        """Ask how many ready messages and consumers the queue of a service has, unless that was just asked."""
         now, inspection = self._clock(), self._inspections.get(service)
         if inspection is None:
             inspection = self._inspections[service] = _Inspection(now)
@@ -70,6 +72,7 @@ class TimeoutReports:
             last_failure: Of the last attempt to connect.
             hint: What is known besides, as the end of a sentence.
         """
+        hint += self._lateness(call)
         service, within = call.service, within_text(call.timeout)
         if not call.sent:
             if session is None:
@@ -80,6 +83,12 @@ class TimeoutReports:
         if call.send_options.is_notification:
             return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
         return CallTimeout(f"no answer from {service!r}{within}: {self._state_of_queue(service)}{hint}")
+
+    def _lateness(self, call: Call) -> str:
+        late = self._clock() - call.deadline
+        if late < _LATE_SECONDS:
+            return ""
+        return f". This process or its threads stood still: the call ends {late:.1f} s after its deadline"
 
     def _state_of_queue(self, service: str) -> str:
         queue, inspection = self._queue_of(service), self._inspections.get(service)
@@ -92,10 +101,12 @@ class TimeoutReports:
             return f"there is no queue {queue!r} now; the method may have run, where its servers use another"
         if isinstance(facts, TransportError):
             return f"how many consumers queue {queue!r} has is not known ({facts}); {_MAY_HAVE_RUN}"
-        counts = f"queue {queue!r} has {_many(facts.consumers, 'consumer')}, {_many(facts.messages, 'message')} waiting"
+        # The broker counts ready messages only, not those that wait at a server that they were delivered to.
+        consumers, messages = _many(facts.consumers, "consumer"), _many(facts.messages, "message")
+        counts = f"queue {queue!r} has {consumers} and {messages} ready"
         if facts.consumers == 0:
-            return f"{counts}: no server is running"
-        return f"{counts}: {_MAY_HAVE_RUN}"
+            return f"{counts}: no server consumes from it now"
+        return f"{counts} (a server may hold more): {_MAY_HAVE_RUN}"
 
 
 def not_connected(timeout: float | None, last_failure: TransportError | None) -> NotConnected:

@@ -63,5 +63,5 @@ class Waiter:
         """Wait no more for the end of a call, if it has not come."""
         if call.number:  # else it was not taken; after a fork, the lock must not be taken either
             with self._lock:
-                self._sender.drop(call)
+                self._sender.give_up(call)
             self._transport.runtime.reclaim()

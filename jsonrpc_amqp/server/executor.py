@@ -183,7 +183,8 @@ class Executor:
 
 
 def _give_back(jobs: list[Job]) -> None:
-    for job in jobs:
+    # In the order of their arrival: a quorum queue keeps the order in which they come back.
+    for job in sorted(jobs, key=lambda job: job.delivery.tag):
         job.session.requeue(job.delivery)
     for session in {job.session for job in jobs}:
         session.flush()

@@ -57,7 +57,7 @@ log = logging.getLogger("jsonrpc_amqp.server")
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Counted by the transport, once each has happened.
-_TRANSPORT_COUNTERS = ("dropped_acks", "unreadable_headers", "connections", "failed_attempts")
+_TRANSPORT_COUNTERS = ("dropped_acks", "unreadable_headers", "connections", "failed_attempts", "consumers_cancelled")
 
 
 class Server:
@@ -353,7 +353,8 @@ class Server:
         (replies that could not be delivered), ``abandoned`` (requests whose connection was lost before they began; the
         broker delivers them again), ``dropped_acks`` (it was lost while they ran; likewise),
         ``unreadable_headers`` (values that were left out, of requests whose headers were looked at), ``connections``
-        made, ``failed_attempts`` to connect.
+        made, ``failed_attempts`` to connect, ``consumers_cancelled`` (by the broker: the queue was deleted, say; it is
+        consumed again).
         """
         counts = self._counters.snapshot()
         counts["failed"] += getattr(self._dispatcher, "failures", 0)

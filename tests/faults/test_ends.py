@@ -136,8 +136,9 @@ def test_process_is_forked(case: Case, broker: Broker, service: str) -> None:
 @pytest.mark.fault(
     "client-freeze",
     fault="process of a client frozen (SIGSTOP) between two calls, for two to four heartbeats",
-    bound="the next call waits for a new connection, and succeeds",
-    mechanism="nothing is sent on a connection that was silent for two heartbeats",
+    bound="the next call succeeds, over a new connection if the broker has closed the old one",
+    mechanism="nothing is sent on a connection that was silent for two heartbeats, unless bytes of the broker wait "
+    "to be read",
     full=10,
     short=2,
     seconds=10,
@@ -193,7 +194,7 @@ server.serve_forever()
     "server-freeze",
     fault="process of a server frozen (SIGSTOP) in the middle of four handlers, for two to four heartbeats",
     bound="each call has its result; no request is acknowledged without its reply",
-    mechanism="a connection that was silent for two heartbeats is abandoned, for replies and acknowledgements alike",
+    mechanism="as above; a connection that is abandoned is so for replies and acknowledgements alike",
     full=10,
     short=2,
     seconds=15,

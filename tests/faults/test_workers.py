@@ -129,6 +129,43 @@ def test_handler_takes_long(case: Case, broker: Broker, service: str) -> None:
         assert server.stats()["connections"] == client.stats()["connections"] == 1
 
 
+@pytest.mark.fault(
+    "held-interpreter",
+    fault="handler that keeps the interpreter lock (GIL) for four heartbeats",
+    bound="the request is redelivered within three and a half heartbeats, since the broker waits for three; one reply; "
+    "the process resumes serving over a new connection",
+    mechanism="heartbeats; what was to be read before the broker closed the connection is not taken for silence; "
+    "replies for a lost connection are dropped and counted",
+    full=5,
+    short=1,
+    seconds=30,
+)
+def test_interpreter_is_held(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
+    declare(broker.url, service)
+    fleet = Fleet(broker.url, service, tmp_path)
+    with census(broker, durable={f"{service}_req"}), fleet, make_client(broker.url, service) as client:
+        with Traffic([client], notify=True) as traffic:
+            for number in case.rounds():
+                fleet.start()
+                (victim,) = fleet.processes
+                held = client.submit("hold", [number, round(4 * HEARTBEAT)], timeout=30)
+                assert fleet.wait_for_run("hold", number) == victim
+                began = time.monotonic()
+                fleet.start()
+                assert held.result(20) != victim
+                case.within("result from another process", time.monotonic() - began, bound=3.5 * HEARTBEAT, slack=2)
+                last = max(traffic.confirmed)
+                wait_for(lambda victim=victim, last=last: victim in fleet.runs("note", above=last), 20)  # type: ignore[misc]
+                stats = fleet.stop(victim)
+                assert stats["connections"] == 2
+                case.bit("connections lost", stats["connections"] - 1)
+                assert len(fleet.runs("hold", number)) == 2
+                for pid in list(fleet.processes):
+                    fleet.stop(pid)
+        case.account(traffic)
+        assert client.stats()["pending"] == client.stats()["dropped_replies"] == 0
+
+
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Broker]:
     """A node with a consumer timeout of 5 s that it checks every second."""

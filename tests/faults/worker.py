@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ class Worker(Service):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._runs = os.open(folder / "runs", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        self.methods |= {"slow": self.slow, "innocent": self.innocent, "poison": self.poison}
+        self.methods |= {"slow": self.slow, "hold": self.hold, "innocent": self.innocent, "poison": self.poison}
 
     def note(self, number: int) -> None:
         self._write("note", number)
@@ -30,6 +31,13 @@ class Worker(Service):
         self._write("slow", number)
         if not current_request().redelivered:
             time.sleep(seconds)
+        return os.getpid()
+
+    def hold(self, number: int, seconds: int) -> int:
+        """Sleep with the interpreter lock, unless the request is redelivered; return the process id."""
+        self._write("hold", number)
+        if not current_request().redelivered:
+            ctypes.PyDLL(None).sleep(seconds)
         return os.getpid()
 
     def innocent(self, number: int) -> int:

@@ -70,7 +70,7 @@ def test_attempts_end_inside_the_deadline_with_what_the_last_one_met(place: str,
     with Client(place, service) as client:
         began = time.monotonic()
         error = unroutable(lambda: client.call("add", retry=retry, timeout=1))
-        assert time.monotonic() - began < 1.9 * (1 + client.stats()["timeouts"])
+        assert 0.75 < time.monotonic() - began < 1.9 * (1 + client.stats()["timeouts"])
         assert re.search(r"attempt [2-9]; the one before: ", str(error))
         assert not error.may_have_run
         unroutable(lambda: client.submit("add", retry=retry, timeout=1).result(2))
@@ -92,8 +92,8 @@ def test_no_attempt_begins_too_late_to_tell_its_end(place: str, service: str) ->
 def test_waits_between_attempts_grow_and_differ(service: str) -> None:
     with Client(f"memory://{service}", service) as client, pytest.raises(Unroutable):
         client.call("add", retry="safe", timeout=3)
-    # 0.05 to 0.1, 0.1 to 0.2, 0.2 to 0.4 ... seconds: four to five waits, but for the last, which 3 s may not hold.
-    assert 3 <= client.stats()["retries"] <= 5
+    # 0.05 to 0.1, 0.1 to 0.2, 0.2 to 0.4 ... seconds, four to five waits; then half of what is left, down to 0.1 s.
+    assert 3 <= client.stats()["retries"] <= 9
 
 
 def test_a_full_queue_is_tried_again_until_it_has_room(url: str, service: str) -> None:

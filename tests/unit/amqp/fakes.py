@@ -11,7 +11,7 @@ from jsonrpc_amqp.amqp.decoder import Decoder
 from jsonrpc_amqp.amqp.encoder import Encoder
 from jsonrpc_amqp.amqp.frames import Frame
 from jsonrpc_amqp.amqp.session import LiveSession
-from jsonrpc_amqp.errors import ConnectionLost, TransportError
+from jsonrpc_amqp.errors import TransportError
 
 from .tools import FRAME_MAX, MIB
 
@@ -30,12 +30,16 @@ class FakeLink:
         on_write: Called within each write, before anything is taken.
         incoming: What ``read`` returns in turn, or raises.
         on_read: Called within each read.
+        unread: What ``has_unread`` returns.
         calls: The methods that were called, with their arguments.
+        calls_of_consumer: The methods of the channel that consumes that were called.
+        redeclared: What ``redeclare`` is to call once it is done.
         callbacks: What ``go_live`` was given.
     """
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self.calls_of_consumer: list[tuple[Any, ...]] = []
         self.room: list[int] = []
         self.on_write: Callable[[], None] = lambda: None
         self.on_read: Callable[[], None] = lambda: None
@@ -45,11 +49,16 @@ class FakeLink:
         self.decoder = Decoder(max_body=MIB, frame_max=FRAME_MAX)
         self.where = "there:5672"
         self.heartbeat = 10.0
+        self.unread = False
         self.tls = False
         self.sends_requests = False
         self.can_redeclare = True
         self.is_busy = False
         self.reply_queue = "amq.gen-1"
+        self.queue = "q"
+        self.consumer: FakeConsumer | None = FakeConsumer(self.calls_of_consumer)
+        self.consumer_tag = "tag-1"
+        self.redeclared: Callable[[], None] | None = None
         self.sock = FakeSocket()
         self.early = b""
         self.is_discarded = False
@@ -78,8 +87,11 @@ class FakeLink:
     def buffered(self) -> bool:
         return bool(self.incoming)
 
-    def lost(self, exc: OSError) -> ConnectionLost:
-        return ConnectionLost(f"the connection ended: {exc}")
+    def describe(self, exc: OSError) -> str:
+        return f"the connection ended: {exc}"
+
+    def has_unread(self) -> bool:
+        return self.unread
 
     def discard(self) -> None:
         self.is_discarded = True
@@ -97,8 +109,9 @@ class FakeLink:
     def reopen_confirmer(self) -> None:
         self.confirmer_channel += 10
 
-    def redeclare(self, done: Callable[[], None] | None = None) -> None:
-        self.calls.append(("redeclare", done))
+    def redeclare(self, done: Callable[[], None] | None = None, *, queue: bool = False) -> None:
+        self.calls.append(("redeclare", "queue" if queue else None))
+        self.redeclared = done
 
     def bind(self, routing_key: str, done: Callable[[TransportError | None], None]) -> None:
         self.calls.append(("bind", routing_key))
@@ -106,12 +119,29 @@ class FakeLink:
     def inspect(self, queue: str, found: Callable[[QueueFacts | None], None]) -> None:
         self.calls.append(("inspect", queue))
 
-    def cancel(self, done: Callable[[], None]) -> None:
-        self.calls.append(("cancel", None))
-        done()
-
     def begin_close(self) -> None:
         self.calls.append(("begin_close", None))
+
+
+class FakeConsumer:
+    """The channel of py-amqp that consumes."""
+
+    def __init__(self, calls: list[tuple[Any, ...]]) -> None:
+        self._calls = calls
+        self._expecting: Callable[[tuple[Any, ...]], None] | None = None
+        self.reply: Callable[[tuple[Any, ...]], None] | None = None
+
+    def expecting(self, reply: Callable[[tuple[Any, ...]], None] | None) -> None:
+        self._expecting = reply
+
+    def basic_consume(self, queue: str, tag: str) -> None:
+        self._calls.append(("consume", queue, tag))
+        self.reply = self._expecting
+
+    def basic_cancel(self, tag: str, *, nowait: bool = False) -> None:
+        self._calls.append(("cancel", tag, nowait))
+        if not nowait:
+            self.reply = self._expecting
 
 
 class FakeSocket:

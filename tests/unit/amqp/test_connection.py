@@ -14,6 +14,7 @@ from jsonrpc_amqp.amqp.back_off import BackOff
 from jsonrpc_amqp.amqp.base import Plan, Publish, Session
 from jsonrpc_amqp.amqp.connection import Connection, State
 from jsonrpc_amqp.amqp.deadline import Deadline
+from jsonrpc_amqp.amqp.frames import HEARTBEAT
 from jsonrpc_amqp.amqp.happy_eyeballs import AddressMemory
 from jsonrpc_amqp.amqp.session import LiveSession
 from jsonrpc_amqp.amqp.url import BrokerURL
@@ -160,6 +161,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.setattr("jsonrpc_amqp.amqp.session.time", clock)
     monkeypatch.setattr("jsonrpc_amqp.amqp.inbox.time", clock)
     monkeypatch.setattr("jsonrpc_amqp.amqp.outbox.time", clock)
+    monkeypatch.setattr("jsonrpc_amqp.amqp.consumption.time", clock)
     monkeypatch.setattr(dialer, "BackOff", lambda brokers: BackOff(brokers, lambda low, high: high))
 
     def make(*args: Any, **options: Any) -> Target:
@@ -853,6 +855,31 @@ def test_what_is_posted_by_what_is_posted_is_done_as_well(target: Target) -> Non
     target.connection.post(lambda: target.connection.post(lambda: done.append(1)))
     target.tick()
     assert done == [1]
+
+
+def test_after_a_stall_a_connection_is_kept_that_the_broker_has_not_given_up(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = target.open()
+    link.unread = True
+    target.tick(25.0)
+    assert target.state is State.OPEN
+    assert link.stream == HEARTBEAT
+    assert "test: this process or its I/O thread stood still for 20.0 s" in caplog.text
+    target.tick(5.0)
+    assert len(caplog.records) == 1
+
+
+def test_a_queue_is_consumed_again_when_it_is_time_for_that(target: Target) -> None:
+    link = target.open()
+    link.callbacks["on_consumer_cancelled"]("tag-1")
+    target.runtime.wakes = 0
+    due = target.tick()
+    assert due is not None
+    assert target.clock.now < due <= target.clock.now + 0.1
+    target.tick(due - target.clock.now)
+    assert link.calls == [("redeclare", "queue")]
+    assert target.state is State.OPEN
 
 
 def test_a_heartbeat_is_written_by_the_tick(target: Target) -> None:

@@ -66,7 +66,7 @@ def test_each_finished_delivery_is_acked_once_and_no_other(steps: list[str], cha
                 unacked.finish(tag)
                 finished.add(tag)
             else:
-                unacked.note_rejected(tag)
+                unacked.note_settled(tag)
                 channel.nack(tag)
 
 
@@ -119,8 +119,8 @@ def test_last_tag_named_is_one_that_the_broker_still_awaits() -> None:
 
 def test_deliveries_given_back_are_passed_over() -> None:
     unacked = Unacked()
-    unacked.note_rejected(1)
-    unacked.note_rejected(3)
+    unacked.note_settled(1)
+    unacked.note_settled(3)
     finish(unacked, 2)
     assert unacked.collect() == [(2, False)]
     finish(unacked, 4)
@@ -129,7 +129,7 @@ def test_deliveries_given_back_are_passed_over() -> None:
 
 def test_deliveries_given_back_only_need_no_ack() -> None:
     unacked = Unacked()
-    unacked.note_rejected(1)
+    unacked.note_settled(1)
     assert unacked.collect() == []
 
 

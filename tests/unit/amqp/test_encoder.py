@@ -1,4 +1,4 @@
-"""Publishes, acks and rejects as bytes: the same as py-amqp's, and nothing that AMQP has no form for."""
+"""Publishes, acks, rejects and requeues as bytes: the same as py-amqp's, and nothing that AMQP has no form for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.amqp.base import Publish
-from jsonrpc_amqp.amqp.encoder import ack, reject
+from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
 from jsonrpc_amqp.amqp.tables import Headers
 from jsonrpc_amqp.errors import EncodeError
 
@@ -239,7 +239,8 @@ def test_headers_that_were_encoded_before_are_the_same_bytes() -> None:
 
 
 @given(channel=st.integers(1, 65535), tag=st.integers(0, (1 << 64) - 1), multiple=st.booleans())
-def test_acks_are_what_py_amqp_writes(channel: int, tag: int, multiple: bool) -> None:
+def test_what_settles_is_what_py_amqp_writes(channel: int, tag: int, multiple: bool) -> None:
     assert ack(channel, tag, multiple) == written(channel, spec.Basic.Ack, dumps("Lb", (tag, multiple)))
-    for requeue in (True, False):
-        assert reject(channel, tag, requeue) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, requeue)))
+    assert reject(channel, tag) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, False)))
+    # Of one message only ("multiple" is false): others up to this tag may run.
+    assert requeue(channel, tag) == written(channel, spec.Basic.Nack, dumps("Lbb", (tag, False, True)))

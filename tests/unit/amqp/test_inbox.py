@@ -117,6 +117,18 @@ def test_the_end_of_the_stream(target: Target) -> None:
         target.read(b"")
 
 
+@pytest.mark.parametrize("end", [b"", ConnectionResetError("reset")])
+def test_an_end_behind_a_stall_of_this_process(
+    target: Target, monkeypatch: pytest.MonkeyPatch, end: bytes | Exception
+) -> None:
+    monkeypatch.setattr(module, "time", Clock(1030.0))
+    target.heartbeat.last_read = target.heartbeat.last_write = 1000.0
+    target.heartbeat.end_turn()
+    stood_still = r"^this process or its I/O thread stood still for 25\.0 s, and missed its heartbeats; the "
+    with pytest.raises(ConnectionLost, match=stood_still):
+        target.read(end)
+
+
 def test_an_error_of_the_socket(target: Target) -> None:
     with pytest.raises(ConnectionLost, match="the connection ended: reset"):
         target.read(ConnectionResetError("reset"))

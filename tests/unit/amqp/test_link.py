@@ -70,9 +70,6 @@ class FakeChannel:
         self._sent("basic_consume", queue, no_ack)
         return "tag-1"
 
-    def basic_cancel(self, tag: str) -> None:
-        self._sent("basic_cancel", tag)
-
 
 class FakeQueue:
     def __init__(self, queue: str) -> None:
@@ -94,8 +91,10 @@ class FakeConnection:
         sent: The methods that were sent: the channel, the name, and what matters of the arguments.
         opened: The numbers of the channels, in the order in which they were opened.
         raises: What ``handle`` raises.
+        peer: The other end of its socket.
     """
 
+    peer: socket.socket
     heartbeat = 10.0
     channel_max = 2047
     live = False
@@ -152,7 +151,9 @@ class FakeConnection:
 def amqp() -> Iterator[FakeConnection]:
     near, far = socket.socketpair()
     with near, far:
-        yield FakeConnection(near)
+        connection = FakeConnection(near)
+        connection.peer = far
+        yield connection
 
 
 class Live:
@@ -175,7 +176,7 @@ class Live:
             write=self.written.append,
             on_channel_closing=lambda number: None,
             on_channel_closed=lambda number, error: self.closed.append((number, error)),
-            on_consumer_cancelled=lambda: None,
+            on_consumer_cancelled=lambda tag: None,
             on_blocked=self.blocked.append,
             on_closed=lambda: None,
         )
@@ -283,6 +284,17 @@ def test_a_full_socket_takes_what_it_can(server: Live) -> None:
     assert taken[-1] == 0
 
 
+def test_it_knows_whether_something_waits_to_be_read_and_whether_more_may_follow(server: Live) -> None:
+    seen = [server.link.has_unread()]
+    server.amqp.peer.send(b"x")
+    seen.append(server.link.has_unread())
+    server.amqp.peer.close()
+    seen.append(server.link.has_unread())
+    assert seen == [False, True, False]
+    assert server.link.read(10) == b"x"
+    assert not server.link.has_unread()
+
+
 def test_a_frame_of_a_channel_that_is_gone_is_dropped(server: Live) -> None:
     server.link.handle(Frame(1, 77, b""))
     server.amqp.channels = None
@@ -320,17 +332,6 @@ def test_a_new_confirmer_is_in_confirm_mode(server: Live) -> None:
     server.link.reopen_confirmer()
     assert server.link.confirmer_channel == 5
     assert server.amqp.since() == [(5, "confirm_select")]
-
-
-def test_no_delivery_follows_a_cancel(server: Live) -> None:
-    server.link.cancel(lambda: server.outcomes.append("cancelled"))
-    assert server.amqp.since() == [(CONSUMER, "basic_cancel", "tag-1")]
-    assert server.outcomes == []
-    server.amqp.channel(CONSUMER).reply("tag-1")
-    assert server.outcomes == ["cancelled"]
-    server.link.cancel(lambda: server.outcomes.append("again"))
-    assert server.outcomes == ["cancelled", "again"]
-    assert server.amqp.since() == []
 
 
 # -- operations: one at a time --------------------------------------------------------------------------------------
@@ -425,7 +426,7 @@ def fail_step(live: Live) -> None:
 
 def test_a_server_redeclares_three_times_at_most(server: Live) -> None:
     server.link.redeclare(done(server))
-    for _ in range(2 * 3 + 2):  # two attempts of three steps, and of the third all but the last
+    for _ in range(3 + 4 + 3):  # of the third attempt all but the last; the queue is declared from the second on
         fail_step(server)
     assert server.outcomes == []
     with pytest.raises(ConnectionLost, match="what was declared is gone, and cannot be declared again: "):
@@ -436,10 +437,38 @@ def test_a_server_redeclares_three_times_at_most(server: Live) -> None:
 def test_a_second_attempt_may_succeed(server: Live) -> None:
     server.link.redeclare(done(server))
     fail_step(server)
-    for _ in range(2 + 3):
+    for _ in range(2 + 4):
         assert server.outcomes == []
         server.amqp.channel(max(server.amqp.opened)).reply()
     assert server.outcomes == ["done"]
+    # Perhaps it was the queue that was missing.
+    assert (max(server.amqp.opened), "queue_declare", "q", "") in server.amqp.since()
+
+
+def test_a_server_declares_its_queue_again_where_that_may_be_gone(server: Live) -> None:
+    server.link.redeclare(done(server), queue=True)
+    for _ in range(4):
+        assert server.outcomes == []
+        server.amqp.channel(CONTROL).reply()
+    assert server.outcomes == ["done"]
+    assert server.amqp.since() == [
+        (CONTROL, "exchange_declare", "jsonrpc", "topic"),
+        (CONTROL, "queue_declare", "q", ""),
+        (CONTROL, "queue_bind", "q", "jsonrpc", "a.#"),
+        (CONTROL, "queue_bind", "q", "jsonrpc", "b.#"),
+    ]
+
+
+def test_the_channel_that_consumes_its_tag_and_its_queue(server: Live) -> None:
+    link = server.link
+    assert (link.consumer_tag, link.queue) == ("tag-1", "q")
+    assert link.consumer is cast(Any, server.amqp.channel(CONSUMER))
+    server.amqp.channels = None
+    assert link.consumer is None
+
+
+def test_the_queue_of_a_client_is_that_of_its_replies(client: Live) -> None:
+    assert client.link.queue == "amq.gen-1"
 
 
 def test_a_client_does_not_try_again(client: Live) -> None:

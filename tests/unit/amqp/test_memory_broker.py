@@ -74,25 +74,29 @@ def test_what_is_put_back_returns_to_its_place() -> None:
     messages = [message(b"%d" % number) for number in range(4)]
     queue.put(messages[1])
     queue.put(messages[3])
-    assert queue.put_back([messages[2], messages[0]]) == []
+    assert queue.put_back([messages[2], messages[0]], failed=True) == []
     assert bodies(queue.ready) == [b"0", b"1", b"2", b"3"]
     assert [each.redelivered for each in queue.ready] == [True, False, True, False]
 
 
-@pytest.mark.parametrize(("queue_type", "counts"), [("quorum", [1, 2]), ("classic", [None, None])])
-def test_only_a_quorum_queue_counts_deliveries(queue_type: str, counts: list[int | None]) -> None:
+@pytest.mark.parametrize(
+    ("queue_type", "failed", "counts"),
+    [("quorum", True, [1, 2]), ("quorum", False, [None, None]), ("classic", True, [None, None])],
+)
+def test_only_a_quorum_queue_counts_failed_deliveries(queue_type: str, failed: bool, counts: list[int | None]) -> None:
     queue, sent, seen = Queue("q", Plan("e", queue="q", queue_type=queue_type)), message(), []
     for _ in counts:
-        queue.put_back([sent])
+        queue.put_back([sent], failed=failed)
         seen.append(queue.ready.popleft().headers.get("x-delivery-count"))
     assert seen == counts
 
 
 def test_what_is_over_the_delivery_limit_is_not_put_back() -> None:
     queue, sent = Queue("q", Plan("e", queue="q", queue_type="quorum", delivery_limit=1)), message()
-    assert queue.put_back([sent]) == []
-    assert queue.ready.popleft() is sent
-    assert queue.put_back([sent]) == [sent]
+    for failed in (False, False, True):
+        assert queue.put_back([sent], failed=failed) == []
+        assert queue.ready.popleft() is sent
+    assert queue.put_back([sent], failed=True) == [sent]
     assert not queue.ready
 
 

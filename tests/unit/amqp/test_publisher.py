@@ -339,9 +339,9 @@ def test_a_missing_exchange_is_declared_before_anything_is_sent_again(target: Ta
     assert [message for _, message in target.rejected] == [lost]
     target.publish(reply(3))
     assert target.written() == b""
-    [(name, resume)] = target.link.calls
-    assert name == "redeclare"
-    resume()
+    assert target.link.calls == [("redeclare", None)]
+    assert target.link.redeclared is not None
+    target.link.redeclared()
     assert target.written() == target.on(REPLIED, reply(2), reply(3))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from struct import pack
 from typing import Any, cast
@@ -10,10 +11,12 @@ import pytest
 from amqp import spec
 from amqp.serialization import dumps
 
+from jsonrpc_amqp.amqp import consumption
 from jsonrpc_amqp.amqp import session as module
 from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
-from jsonrpc_amqp.amqp.encoder import ack, reject
+from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
 from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, ReturnEvent
+from jsonrpc_amqp.amqp.heartbeat import Suspensions
 from jsonrpc_amqp.amqp.session import LiveSession, State
 from jsonrpc_amqp.errors import ConnectionLost, TransportError
 
@@ -46,7 +49,8 @@ class Target:
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> Target:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    for each in (module, consumption):
+        monkeypatch.setattr(each, "time", clock)
     return Target(clock)
 
 
@@ -83,13 +87,13 @@ def test_it_publishes_with_confirms(target: Target) -> None:
     assert outcomes == [None]
 
 
-@pytest.mark.parametrize("requeue", [False, True])
-def test_it_rejects_and_acks_around_that(target: Target, requeue: bool) -> None:
+@pytest.mark.parametrize("encode", [reject, requeue])
+def test_it_rejects_or_requeues_and_acks_around_that(target: Target, encode: Callable[[int, int], bytes]) -> None:
     target.session.ack(target.delivery(1))
-    (target.session.requeue if requeue else target.session.reject)(target.delivery(2))
+    (target.session.requeue if encode is requeue else target.session.reject)(target.delivery(2))
     target.session.ack(target.delivery(3))
     # One ack for both would name a tag that was settled.
-    assert target.written() == reject(CONSUMER, 2, requeue) + ack(CONSUMER, 3, True)
+    assert target.written() == encode(CONSUMER, 2) + ack(CONSUMER, 3, True)
 
 
 def test_a_returned_message_goes_to_the_listener_unless_a_confirm_reports_it(target: Target) -> None:
@@ -140,8 +144,17 @@ def test_what_the_link_reports_once_it_is_live(target: Target) -> None:
     assert target.written() == b"from py-amqp"
     callbacks["on_closed"]()
     assert target.owner.finishes == 1
-    with pytest.raises(ConnectionLost, match="the broker cancelled the consumer"):
-        callbacks["on_consumer_cancelled"]()
+    callbacks["on_consumer_cancelled"]("tag-1")
+    assert target.owner.stats["consumers_cancelled"] == target.owner.wakes == 1
+    assert target.clock.now <= target.session.next_event() <= target.clock.now + 0.1
+    target.session.advance(target.clock.now + 0.1)
+    assert target.link.calls == [("redeclare", "queue")]
+
+
+def test_a_client_whose_replies_are_no_longer_consumed_is_lost(target: Target) -> None:
+    target.link.sends_requests = True
+    with pytest.raises(ConnectionLost, match="the broker cancelled the consumer of replies: queue 'q' was deleted"):
+        go_live(target)["on_consumer_cancelled"]("tag-1")
 
 
 # -- invalid, silent, ended -----------------------------------------------------------------------------------------
@@ -174,9 +187,74 @@ def test_silence_of_two_heartbeats_makes_it_invalid_for_good(target: Target) -> 
     [(session, error, again_at_once)] = target.owner.ended
     assert (session, str(error), again_at_once) == (
         target.session,
-        "the broker at there:5672 was silent for two heartbeats",
+        "the broker at there:5672 was silent for 20.1 s (two heartbeats of 10 s)",
         False,
     )
+
+
+def test_what_waits_to_be_read_is_no_silence(target: Target) -> None:
+    target.link.unread = True
+    for use in (lambda: target.session.publish(MESSAGE), lambda: target.session.beat(target.clock.now)):
+        target.clock.now += 25.0
+        assert use() is not False
+        assert target.session.heartbeat.last_read == target.clock.now
+    assert target.owner.posted == []
+
+
+def test_a_session_that_was_found_silent_is_not_revived_by_what_comes(target: Target) -> None:
+    target.clock.now += 25.0
+    assert target.session.publish(MESSAGE) is False
+    target.link.unread = True
+    assert target.session.publish(MESSAGE) is False
+    target.owner.run()
+    assert len(target.owner.ended) == 1
+
+
+STOOD_STILL = "this process or its I/O thread stood still for 25.0 s, and missed its heartbeats; "
+
+
+def test_the_broker_is_not_blamed_for_the_silence_of_this_process(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, clock = target.session, target.clock
+    session.beat(clock.now)
+    clock.now += 30.0  # half an interval, and the stall
+    # By a handler's thread, before the leader is back.
+    assert session.publish(MESSAGE) is False
+    target.owner.run()
+    [(_, error, _)] = target.owner.ended
+    silent = "the broker at there:5672 was silent for 30.0 s (two heartbeats of 10 s)"
+    assert str(error) == STOOD_STILL + silent
+    # By the leader.
+    with pytest.raises(ConnectionLost) as caught:
+        session.beat(clock.now)
+    assert str(caught.value) == STOOD_STILL + silent
+    [record] = caplog.records
+    assert "test: this process or its I/O thread stood still for 25.0 s" in record.getMessage()
+
+
+def test_a_write_that_fails_after_a_stall_says_so(target: Target) -> None:
+    def fail() -> None:
+        raise BrokenPipeError("gone")
+
+    target.session.publish(MESSAGE)
+    target.session.beat(target.clock.now)
+    target.clock.now += 30.0
+    target.link.unread = True
+    target.link.on_write = fail
+    target.session.flush()
+    target.owner.run()
+    [(_, error, _)] = target.owner.ended
+    assert str(error) == STOOD_STILL + "the connection ended: gone"
+
+
+def test_a_suspended_machine_is_noticed_though_the_clock_stood_still(target: Target) -> None:
+    session, now, total = target.session, target.clock.now, 100.0
+    session._suspensions = Suspensions(lambda: total)
+    session.beat(now)
+    total += 3600.0
+    with pytest.raises(ConnectionLost, match=r"stood still for 3595\.0 s, .* was silent for 3600\.0 s"):
+        session.beat(now)
 
 
 def test_without_heartbeats_silence_means_nothing(target: Target) -> None:
@@ -242,7 +320,12 @@ def test_what_is_rare_is_done_by_the_leader(target: Target) -> None:
     session.cancel(outcomes.append)
     assert target.link.calls == []
     target.owner.run()
-    assert target.link.calls == [("bind", "a.#"), ("inspect", "q"), ("redeclare", None), ("cancel", None)]
+    assert target.link.calls == [("bind", "a.#"), ("inspect", "q"), ("redeclare", None)]
+    assert target.link.calls_of_consumer == [("cancel", "tag-1", False)]
+    assert outcomes == []
+    assert target.link.consumer is not None
+    assert target.link.consumer.reply is not None
+    target.link.consumer.reply(("tag-1",))
     assert outcomes == [None]
 
 
@@ -274,6 +357,8 @@ def test_a_close_leaves_behind_all_that_is_queued(target: Target, monkeypatch: p
     target.session.begin_close()
     reply = target.link.encoder.publish(PUBLISHER, MESSAGE)
     assert target.link.written == [reply + ack(CONSUMER, 1, False) + b"close"]
+    go_live(target)["on_consumer_cancelled"]("tag-1")
+    assert target.session._consumption.next_event == math.inf
 
 
 # -- heartbeats -----------------------------------------------------------------------------------------------------

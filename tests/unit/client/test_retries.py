@@ -57,6 +57,21 @@ def test_delay_doubles_up_to_two_seconds(failures: int, part: float, delay: floa
     assert waiting.next_alarm == pytest.approx(NOW + delay)
 
 
+@pytest.mark.parametrize("part", [0.5, 0.75, 1.0])
+@pytest.mark.parametrize("timeout", [0.5, 3.0, 30.0])
+def test_attempts_go_on_until_shortly_before_the_deadline(timeout: float, part: float) -> None:
+    waiting, made, now, delays = retries(part=part), call(timeout=timeout, now=NOW), NOW, list[float]()
+    while waiting.schedule(made, ERROR, now):
+        delays.append(waiting.next_alarm - now)
+        # The reply has at least as long as was waited for the attempt.
+        assert made.deadline - now >= 2 * delays[-1] - 1e-6
+        now += delays[-1]
+        assert waiting.due(now) == ([made], [])
+    assert made.deadline - now <= 2 * LEAST_SECONDS
+    # No hot loop: halving what is left ends soon.
+    assert len(delays) < 45
+
+
 def test_constants_are_those_of_the_table() -> None:
     assert (FIRST_DELAY, LONGEST_DELAY, LEAST_SECONDS) == (0.1, 2.0, 0.1)
 

@@ -14,7 +14,7 @@ from .fakes import SERVICE, FakeSession, call
 RAN = "the method may have run, or may still"
 SLOW = f"the broker did not say in time how many consumers queue 'S_req' has; {RAN}"
 MISSING = TopologyMismatch("no queue")
-TWO = f"queue 'S_req' has 2 consumers, 1 message waiting: {RAN}"
+TWO = f"queue 'S_req' has 2 consumers and 1 message ready (a server may hold more): {RAN}"
 
 
 class Clock:
@@ -93,8 +93,8 @@ def test_reply_of_the_connection_before_is_not_reported() -> None:
     ("facts", "expected"),
     [
         (QueueFacts(1, 2), TWO),
-        (QueueFacts(0, 1), f"queue 'S_req' has 1 consumer, 0 messages waiting: {RAN}"),
-        (QueueFacts(3, 0), "queue 'S_req' has 0 consumers, 3 messages waiting: no server is running"),
+        (QueueFacts(0, 1), f"queue 'S_req' has 1 consumer and 0 messages ready (a server may hold more): {RAN}"),
+        (QueueFacts(3, 0), "queue 'S_req' has 0 consumers and 3 messages ready: no server consumes from it now"),
         (MISSING, "there is no queue 'S_req' now; the method may have run, where its servers use another"),
         (
             NotConnected("the node of that queue is down"),
@@ -143,7 +143,7 @@ def test_earlier_facts_serve_until_there_is_another_reply() -> None:
     assert made.text() == TWO
     assert made.text(after=2.5) == SLOW
     made.reply(QueueFacts(0, 0))
-    assert made.text() == "queue 'S_req' has 0 consumers, 0 messages waiting: no server is running"
+    assert made.text() == "queue 'S_req' has 0 consumers and 0 messages ready: no server consumes from it now"
 
 
 def test_broker_that_takes_longer_than_the_time_between_inspections_is_heard() -> None:
@@ -163,6 +163,16 @@ def test_no_answer() -> None:
     error = made.reports.error(call(timeout=None, sent=True), None, None, ". A hint")
     assert type(error) is CallTimeout
     assert (str(error), error.may_have_run) == (f"no answer from 'S': {RAN}. A hint", True)
+
+
+@pytest.mark.parametrize(
+    ("late", "hint"),
+    [(0.875, ""), (6.25, ". This process or its threads stood still: the call ends 6.2 s after its deadline")],
+)
+def test_a_call_that_ends_late_says_that_this_process_stood_still(late: float, hint: str) -> None:
+    made = Reports()
+    late_call = call(timeout=5.0, sent=True, now=made.clock.now - 5.0 - late)
+    assert str(made.reports.error(late_call, None, None, "")) == f"no answer from 'S' within 5 s: {RAN}{hint}"
 
 
 def test_notification_that_was_not_confirmed() -> None:

@@ -83,7 +83,7 @@ def test_stop_cancels_then_gives_back_then_closes(bench: Bench) -> None:
     bench.open()
     bench.consumer.on_deliveries(bench.session, [delivery(tag=1), delivery(tag=2, redelivered=True)])
     assert bench.consumer.stop(5)
-    assert bench.session.calls == [("cancel",), ("requeue", 2), ("requeue", 1), ("flush",)]
+    assert bench.session.calls == [("cancel",), ("requeue", 1), ("requeue", 2), ("flush",)]
     assert bench.transport.closed.is_set()
     assert bench.jobs == []
 

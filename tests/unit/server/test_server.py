@@ -103,7 +103,7 @@ def test_stats_have_all_counters_from_the_start() -> None:
     server = Server("amqp://", SERVICE, transport=transport)
     stats = server.stats()
     assert set(stats.values()) == {0}
-    assert len(stats) == 15
+    assert len(stats) == 16
     transport.stats["connections"] += 1
     assert server.stats() == {**stats, "connections": 1}
 

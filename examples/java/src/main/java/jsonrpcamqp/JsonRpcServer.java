@@ -171,7 +171,8 @@ public final class JsonRpcServer implements AutoCloseable {
             }
             try {
                 if (cancelled) {
-                    requests.basicReject(tag, true);
+                    // Not basicReject: RabbitMQ 4.3 counts that as a failed delivery.
+                    requests.basicNack(tag, false, true);
                     return;
                 }
                 // Counted from the arrival here: the clocks of two hosts are never compared.
