@@ -20,6 +20,7 @@ from .base import DIRECT_REPLY_TO, Plan, QueueFacts
 from .broker_errors import describe, say
 from .frames import Frame
 from .py_amqp import AmqpChannel, AmqpConnection, connect
+from .redeclaration import Redeclaration
 from .url import BrokerURL
 
 # Each look at a dead letter counts as a delivery; without a limit RabbitMQ 4 drops it after twenty.
@@ -43,7 +44,13 @@ class Link:
         self._next_channel = 1
         self._operations: deque[_Operation] = deque()
         self.reply_queue = ""
-        self._bindings: list[str] = []
+        self._redeclaration = Redeclaration(
+            plan,
+            self._perform,
+            declare_exchange=self._declare_exchange,
+            bind=self._bind,
+            is_restorable=plan.declare and plan.queue is not None,
+        )
         self._consumer_tag = ""
         self.where = url.where
         self.sock: socket.socket = connection.transport.sock
@@ -87,9 +94,9 @@ class Link:
                 self._declare_dead_letters(plan.dead_letters, plan.queue, plan.queue_type)
         queue = self.reply_queue or plan.queue
         if queue and (plan.declare or self.reply_queue):
-            self._bindings = list(plan.bindings)
-            for key in self._bindings:
+            for key in plan.bindings:
                 self._bind(self._control, key)
+            self._redeclaration.bindings.extend(plan.bindings)
         return queue
 
     def _declare_exchange(self, channel: AmqpChannel, *, passive: bool = False) -> None:
@@ -213,7 +220,7 @@ class Link:
         """Bind the reply queue with one more key."""
 
         def bound(_args: object) -> None:
-            self._bindings.append(routing_key)
+            self._redeclaration.bindings.append(routing_key)
             done(None)
 
         self._perform(partial(self._bind, key=routing_key), bound, done)
@@ -228,35 +235,9 @@ class Link:
         """Whether a missing exchange can be declared, and only replies were to go over it."""
         return self._plan.declare and not self.sends_requests
 
-    def redeclare(self, done: Callable[[], None] | None = None, *, attempts: int = 3) -> None:
-        """
-        Declare and bind again, in case the exchange or a binding was deleted.
-
-        Raises:
-            ConnectionLost: Later: it cannot be declared again.
-        """
-        steps: list[Callable[[AmqpChannel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
-        if self._plan.declare and self._plan.exchange:
-            steps.insert(0, self._declare_exchange)
-        problems: list[TransportError | None] = []
-
-        def ended(problem: TransportError | None) -> None:
-            problems.append(problem)
-            if len(problems) < len(steps):
-                return
-            first = next((each for each in problems if each is not None), None)
-            if first is not None and (attempts == 1 or not self.can_redeclare):
-                raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
-            if first is not None:
-                # Something was deleted between two of the steps.
-                self.redeclare(done, attempts=attempts - 1)
-            elif done is not None:
-                done()
-
-        for step in steps:
-            self._perform(step, lambda _args: ended(None), ended)
-        if not steps and done is not None:
-            done()
+    def redeclare(self, done: Callable[[], None] | None = None) -> None:
+        """Declare and bind again; see ``Redeclaration.begin``."""
+        self._redeclaration.begin(done)
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""
