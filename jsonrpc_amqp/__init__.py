@@ -38,6 +38,7 @@ from .errors import (
     TopologyMismatch,
     TransportError,
     Unroutable,
+    WouldDeadlock,
 )
 from .logs import install as _install_log_filter
 
@@ -91,6 +92,7 @@ __all__ = [
     "TopologyMismatch",
     "TransportError",
     "Unroutable",
+    "WouldDeadlock",
     "current_request",
     "global_methods",
 ]

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from ..errors import AccessRefused, ConnectionLost, NotConnected, TopologyMismatch, TransportError
+from ..logs import deferred_lines
 from ..options import ConnectionOptions
 from ..runtime.base import Runtime
 from .back_off import BackOff
@@ -67,6 +68,7 @@ class Connection:
         self.runtime = runtime
         self.stats: Counter[str] = Counter()
         self._pid: int | None = None
+        self._dialer: int | None = None  # the thread that connects, while it does
         self._lock = threading.RLock()
         self._state = State.IDLE
         self._is_started = False
@@ -104,9 +106,11 @@ class Connection:
         self.wake()
 
     def would_deadlock(self) -> bool:
-        """Whether nothing can arrive or leave while the calling thread waits: it is the leader, or is writing."""
+        """Whether nothing can arrive or leave while the calling thread waits: it leads, connects, or writes."""
+        if self.runtime.would_deadlock() or (self._dialer is not None and self._dialer == threading.get_ident()):
+            return True
         session = self._session
-        return self.runtime.would_deadlock() or (session is not None and session.outbox.is_writing_here())
+        return session is not None and session.outbox.is_writing_here()
 
     def wake(self) -> None:
         """Have the listener's ``on_tick`` called soon."""
@@ -245,21 +249,18 @@ class Connection:
             plan = self._listener.plan()
             # kombu blocks, and deadlines have to be kept meanwhile.
             self.runtime.run_blocking(lambda: self._attempt(url, plan), name=f"{self.name}-dial")
-        except Exception as exc:
+        except BaseException as exc:  # an attempt that is not seen to end would be the last one
             self._dial_failed(_no_connection(url, exc))
 
     def _attempt(self, url: BrokerURL, plan: Plan) -> None:
         """Connect; runs wherever the runtime runs what blocks."""
-        result: Link | TransportError
-        try:
-            result = dial(url, plan, self._options)
-        except TransportError as exc:
-            result = exc
-        except Exception as exc:
-            result = _no_connection(url, exc)
-        self.post(lambda: self._dialed(result))
-        if self.finished and isinstance(result, Link):
-            result.discard()
+        with deferred_lines():  # a log handler may wait for a call, and so for this connection
+            self._dialer = threading.get_ident()
+            result = _try_to_dial(url, plan, self._options)
+            self._dialer = None
+            self.post(lambda: self._dialed(result))
+            if self.finished and isinstance(result, Link):
+                result.discard()
 
     def _dialed(self, result: Link | TransportError) -> None:
         if isinstance(result, TransportError):
@@ -284,12 +285,12 @@ class Connection:
         self._listener.on_failed(error, delay)
 
     def _open(self, link: Link) -> None:
-        session = LiveSession(self, self._listener, link, self.stats["connections"] + 1)
         try:
+            session = LiveSession(self, self._listener, link, self.stats["connections"] + 1)
             early = session.go_live()
         except Exception as exc:  # the attempt has failed after all
-            link.discard()
             self._dial_failed(NotConnected(f"no connection to the broker at {link.where}: {exc!r}"))
+            self._guard(link.discard)
             return
         self.stats["connections"] += 1
         with self._lock:
@@ -313,7 +314,7 @@ class Connection:
             self._session = None
             self._is_woken = True
             is_closing = self._state is State.CLOSING
-        session.close()
+        self._guard(session.close)
         if is_closing:
             self._state = State.CLOSED
         elif self._options.reconnect:
@@ -345,5 +346,14 @@ class Connection:
             session.begin_close()
 
 
-def _no_connection(url: BrokerURL, exc: Exception) -> NotConnected:
+def _try_to_dial(url: BrokerURL, plan: Plan, options: ConnectionOptions) -> Link | TransportError:
+    try:
+        return dial(url, plan, options)
+    except BaseException as exc:
+        return _no_connection(url, exc)
+
+
+def _no_connection(url: BrokerURL, exc: BaseException) -> TransportError:
+    if isinstance(exc, TransportError):
+        return exc
     return NotConnected(f"no connection to the broker at {url.where}: {exc!r}")

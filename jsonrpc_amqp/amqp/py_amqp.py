@@ -8,6 +8,7 @@ given the rare ones, and never waits: a method that would wait registers what to
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -23,12 +24,17 @@ from amqp.serialization import loads as decode_fields
 from kombu.transport import pyamqp
 
 from ..errors import NotConnected
+from ..logs import contain_handlers
 from ..options import ConnectionOptions
+from ..runtime.forks import close_when_forked
 from .broker_errors import describe
 from .decoder import Decoder
 from .encoder import Encoder
 from .frames import Frame
 from .url import BrokerURL, parse_urls, tls_options
+
+# It logs, at DEBUG, on the threads that run it.
+contain_handlers(logging.getLogger("amqp"))
 
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
 
@@ -101,7 +107,16 @@ class AmqpConnection(pyamqp.Connection):
         self.on_blocked: Callable[[str], None]  # py-amqp's
         self.on_unblocked: Callable[[], None]  # py-amqp's
         self.channel_max: int  # py-amqp's
+        self._transport: Any  # py-amqp's; None before it connects, and after the end
         super().__init__(**options)
+        close_when_forked(self)
+
+    def close_in_child(self) -> None:
+        """Close this process's copy of the socket, and let py-amqp have it no more: it would shut it down."""
+        transport = self._transport
+        if transport is not None and transport.sock is not None:
+            sock, transport.sock = transport.sock, None
+            sock.close()
 
     def connect(self, callback: Any = None) -> Any:
         try:

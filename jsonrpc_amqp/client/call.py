@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -175,7 +175,7 @@ class FutureCall(Call):
     has_callbacks = True
 
     parse: Callable[[bytes], Any] = field(kw_only=True)
-    future: Future[Any] = field(default_factory=CallFuture, init=False)
+    future: CallFuture = field(default_factory=CallFuture, init=False)
 
     @property
     def is_cancelled(self) -> bool:

@@ -19,9 +19,11 @@ from typing_extensions import Unpack
 from .. import context
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages
+from ..runtime.dropped import DropWatch
 from ..wire.names import NO_QID, qid_of
 from .batch import Batch
 from .call import PLAIN, Call, FutureCall, Params, Retry, SendOptions, WaitingCall
+from .futures import CallFuture
 from .proxy import Proxy
 from .requests import Requests
 
@@ -72,8 +74,10 @@ class Calls:
     own caller has left.
     """
 
-    def __init__(self, requests: Requests, defaults: Options, *, max_size: int) -> None:
+    def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
         self._requests = requests
+        self._watch = watch  # of all that a program holds; what threads hold has no part in it
+        self._check_may_wait = requests.waiter.check_may_wait
         self._defaults = defaults
         self._max_size = max_size
         # Resolved once, for the calls without options; None where each must name its service.
@@ -118,20 +122,19 @@ class Calls:
         Callbacks of the future run on the thread that drives the connection: they must not block, nor call and wait.
 
         Raises:
-            ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once.
+            ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once; NotConnected, too, where this process
+                can have no other thread or open file.
         """
         number = self._requests.new_id()
         parse = partial(messages.result_of, expected_id=number)
-        call = self._make(FutureCall, messages.request(method, params, number), options, qid=str(number), parse=parse)
-        self._requests.submit(call)
-        return call.future
+        return self._submit(
+            self._make(FutureCall, messages.request(method, params, number), options, qid=str(number), parse=parse)
+        )
 
     def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
         """Send a notification; return at once a future that is done (None) when the broker has confirmed it."""
         body = messages.notification(method, params)
-        call = self._make(FutureCall, body, options, is_notification=True, parse=lambda _body: None)
-        self._requests.submit(call)
-        return call.future
+        return self._submit(self._make(FutureCall, body, options, is_notification=True, parse=lambda _body: None))
 
     def batch(self, **options: Unpack[Options]) -> Batch:
         """Collect calls and notifications in a ``with`` block; they leave as one message when it ends."""
@@ -195,8 +198,7 @@ class Calls:
             is_notification=kind.is_notification,
             parse=lambda reply: None if kind.is_notification else reply,
         )
-        self._requests.submit(call)
-        return call.future
+        return self._submit(call)
 
     @property
     def proxy(self) -> Proxy:
@@ -214,7 +216,7 @@ class Calls:
         _check_options(options)
         if "service" in options:
             self._requests.use(options["service"])
-        return Calls(self._requests, {**self._defaults, **options}, max_size=self._max_size)
+        return Calls(self._requests, self._watch, {**self._defaults, **options}, max_size=self._max_size)
 
     def _send_batch(self, options: Options, body: bytes, is_notification: bool) -> bytes:
         return self._await(self._make(WaitingCall, body, options, is_notification=is_notification))
@@ -276,8 +278,13 @@ class Calls:
             SendOptions(persistent is None or persistent, True, headers, retry),
         )
 
+    def _submit(self, call: FutureCall) -> CallFuture:
+        call.future.check_may_wait = self._check_may_wait
+        self._requests.submit(call)
+        return call.future
+
     def _await(self, call: WaitingCall) -> bytes:
-        self._requests.waiter.check_may_wait()
+        self._check_may_wait()
         try:
             self._requests.submit(call)
             self._requests.waiter.drive_until_done(call)
@@ -286,6 +293,7 @@ class Calls:
                 if not call.wait(_STUCK):
                     raise CallTimeout(f"no answer from {call.service!r}: the thread that brings answers is stuck")
         except BaseException:  # Control-C: no thread waits for the reply any more
+            self._requests.waiter.release_lock()
             self._requests.forget(call)
             raise
         return call.result()

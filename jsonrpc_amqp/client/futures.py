@@ -30,7 +30,14 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 class CallFuture(Future[Any]):
-    """Does what a ``Future`` does, ``wait`` and ``as_completed`` included."""
+    """
+    Does what a ``Future`` does, ``wait`` and ``as_completed`` included.
+
+    Attributes:
+        check_may_wait: Raises on the threads that bring results, which must not wait for one; set at ``submit``.
+    """
+
+    check_may_wait: Callable[[], None] | None = None
 
     def __init__(self) -> None:
         # Without super().__init__(), which makes the condition.
@@ -60,12 +67,20 @@ class CallFuture(Future[Any]):
         if self._state == FINISHED and self._exception is None:
             return self._result
         try:
+            self._check_wait(timeout)
             return super().result(timeout)
         finally:
             self = None  # type: ignore[assignment]  # as there: the traceback must not keep the future alive
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        return self._exception if self._state == FINISHED else super().exception(timeout)
+        if self._state == FINISHED:
+            return self._exception
+        self._check_wait(timeout)
+        return super().exception(timeout)
+
+    def _check_wait(self, timeout: float | None) -> None:
+        if self.check_may_wait is not None and self._state not in _DONE and (timeout is None or timeout > 0):
+            self.check_may_wait()
 
     def set_result(self, result: Any) -> None:
         if not self._finish(result, None):

@@ -13,8 +13,9 @@ import time
 from dataclasses import replace
 
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
-from ..errors import MessageTooLarge, TransportError
+from ..errors import MessageTooLarge, TransportError, WouldDeadlock
 from ..jsonrpc.error_objects import internal_error
+from ..runtime.dropped import DropWatch
 from ..wire.display import printable
 from ..wire.publish import deadline_of
 from .counters import Counters
@@ -65,6 +66,7 @@ class Consumer:
         self._executor = executor
         self._counters = counters
         self._pid: int | None = None  # of the process that started it
+        self._is_started = self._has_served = self._is_abandoned = False
         self._redeclare_at = 0.0  # for the leader alone
 
     # -- starting and ending ------------------------------------------------------------------------------
@@ -74,7 +76,9 @@ class Consumer:
         Start threads and transport. False: this server was stopped.
 
         Raises:
+            NotConnected: This process can have no more threads or open files; nothing was started.
             RuntimeError: It was started in the process that forked this one.
+            WouldDeadlock: The connection needs the calling thread.
         """
         if self._is_forked():
             raise RuntimeError(
@@ -82,28 +86,54 @@ class Consumer:
             )
         if not self._lifecycle.prepare():
             return False
+        if self._lifecycle.session is None and self._transport.would_deadlock():
+            raise WouldDeadlock("start() would wait for what needs this thread; have another thread call it")
         self._pid = os.getpid()
         self._executor.start()
-        self._transport.start(self)
+        try:
+            self._transport.start(self)
+        except BaseException:
+            if not self._is_started:
+                self._executor.undo_start()
+            raise
+        self._is_started = True
         return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has threads in this process."""
+        return self._is_started and not self._is_forked() and self._lifecycle.state is not State.STOPPED
+
+    def abandon(self) -> None:
+        """
+        Stop if it never served: nothing can start it again.
+
+        For finalizers: it takes no lock, and leaves all else to the leader.
+        """
+        self._is_abandoned = True
+        self._transport.wake()
 
     def stop(self, grace: float) -> bool:
         """
         Drain within ``grace`` seconds, then close. True when no handler was left running.
 
         Raises:
-            RuntimeError: Called by a handler, which it would wait for.
+            WouldDeadlock: Called by a handler, which it would wait for, or by a thread that the connection needs.
         """
+        if self._is_forked():
+            return True  # before any lock: one that was held at the fork stays locked here
         if self._executor.is_running_here:
-            raise RuntimeError(
+            raise WouldDeadlock(
                 "stop() inside a handler would wait for that handler; have another thread call it: "
                 "threading.Thread(target=server.stop).start()"
             )
-        if self._is_forked():
-            return True  # before any lock: one that was held at the fork stays locked here
+        if self._transport.would_deadlock():
+            raise WouldDeadlock("stop() would wait for what needs this thread; have another thread call it")
         lifecycle = self._lifecycle
         if lifecycle.state is State.STOPPED:
             # By another thread. The process may end when this one returns, so the last acks must have been written.
+            # And all of it: an interrupt may have ended that call.
+            self._executor.close()
             self._transport.close(_CLOSE_SECONDS)
             return lifecycle.running == 0
         deadline = time.monotonic() + grace
@@ -141,14 +171,15 @@ class Consumer:
         return replace(self._plan, queue=None, bindings=())
 
     def on_open(self, session: Session) -> None:
+        self._redeclare_at = time.monotonic() + _REDECLARE_SECONDS
+        self._has_served = True
+        self._lifecycle.opened(session)
         if self._lifecycle.state is State.RUNNING:
             log.info("serving %r from queue %r", self._service, self._plan.queue)
-        self._redeclare_at = time.monotonic() + _REDECLARE_SECONDS
-        self._lifecycle.opened(session)
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
-        log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
         self._lifecycle.failed(error, gave_up=retry_in is None)
+        log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
 
     def on_lost(self, session: Session, error: TransportError) -> None:
         self._lifecycle.lost()
@@ -191,6 +222,10 @@ class Consumer:
 
     def on_tick(self, now: float) -> float | None:
         self._executor.tick(now)
+        if self._is_abandoned and not self._has_served and self._lifecycle.state is State.RUNNING:
+            self._lifecycle.stop(0.0)
+            self._executor.close()
+            self._transport.close(_CLOSE_SECONDS)
         session = self._lifecycle.session
         if session is None or self._lifecycle.state is not State.RUNNING:
             return None
@@ -198,3 +233,9 @@ class Consumer:
             self._redeclare_at = now + _REDECLARE_SECONDS
             session.redeclare()
         return self._redeclare_at
+
+
+def watch_consumer(consumer: Consumer, what: str) -> DropWatch:
+    """Return what a server holds and its threads do not, so that it is noticed when a program drops the server."""
+    advice = "call stop(), or use it in a with block. One that serves goes on until the process ends"
+    return DropWatch(what, advice, lambda: consumer.is_open, consumer.abandon)

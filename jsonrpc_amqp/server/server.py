@@ -44,7 +44,7 @@ from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
 from ..wire.reply_route import reply_to_filter
 from ..wire.sender_checks import refuse_sender
-from .consumer import Consumer
+from .consumer import Consumer, watch_consumer
 from .counters import Counters
 from .executor import Executor
 from .lifecycle import Lifecycle
@@ -66,6 +66,9 @@ class Server:
     A request is acknowledged after its reply is written, so it survives the death of this process, and a method may
     run a second time: ``current_request().redelivered`` is then true. ``redelivery`` and ``ack`` change that.
     Redelivered requests begin one at a time, since one of them may have killed the server that had it.
+
+    One that serves goes on until ``stop()``, or until the process ends, even if nothing refers to it any more: that
+    gives a ``ResourceWarning``. One that never served ends then.
 
     Args:
         url: As for ``Client``.
@@ -207,6 +210,7 @@ class Server:
         executor = Executor(service, concurrency, self._lifecycle, self._pipeline.process, self._counters)
         self._transport.runtime.set_inline_jobs(executor)
         self._consumer = Consumer(service, plan, self._transport, self._lifecycle, executor, self._counters)
+        self._watch = watch_consumer(self._consumer, f"Server of {service!r} at {self._where}")
 
     def __repr__(self) -> str:
         return f"<Server of {self.service!r} at {self._where}>"
@@ -256,9 +260,11 @@ class Server:
             timeout: Seconds to wait for that; None: no limit.
 
         Raises:
-            NotConnected: Not within ``timeout``. Attempts go on until ``stop``.
+            NotConnected: Not within ``timeout``; attempts go on until ``stop``. Or this process can have no more
+                threads or open files; then nothing was started.
             AccessRefused, TopologyMismatch: The broker rejected the login or a declaration; there is no other attempt.
             RuntimeError: The server was stopped, or was started by the process that forked this one.
+            WouldDeadlock: Called by a thread that the connection needs, as log handlers may be.
         """
         self._log_dialect_problem()
         if not self._consumer.start():
@@ -281,13 +287,14 @@ class Server:
         """
         self._log_dialect_problem()
         with DrainOnSignal(self._lifecycle.drain):
-            if not self._consumer.start():
-                return  # stopped before it began
             try:
+                if not self._consumer.start():
+                    return  # stopped before it began
                 self._lifecycle.wait_for_start(None)
                 self._lifecycle.wait_for_drain()
             finally:
-                self._consumer.stop(grace)
+                if self._consumer.is_open:
+                    self._consumer.stop(grace)
 
     @property
     def dialect_problem(self) -> str | None:
@@ -309,7 +316,7 @@ class Server:
             True when no handler was left running.
 
         Raises:
-            RuntimeError: Called by a handler, which it would wait for.
+            WouldDeadlock: Called by a handler, which it would wait for, or by a thread that the connection needs.
         """
         return self._consumer.stop(grace)
 

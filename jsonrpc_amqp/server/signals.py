@@ -11,9 +11,15 @@ from typing import Any
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class _Drained(BaseException):
+    """Ends the block where no thread can be started."""
+
+
 class DrainOnSignal:
     """
     Within a ``with`` block, SIGTERM or SIGINT calls ``drain`` once; after that both have their default effect.
+
+    Where that is impossible, for want of a thread, it ends the block instead: the block must drain when it is left.
 
     Only the main thread can set signal handlers: on any other this does nothing.
 
@@ -29,11 +35,15 @@ class DrainOnSignal:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> bool:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        return kind is _Drained
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         for each in self._previous:
             signal.signal(each, signal.SIG_DFL)
-        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        try:
+            threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        except RuntimeError as exc:  # the system has no thread left: end the block, which drains as well
+            raise _Drained from exc

@@ -86,15 +86,18 @@ class Supervisor:
             The exit code for this process: 0, or ``hopeless``.
         """
         self._lifeline, self._parent_end = os.pipe()
-        with _Signals(*_DRAIN, signal.SIGCHLD) as signals:
-            self._start_due()
-            while not self._draining or any(worker.process for worker in self._workers):
-                for number in signals.wait(self._pause()):
-                    if number in _DRAIN:
-                        self._on_signal(number)
-                self._reap()
+        try:
+            with _Signals(*_DRAIN, signal.SIGCHLD) as signals:
                 self._start_due()
-        os.close(self._lifeline)
+                while not self._draining or any(worker.process for worker in self._workers):
+                    for number in signals.wait(self._pause()):
+                        if number in _DRAIN:
+                            self._on_signal(number)
+                    self._reap()
+                    self._start_due()
+        finally:
+            self._drain()  # an error of ours must not leave workers without a parent that can stop them
+            os.close(self._lifeline)
         return self._code
 
     def _pause(self) -> float | None:
@@ -185,7 +188,11 @@ class _Signals:
     def __enter__(self) -> _Signals:
         self._arrived, self._arriving = os.pipe()
         os.set_blocking(self._arriving, False)
-        self._previous_wakeup = signal.set_wakeup_fd(self._arriving, warn_on_full_buffer=False)
+        try:
+            self._previous_wakeup = signal.set_wakeup_fd(self._arriving, warn_on_full_buffer=False)
+        except ValueError:  # not on the main thread
+            self._close()
+            raise
         self._previous = {number: signal.signal(number, lambda *_: None) for number in self._numbers}
         return self
 
@@ -200,5 +207,8 @@ class _Signals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_wakeup)
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._arrived)
         os.close(self._arriving)
