@@ -51,7 +51,8 @@ class Presence:
 
     def watch(self, what: str) -> DropWatch:
         """Return what the program's objects hold, and the threads do not; ``what`` names the client."""
-        return DropWatch(what, "call close(), or use it in a with block", self._is_open, self._drop)
+        advice = "call close(), or use it in a with block"
+        return DropWatch(what, advice, self._is_open, self._drop, lambda: self._life.gave_up)
 
     def next_look(self, now: float) -> float:
         """Close the client if it was dropped and no call is pending; return when to look again. By the leader."""

@@ -104,6 +104,11 @@ class Consumer:
         """Whether it has threads in this process."""
         return self._is_started and not self._is_forked() and self._lifecycle.state is not State.STOPPED
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it gave up before it served."""
+        return self._lifecycle.gave_up and not self._has_served
+
     def abandon(self) -> None:
         """
         Stop if it never served: nothing can start it again.
@@ -238,4 +243,4 @@ class Consumer:
 def watch_consumer(consumer: Consumer, what: str) -> DropWatch:
     """Return what a server holds and its threads do not, so that it is noticed when a program drops the server."""
     advice = "call stop(), or use it in a with block. One that serves goes on until the process ends"
-    return DropWatch(what, advice, lambda: consumer.is_open, consumer.abandon)
+    return DropWatch(what, advice, lambda: consumer.is_open, consumer.abandon, lambda: consumer.has_failed)

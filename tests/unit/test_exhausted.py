@@ -24,6 +24,10 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def has_threads(service: str) -> bool:
+    return any(service in thread.name for thread in threading.enumerate())
+
+
 @pytest.mark.parametrize("exhaust", [NoThread, no_descriptor])
 @pytest.mark.parametrize(
     "use",
@@ -48,7 +52,7 @@ def test_a_client_says_so_and_works_at_the_next_use(
                 with pytest.raises(NotConnected, match="ulimit") as caught:
                     use(client)
                 assert not caught.value.may_have_run
-        assert descriptors() == before
+        assert descriptors() <= before  # fewer, where a test before this one has just ended
         assert client.stats()["pending"] == 0
         assert client.call("add", [20, 22]) == 42
         client.close()
@@ -60,16 +64,16 @@ def test_a_server_says_so_and_works_at_the_next_start(
 ) -> None:
     url = f"memory://{service}"
     server = Server(url, service, methods={"add": lambda a, b: a + b}, concurrency=3)
-    threads, before = threading.active_count(), descriptors()
+    before = descriptors()
     with monkeypatch.context() as patch:
         no_thread = NoThread(patch, after)
         for start in (server.start, server.serve_forever):
             no_thread.left = after
             with pytest.raises(NotConnected, match="ulimit"):
                 start()
-            wait_for(lambda: threading.active_count() == threads)
+            wait_for(lambda: not has_threads(service))
         assert no_thread.failures == 2
-    assert descriptors() == before
+    assert descriptors() <= before
     with server, Client(url, service, timeout=10) as client:
         assert client.call("add", [20, 22]) == 42
 
@@ -79,12 +83,11 @@ def test_a_server_without_a_descriptor_says_so_and_works_at_the_next_start(
 ) -> None:
     url = f"memory://{service}"
     server = Server(url, service, methods={"add": lambda a, b: a + b})
-    threads = threading.active_count()
     with monkeypatch.context() as patch:
         no_descriptor(patch)
         with pytest.raises(NotConnected, match="Too many open files"):
             server.start()
-    wait_for(lambda: threading.active_count() == threads)
+    wait_for(lambda: not has_threads(service))
     with server, Client(url, service, timeout=10) as client:
         assert client.call("add", [20, 22]) == 42
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jsonrpc_amqp import Client, NotConnected
+from jsonrpc_amqp import AccessRefused, Client, NotConnected
 from jsonrpc_amqp.amqp.base import Listener
 
 from .fakes import SERVICE, FakeSession, FakeTransport, reply_to
@@ -132,3 +132,16 @@ def test_a_client_that_could_not_start_holds_nothing_and_starts_at_the_next_use(
     client.submit("now")
     assert client.stats()["pending"] == 1
     client.close()
+
+
+def test_a_client_that_gave_up_ends_without_a_warning() -> None:
+    transport = Transport()
+    client = used(transport)
+    client.submit("now")
+    (listener,) = transport.listeners
+    listener.on_failed(AccessRefused("no"), None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del client
+    tick(transport)
+    assert transport.asked[-1] == "close"

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 
+from jsonrpc_amqp.runtime import dropped
 from jsonrpc_amqp.runtime.dropped import DropWatch
 
 
@@ -38,11 +39,33 @@ def test_it_ends_where_warnings_are_errors(monkeypatch: pytest.MonkeyPatch) -> N
     assert (ended, unraisable) == ([1], [ResourceWarning])
 
 
-def test_while_the_interpreter_ends_it_only_warns() -> None:
-    warned: list[object] = []
+def test_while_the_interpreter_ends_it_does_nothing() -> None:
     ended: list[int] = []
     is_open = True
     watch = DropWatch("Client", "close it", lambda: is_open, lambda: ended.append(1))
-    watch.__del__(lambda *what, source: warned.append(what), lambda: True)
-    assert (ended, warned) == ([], [("unclosed Client: close it", ResourceWarning)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch.__del__(_ends=lambda: True)
+    assert ended == []
     is_open = False
+
+
+def test_what_is_open_when_the_program_ends_gives_a_warning() -> None:
+    opened = {"a": True, "b": False}
+    watches = [DropWatch(name, "close it", lambda name=name: opened[name], lambda: None) for name in opened]
+    with pytest.warns(ResourceWarning) as caught:
+        dropped._end()
+    assert [str(each.message) for each in caught] == ["unclosed a: close it"]
+    opened.clear()
+    opened.update(dict.fromkeys("ab", False))
+    watches.clear()
+
+
+def test_what_gave_up_ends_without_a_warning() -> None:
+    ended: list[int] = []
+    watch = DropWatch("Client", "close it", lambda: True, lambda: ended.append(1), lambda: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        watch.end()
+        del watch
+    assert ended == [1]

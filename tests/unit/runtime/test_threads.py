@@ -16,7 +16,7 @@ from functools import partial
 import pytest
 
 from jsonrpc_amqp.errors import ConnectionLost, NotConnected
-from jsonrpc_amqp.runtime.leader_follower import DelegationPolicy, State
+from jsonrpc_amqp.runtime.leader_follower import State
 from jsonrpc_amqp.runtime.polling import SelectPoll, Waker
 from jsonrpc_amqp.runtime.threads import ThreadsRuntime
 
@@ -582,7 +582,12 @@ def test_it_drives_without_poll(connection: FakeConnection, monkeypatch: pytest.
     ids=lambda way: way.replace(" ", "-") if isinstance(way, str) else "",
 )
 def test_an_interrupt_of_a_caller_at_any_moment_leaves_no_mark(
-    connection: FakeConnection, runtime: ThreadsRuntime, reply: Reply, way: str, expected: set[str]
+    connection: FakeConnection,
+    runtime: ThreadsRuntime,
+    reply: Reply,
+    way: str,
+    expected: set[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An exception is raised wherever Python runs signal handlers, in the first such place, the second, and so on."""
     ours = ("runtime/threads.py", "runtime/leader_follower.py", "runtime/polling.py")
@@ -591,16 +596,15 @@ def test_an_interrupt_of_a_caller_at_any_moment_leaves_no_mark(
         return len(connection.received) == count
 
     leadership, places = runtime._leadership, set[str]()
+    monkeypatch.setattr(runtime._delegation, "deserves", lambda _caller: True)
     number = misses = 0
     while misses < 3:  # a call takes a shorter way now and then
-        runtime._delegation._needed = DelegationPolicy.CALLS  # else each interrupt would double it
         reply.call_until_delegated()
         if way == "stops leading":
             connection.busy = True
         elif way == "requests it":
             runtime.reclaim()
             wait_for(lambda: leadership.state is State.LEADING)
-            runtime._delegation._needed = 1
         before = len(connection.received)
         interrupt = InterruptAt(number, lambda code: code.co_filename.endswith(ours))
         sys.settrace(interrupt)
