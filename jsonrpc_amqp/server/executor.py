@@ -76,15 +76,16 @@ class Executor:
             while len(self._threads) < self._concurrency:
                 name = f"{self._name}-handler-{len(self._threads)}"
                 thread = threading.Thread(target=on_own_thread(self._run_thread), name=name, daemon=True)
+                self._threads.append(thread)  # first: an interrupt may come when it has begun
                 try:
                     thread.start()
                 except Exception as exc:
+                    self._threads.remove(thread)
                     count = self._end_threads()
                     raise NotConnected(
                         f"this process can have {count} handler threads, not {self._concurrency}: {exc}. Serve with a "
                         "lower concurrency, or raise the limit of threads (ulimit -u)"
                     ) from exc
-                self._threads.append(thread)
 
     def undo_start(self) -> None:
         """End the threads, so that ``start`` starts new ones; there are no requests yet."""

@@ -23,8 +23,8 @@ def attach() -> Iterator[Attach]:
     level, handlers = root.level, list[logging.Handler]()
 
     def attach(emit: Callable[[logging.LogRecord], Any]) -> None:
-        handler = logging.Handler()
-        handler.emit = emit  # type: ignore[method-assign]
+        handler: Any = logging.Handler()
+        handler.emit = emit
         handlers.append(handler)
         root.addHandler(handler)
         root.setLevel(logging.DEBUG)

@@ -466,7 +466,7 @@ def test_a_log_handler_that_fails_keeps_no_call_of_the_same_read_from_its_end(
     rig, session = connected()
     mine = rig.submit()
     strange = reply_to(session.published[0])
-    strange.correlation_id = "nobody's"
+    strange.correlation_id = "unknown"
     caplog.set_level(logging.INFO, "jsonrpc_amqp.client")
     with pytest.raises(ValueError, match="a bug"):
         rig.requests.on_deliveries(session, [strange, reply_to(session.published[0], b"[2]")])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -41,18 +43,19 @@ def test_it_ends_where_warnings_are_errors(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_while_the_interpreter_ends_it_does_nothing() -> None:
     ended: list[int] = []
-    is_open = True
-    watch = DropWatch("Client", "close it", lambda: is_open, lambda: ended.append(1))
+    opened = [True]
+    watch = DropWatch("Client", "close it", lambda: bool(opened), lambda: ended.append(1))
+    finalize: Any = watch.__del__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        watch.__del__(_ends=lambda: True)
+        finalize(None, lambda: True)
     assert ended == []
-    is_open = False
+    opened.clear()
 
 
 def test_what_is_open_when_the_program_ends_gives_a_warning() -> None:
     opened = {"a": True, "b": False}
-    watches = [DropWatch(name, "close it", lambda name=name: opened[name], lambda: None) for name in opened]
+    watches = [DropWatch(name, "close it", partial(opened.__getitem__, name), lambda: None) for name in opened]
     with pytest.warns(ResourceWarning) as caught:
         dropped._end()
     assert [str(each.message) for each in caught] == ["unclosed a: close it"]
