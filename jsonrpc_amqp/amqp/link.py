@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import ConnectionLost, NotConnected, TransportError
 from ..options import ConnectionOptions
+from ..runtime.polling import POLLIN, new_poll
 from . import topology
 from .base import DIRECT_REPLY_TO, Plan, QueueFacts
 from .broker_errors import closed, describe
@@ -24,10 +25,9 @@ from .deadline import Deadline
 from .frames import Frame
 from .happy_eyeballs import AddressMemory
 from .py_amqp import AmqpChannel, AmqpConnection, connect
+from .redeclaration import Redeclaration
 from .url import BrokerURL
 
-# To declare again: something may be deleted between two steps.
-_ATTEMPTS = 3
 # The peer has closed its side, behind what may still be read. Only Linux tells.
 _POLLRDHUP: int = getattr(select, "POLLRDHUP", 0)
 
@@ -50,7 +50,7 @@ class Link:
         self._next_channel = 1
         self._operations: deque[_Operation] = deque()
         self.reply_queue = ""
-        self._bindings: list[str] = []
+        self._redeclaration = Redeclaration(plan, self._perform, self._bind)
         self.consumer_tag = ""
         self.where = url.where
         self.sock: socket.socket = connection.transport.sock
@@ -95,9 +95,9 @@ class Link:
                 topology.declare_dead_letters(self._control, plan.dead_letters, plan.queue, plan.queue_type)
         queue = self.reply_queue or plan.queue
         if queue and (plan.declare or self.reply_queue):
-            self._bindings = list(plan.bindings)
-            for key in self._bindings:
+            for key in plan.bindings:
                 self._bind(self._control, key)
+            self._redeclaration.bindings.extend(plan.bindings)
         return queue
 
     def _bind(self, channel: AmqpChannel, key: str) -> None:
@@ -175,9 +175,9 @@ class Link:
 
         It reads nothing, so any thread may ask while the socket is open; with TLS, too.
         """
-        poll = select.poll()
-        poll.register(self.sock, select.POLLIN | _POLLRDHUP)
-        return [events for _fd, events in poll.poll(0)] == [select.POLLIN]
+        poll = new_poll()
+        poll.register(self.sock.fileno(), POLLIN | _POLLRDHUP)
+        return [events for _fd, events in poll.poll(0)] == [POLLIN]
 
     def write(self, data: bytes | memoryview) -> int:
         """Write as much as the socket takes now; return how many bytes that was."""
@@ -207,7 +207,7 @@ class Link:
         """Bind the reply queue with one more key."""
 
         def bound(_args: object) -> None:
-            self._bindings.append(routing_key)
+            self._redeclaration.bindings.append(routing_key)
             done(None)
 
         self._perform(partial(self._bind, key=routing_key), bound, done)
@@ -231,44 +231,11 @@ class Link:
     @property
     def can_redeclare(self) -> bool:
         """Whether a missing exchange can be declared, and only replies were to go over it."""
-        return self._plan.declare and not self.sends_requests
+        return self._redeclaration.is_restorable
 
-    def redeclare(
-        self, done: Callable[[], None] | None = None, *, attempts: int = _ATTEMPTS, queue: bool = False
-    ) -> None:
-        """
-        Declare and bind again, in case the exchange or a binding was deleted.
-
-        Args:
-            queue: The queue may be gone as well. A second attempt supposes so.
-
-        Raises:
-            ConnectionLost: Later: it cannot be declared again.
-        """
-        steps: list[Callable[[AmqpChannel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
-        if self._plan.declare and self._plan.queue and (queue or attempts < _ATTEMPTS):
-            steps.insert(0, partial(topology.declare_request_queue, plan=self._plan))
-        if self._plan.declare and self._plan.exchange:
-            steps.insert(0, partial(topology.declare_exchange, plan=self._plan))
-        problems: list[TransportError | None] = []
-
-        def ended(problem: TransportError | None) -> None:
-            problems.append(problem)
-            if len(problems) < len(steps):
-                return
-            first = next((each for each in problems if each is not None), None)
-            if first is not None and (attempts == 1 or not self.can_redeclare):
-                raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
-            if first is not None:
-                # Something was deleted between two of the steps.
-                self.redeclare(done, attempts=attempts - 1, queue=queue)
-            elif done is not None:
-                done()
-
-        for step in steps:
-            self._perform(step, lambda _args: ended(None), ended)
-        if not steps and done is not None:
-            done()
+    def redeclare(self, done: Callable[[], None] | None = None, *, queue: bool = False) -> None:
+        """Declare and bind again; see ``Redeclaration.begin``."""
+        self._redeclaration.begin(done, queue=queue)
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""

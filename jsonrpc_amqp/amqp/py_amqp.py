@@ -8,6 +8,7 @@ given the rare ones, and never waits: a method that would wait registers what to
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -21,7 +22,9 @@ from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
 from ..errors import NotConnected, TransportError
+from ..logs import contain_handlers
 from ..options import MAX_SIZE, ConnectionOptions
+from ..runtime.forks import close_when_forked
 from .broker_errors import describe, summary
 from .deadline import Deadline
 from .decoder import Decoder
@@ -30,6 +33,9 @@ from .frames import Frame
 from .happy_eyeballs import Address, AddressMemory
 from .happy_eyeballs import connect as connect_socket
 from .url import BrokerURL, parse_urls, tls_options
+
+# It logs, at DEBUG, on the threads that run it.
+contain_handlers(logging.getLogger("amqp"))
 
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
 # AMQP 0-9-1, section 4.2.3: the least that frames may be limited to, in bytes.
@@ -193,7 +199,17 @@ class AmqpConnection(pyamqp.Connection):
         self.on_blocked: Callable[[str], None]  # py-amqp's
         self.on_unblocked: Callable[[], None]  # py-amqp's
         self.channel_max: int  # py-amqp's
+        self._transport: Any  # py-amqp's; None before it connects, and after the end
         super().__init__(**options)
+        close_when_forked(self)
+
+    def close_in_child(self) -> None:
+        """Close this process's copy of the socket, and let py-amqp have it no more: it would shut it down."""
+        transport = self._transport
+        if transport is not None and transport.sock is not None:
+            sock, transport.sock = transport.sock, None
+            sock.close()
+        self.deadline = Deadline(0.0)  # another thread may have held the lock of the former at the fork
 
     def connect(self, callback: Any = None) -> Any:
         try:

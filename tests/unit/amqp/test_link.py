@@ -478,6 +478,76 @@ def test_a_client_does_not_try_again(client: Live) -> None:
         fail_step(client)
 
 
+# -- a right that was taken away ------------------------------------------------------------------------------------
+
+
+def refuse_step(live: Live) -> None:
+    control = max(live.amqp.opened) if live.amqp.opened[-1] > CONFIRMER else CONTROL
+    live.amqp.close_channel(control, AmqpAccessRefused("no access"))
+
+
+def reply_to_step(live: Live) -> None:
+    control = max(live.amqp.opened) if live.amqp.opened[-1] > CONFIRMER else CONTROL
+    live.amqp.channel(control).reply()
+
+
+def steps(live: Live) -> list[tuple[Any, ...]]:
+    """Answer each step of a redeclaration; return the steps without their channels."""
+    live.amqp.since()
+    live.link.redeclare()
+    while live.link.is_busy:
+        reply_to_step(live)
+    return [step[1:] for step in live.amqp.since()]
+
+
+def test_a_declaration_that_is_refused_is_no_loss_and_is_a_check_from_then_on(
+    client: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.link.redeclare()
+    refuse_step(client)
+    reply_to_step(client)
+    assert not client.link.is_busy
+    for _ in range(2):
+        assert steps(client) == [
+            ("exchange_declare", "jsonrpc", "passive"),
+            ("queue_bind", "amq.gen-1", "jsonrpc", "r.#"),
+        ]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the exchange is not declared again on this connection, which goes on: " in caplog.text
+
+
+def test_a_check_that_is_refused_as_well_is_left(client: Live) -> None:
+    for _ in range(2):
+        client.link.redeclare()
+        refuse_step(client)
+        reply_to_step(client)
+    assert steps(client) == [("queue_bind", "amq.gen-1", "jsonrpc", "r.#")]
+
+
+def test_a_binding_that_is_refused_is_left(client: Live) -> None:
+    client.link.redeclare()
+    reply_to_step(client)
+    refuse_step(client)
+    assert steps(client) == [("exchange_declare", "jsonrpc", "topic")]
+
+
+def test_where_all_is_refused_nothing_is_asked_any_more(client: Live) -> None:
+    for _ in range(2):
+        client.link.redeclare()
+        while client.link.is_busy:
+            refuse_step(client)
+    assert steps(client) == []
+
+
+def test_an_exchange_that_is_gone_is_a_loss_where_declaring_is_refused(server: Live) -> None:
+    server.link.redeclare(done(server))  # since a publish found no exchange
+    for _ in range(3 + 4 + 3):  # of the third attempt all but the last
+        refuse_step(server)
+    with pytest.raises(ConnectionLost, match="cannot be declared again: "):
+        refuse_step(server)
+    assert server.outcomes == []
+
+
 @pytest.mark.parametrize(
     ("plan", "can"), [(SERVER, True), (CLIENT, False), (Plan("jsonrpc", queue="q", declare=False), False)]
 )
