@@ -121,7 +121,7 @@ class _Thread(threading.local):
     """What is so on one thread."""
 
     is_own = False
-    """The thread is one of this package."""
+    """The thread is one of this package, or does what must not be broken off."""
     deferred: deque[Callable[[], None]] | None = None
     """Takes the lines of this thread; None: they are passed to the handlers."""
 
@@ -137,6 +137,16 @@ def on_own_thread(target: Callable[[], None]) -> Callable[[], None]:
         target()
 
     return run
+
+
+@contextmanager
+def contained_handlers() -> Iterator[None]:
+    """Have no handler's exception break off what the calling thread, one of the program, does in the block."""
+    before, _thread.is_own = _thread.is_own, True
+    try:
+        yield
+    finally:
+        _thread.is_own = before
 
 
 @contextmanager
@@ -157,7 +167,7 @@ def deferred_lines() -> Iterator[None]:
 
 
 def contain_handlers(logger: logging.Logger) -> None:
-    """Have a logger obey ``on_own_thread`` and ``deferred_lines``; lines of other threads are passed as ever."""
+    """Have a logger obey ``on_own_thread`` and what is beside it; lines of other threads are passed as ever."""
     call_handlers = logger.callHandlers
 
     def emit(record: logging.LogRecord) -> None:

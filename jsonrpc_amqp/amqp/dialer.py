@@ -111,6 +111,8 @@ class Dialer:
             self._runtime.run_blocking(lambda: self._run(attempt, asked, ended), name=f"{self._options.name}-dial")
         except BaseException as exc:  # an attempt that is not seen to end would be the last one
             self._hanging.discard(attempt)
+            if isinstance(exc, NotConnected):
+                raise
             raise _no_connection(url, exc) from exc
         self._attempt = attempt
 

@@ -111,7 +111,7 @@ class Outbox:
             try:
                 # Not by "with": from Python 3.14 on, an exception of a signal handler may come when the lock is taken
                 # and the block not yet entered, and the lock would stay taken.
-                if not lock.acquire(blocking=False):
+                if not lock.acquire(False):  # by position: a keyword costs more than all else here
                     return
                 self._write_queued()
             finally:

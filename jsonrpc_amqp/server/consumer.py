@@ -16,6 +16,7 @@ from dataclasses import replace
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
 from ..errors import MessageTooLarge, TransportError, WouldDeadlock
 from ..jsonrpc.error_objects import internal_error
+from ..logs import contained_handlers
 from ..runtime.dropped import DropWatch
 from ..wire.display import printable
 from ..wire.publish import deadline_of
@@ -138,6 +139,10 @@ class Consumer:
             )
         if self._transport.would_deadlock():
             raise WouldDeadlock("stop() would wait for what needs this thread; have another thread call it")
+        with contained_handlers():  # a server must not be left half stopped
+            return self._stop(grace)
+
+    def _stop(self, grace: float) -> bool:
         lifecycle = self._lifecycle
         if lifecycle.state is State.STOPPED:
             # By another thread. The process may end when this one returns, so the last acks must have been written.

@@ -83,8 +83,9 @@ def test_a_callback_that_waits_for_a_future_learns_that_it_must_not(url: str, se
     if where == "memory":
         url = f"memory://{service}"
     ends: list[BaseException | None] = []
-    ended = threading.Event()
-    with Server(url, service, methods={"echo": echo}), Client(url, service, timeout=60) as client:
+    has_callback, ended = threading.Event(), threading.Event()
+    methods: dict[str, Callable[..., Any]] = {"echo": echo, "late": lambda: has_callback.wait(60)}
+    with Server(url, service, methods=methods), Client(url, service, timeout=60) as client:
         waits: list[Callable[[], Any]] = [
             lambda: client.submit("echo", [2]).result(),
             lambda: client.submit("echo", [3]).exception(60),
@@ -101,7 +102,8 @@ def test_a_callback_that_waits_for_a_future_learns_that_it_must_not(url: str, se
             ended.set()
 
         client.start()
-        client.submit("echo", [1]).add_done_callback(callback)
+        client.submit("late").add_done_callback(callback)
+        has_callback.set()  # else the reply may be there before, and the callback run on this thread
         assert ended.wait(60)
         assert client.call("echo", [6]) == 6
     assert len(ends) == len(waits)

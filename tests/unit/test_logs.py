@@ -21,6 +21,7 @@ from jsonrpc_amqp.logs import (
     LOGGERS,
     LineFilter,
     contain_handlers,
+    contained_handlers,
     deferred_lines,
     on_own_thread,
 )
@@ -171,6 +172,20 @@ def test_an_exception_of_a_handler_ends_in_the_logger_on_a_thread_of_ours(
     elsewhere(on_own_thread(log))
     assert ends == ["went on"]
     assert "a bug of this handler" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="a bug"):
+        contained.warning("line")
+
+
+def test_an_exception_of_a_handler_ends_in_the_logger_within_a_block(
+    contained: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contained.addHandler(Raises())
+    with contained_handlers():
+        contained.warning("line")
+        with contained_handlers():
+            contained.warning("line")
+        contained.warning("line")
+    assert capsys.readouterr().err.count("a logging handler raised") == 3
     with pytest.raises(ValueError, match="a bug"):
         contained.warning("line")
 

@@ -299,6 +299,19 @@ def test_a_server_that_drains_does_not_report_that_it_serves(bench: Bench) -> No
     bench.consumer.stop(5)
 
 
+def test_a_log_handler_that_fails_leaves_no_server_half_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Raises(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ValueError("a bug of this handler")
+
+    bench.consumer.start()
+    bench.open()
+    monkeypatch.setattr(logging.getLogger("jsonrpc_amqp.server"), "handlers", [Raises()])
+    monkeypatch.setattr(logging.getLogger("jsonrpc_amqp.server"), "level", logging.INFO)
+    assert bench.consumer.stop(5)
+    assert bench.transport.closed.is_set()
+
+
 # -- who may wait, and who is gone ----------------------------------------------------------------------------------
 
 
