@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,6 +13,12 @@ import pytest
 from jsonrpc_amqp.logs import LINE_FILTER
 
 from .broker import Broker
+
+
+def pytest_configure() -> None:
+    """Have programs that tests start take SIGINT, also where the tests run in the background of a shell."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ _int32 = Struct(">i").unpack_from
 _LONGEST_TIMEOUT_MS = 0xFFFFFFFF
 # Bytes. RabbitMQ adds headers to messages, and sends each header in one frame, also if it is over the size that was
 # agreed on. To end the connection would not help: the message would be delivered again.
-_MOST_OF_A_HEADER = 1 << 20
+MOST_OF_A_HEADER = 1 << 20
 # Bytes. Shorter pieces of a body are joined as they arrive.
 _WORTH_A_VIEW = 4096
 
@@ -116,7 +116,7 @@ class Decoder:
     def __init__(self, *, max_body: int, frame_max: int) -> None:
         self._max_body = max_body
         self._max_payload = frame_max - OVERHEAD
-        self._max_header = max(self._max_payload, _MOST_OF_A_HEADER)
+        self._max_header = max(self._max_payload, MOST_OF_A_HEADER)
         self.on_unreadable: Callable[[Unreadable], None] = lambda unreadable: None
         self._headers_of = self._read_headers  # bound once, not for each delivery
         self._arriving: dict[int, _Arriving] = {}  # by channel

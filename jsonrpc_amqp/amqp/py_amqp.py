@@ -27,7 +27,7 @@ from ..options import MAX_SIZE, ConnectionOptions
 from ..runtime.forks import close_when_forked
 from .broker_errors import describe, summary
 from .deadline import Deadline
-from .decoder import Decoder
+from .decoder import MOST_OF_A_HEADER, Decoder
 from .encoder import Encoder
 from .frames import Frame
 from .happy_eyeballs import Address, AddressMemory
@@ -86,7 +86,9 @@ class _Bounded:
         return self.sock
 
     def _read(self, size: int, initial: bool = False) -> Any:
-        if size > self.connection.frame_max:
+        # Once it is set up, the frame may be the header of a message; which kind it is, is not known here.
+        header = MOST_OF_A_HEADER if self.connection._handshake_complete else 0  # type: ignore[attr-defined]  # of py-amqp
+        if size > max(self.connection.frame_max, header):
             raise ConnectionError(f"a frame of {size} bytes, more than {self.connection.frame_max}")
         return super()._read(size, initial)  # type: ignore[misc]
 

@@ -29,7 +29,9 @@ def test_pool_of_processes_returns_them_all(pool: Executor) -> None:
 
 def test_multiprocessing_returns_them_all() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        results = {kind: pool.apply_async(raise_example, [kind]) for kind in EXCEPTIONS}
+        # What is no Exception ends a process of this kind of pool, as it ends any other.
+        kinds = [kind for kind in EXCEPTIONS if issubclass(kind, Exception)]
+        results = {kind: pool.apply_async(raise_example, [kind]) for kind in kinds}
         for kind, result in results.items():
             with pytest.raises(kind) as caught:
                 result.get(120)

@@ -94,6 +94,14 @@ def test_a_peer_that_takes_nothing_does_not_outlast_the_deadline(reader: Reader,
     assert clock.now == 1005
 
 
+def test_the_header_of_a_message_may_be_over_the_limit(reader: Reader) -> None:
+    reader.connection._handshake_complete = True
+    with pytest.raises(ConnectionError, match="a frame of 1048577 bytes"):
+        reader.transport._read((1 << 20) + 1)
+    reader.far.send(bytes(10))
+    assert len(reader.transport._read(10)) == 10
+
+
 def test_a_frame_over_the_limit_is_not_read(reader: Reader) -> None:
     reader.far.send(pack(">BHI", 1, 0, reader.connection.frame_max + 1))
     with pytest.raises(ConnectionError, match="a frame of 131073 bytes, more than 131072"):
