@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from struct import pack, unpack_from
+from traceback import walk_tb
 from typing import Any
 
 import amqp
@@ -81,7 +82,11 @@ class _Bounded:
 
     def _wrap_socket(self, *args: Any, **options: Any) -> Any:
         self.connection.deadline.step = "the TLS handshake"
-        self.sock = super()._wrap_socket(*args, **options)  # type: ignore[misc]
+        try:
+            self.sock = super()._wrap_socket(*args, **options)  # type: ignore[misc]
+        except BaseException as exc:
+            _close_unfinished(exc)
+            raise
         self.connection.deadline.watch(self.sock)
         return self.sock
 
@@ -117,6 +122,14 @@ class _Bounded:
     def close(self) -> None:
         self.connection.deadline.watch(None)
         super().close()  # type: ignore[misc]
+
+
+def _close_unfinished(exc: BaseException) -> None:
+    """Close the SSL socket that was being made: Python leaves it open, as long as the exception is kept."""
+    for frame, _line in walk_tb(exc.__traceback__):
+        unfinished = frame.f_locals.get("self")
+        if isinstance(unfinished, ssl.SSLSocket):
+            unfinished.close()
 
 
 class _TcpTransport(_Bounded, TCPTransport):
