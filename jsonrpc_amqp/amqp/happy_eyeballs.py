@@ -140,7 +140,7 @@ class _Race:
             raise self._error()
         finally:
             for key in list(self._selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]
+                key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered
             self._selector.close()
 
     def _step(self) -> tuple[socket.socket, Address] | None:

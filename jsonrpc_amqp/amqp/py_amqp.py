@@ -50,6 +50,8 @@ class _Bounded:
     What our transports have in common: a socket that is connected already, and one deadline for all that blocks.
 
     py-amqp's own limit each system call, so a peer that sends a byte at a time could go on for ever.
+
+    A class puts it before one of py-amqp's transports, which mypy cannot know where ``super`` is called here.
     """
 
     connection: AmqpConnection
@@ -92,7 +94,7 @@ class _Bounded:
 
     def _read(self, size: int, initial: bool = False) -> Any:
         # Once it is set up, the frame may be the header of a message; which kind it is, is not known here.
-        header = MOST_OF_A_HEADER if self.connection._handshake_complete else 0  # type: ignore[attr-defined]  # of py-amqp
+        header = MOST_OF_A_HEADER if self.connection._handshake_complete else 0
         if size > max(self.connection.frame_max, header):
             raise ConnectionError(f"a frame of {size} bytes, more than {self.connection.frame_max}")
         return super()._read(size, initial)  # type: ignore[misc]
@@ -200,6 +202,7 @@ class AmqpConnection(pyamqp.Connection):
 
     Channel = AmqpChannel
     live = False
+    _handshake_complete: bool  # py-amqp's; its stubs leave it out
 
     def __init__(self, *, peer: tuple[str, int], deadline: Deadline, memory: AddressMemory, **options: Any) -> None:
         self.peer = peer
@@ -298,7 +301,7 @@ class AmqpConnection(pyamqp.Connection):
     def _on_tune(self, channel_max: int, frame_max: int, server_heartbeat: int, argsig: str = "BlB") -> None:
         if frame_max and frame_max < _FRAME_MIN:
             raise amqp.exceptions.FrameSyntaxError(f"a limit of {frame_max} bytes a frame; {_FRAME_MIN} is the least")
-        super()._on_tune(  # type: ignore[misc]
+        super()._on_tune(  # type: ignore[misc]  # py-amqp's; its stubs leave it out
             channel_max, min(frame_max, _FRAME_MAX), server_heartbeat, argsig
         )
 

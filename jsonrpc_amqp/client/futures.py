@@ -150,7 +150,7 @@ class CallFuture(Future[Any]):
             super().set_result(result) if exception is None else super().set_exception(exception)
             self.owner = None
         elif self._done_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # as above
 
     def set_result(self, result: Any) -> None:
         self.finish(result, None)
