@@ -16,9 +16,10 @@ from .broker import Broker
 
 
 def pytest_configure() -> None:
-    """Have programs that tests start take SIGINT, also where the tests run in the background of a shell."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Have programs that tests start take signals that a shell ignores for what runs in its background, or by nohup."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

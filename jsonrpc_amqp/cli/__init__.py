@@ -11,9 +11,8 @@ from __future__ import annotations
 import click
 
 from .. import __version__
-from . import bridge, call, conformance, dead, demo, gateway, notify, permissions, serve
 from .common import INTERRUPTED, NOT_DRAINED, REMOTE_ERROR, STREAM_ERROR, TRANSPORT_ERROR, USAGE_ERROR
-from .group import CommandGroup
+from .group import CommandGroup, CommandModules
 
 __all__ = [
     "INTERRUPTED",
@@ -28,6 +27,9 @@ __all__ = [
 
 @click.group(
     cls=CommandGroup,
+    commands=CommandModules(
+        "call", "notify", "demo", "conformance", "permissions", "serve", "dead", "bridge", "gateway"
+    ),
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"""\b
 Exit codes that all commands share:
@@ -41,7 +43,3 @@ COMMAND --help for the others.""",
 @click.version_option(__version__, prog_name="jsonrpc-amqp")
 def main() -> None:
     """JSON-RPC 2.0 over RabbitMQ: serve methods, and call them."""
-
-
-for module in (call, notify, demo, conformance, permissions, serve, dead, bridge, gateway):
-    main.add_command(module.command)

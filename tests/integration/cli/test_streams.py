@@ -49,6 +49,8 @@ VERBS = list(verbs())
 HELP = [("--version",), ("--help",), *((*words, "--help") for words in VERBS)]
 PERMISSIONS = ("permissions", "--service", "s", "--server-user", "a", "--client-user", "b")
 WITH_OUTPUT = [*HELP, ("demo",), PERMISSIONS]
+# One of each kind: where a command is found and what it imports, each has shown when its output was lost.
+KINDS = [("--version",), ("--help",), ("dead", "list", "--help"), ("demo",), PERMISSIONS]
 
 
 @pytest.fixture(params=["module", "script"])
@@ -92,15 +94,18 @@ def said(done: subprocess.CompletedProcess[bytes]) -> str:
 # -- standard output --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("streams", [">/dev/full", ">&-"])
-@pytest.mark.parametrize("words", WITH_OUTPUT, ids=" ".join)
+@pytest.mark.parametrize(
+    ("words", "streams"),
+    [*((words, ">/dev/full") for words in WITH_OUTPUT), *((words, ">&-") for words in KINDS)],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
 def test_output_that_cannot_be_written(words: tuple[str, ...], streams: str) -> None:
     done = redirected(streams, *words)
     assert done.returncode == STREAM_ERROR
     assert "standard output cannot be written" in said(done)
 
 
-@pytest.mark.parametrize("words", WITH_OUTPUT, ids=" ".join)
+@pytest.mark.parametrize("words", KINDS, ids=" ".join)
 def test_output_without_a_reader_ends_a_command_as_it_ends_others(words: tuple[str, ...], no_reader: int) -> None:
     done = redirected("", *words, stdout=no_reader)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
