@@ -233,7 +233,8 @@ def _has_said(output: Path, text: str, times: int) -> bool:
 @pytest.mark.fault(
     "exit",
     fault="interpreter ends with calls in flight",
-    bound="it ends at once, without output (but a `ResourceWarning`, where those are shown); no queue and no connection is left",
+    bound="it ends at once, without output (but a `ResourceWarning`, where those are shown); "
+    "no queue and no connection is left",
     mechanism="I/O threads are daemons; the reply queue is exclusive",
     full=20,
     short=2,
