@@ -108,7 +108,9 @@ class Lifecycle:
             has_started = self._changed.wait_for(self._has_started, timeout)
             self._raise_if_given_up()
             if not has_started:
-                raise self._failure or NotConnected(f"no connection to the broker within {timeout:g} s")
+                failure = self._failure or NotConnected(f"no connection to the broker within {timeout:g} s")
+                # What is kept here must not get a traceback: it would keep the caller's variables, and so the server.
+                raise failure.again()
 
     def wait_for_drain(self) -> None:
         """

@@ -120,6 +120,16 @@ def test_a_start_that_takes_too_long_says_why() -> None:
         lifecycle.wait_for_start(0.001)
 
 
+@pytest.mark.parametrize("gave_up", [False, True])
+def test_what_is_kept_of_a_failure_refers_to_no_caller(gave_up: bool) -> None:
+    lifecycle = Lifecycle(concurrency=1)
+    failure = NotConnected("no route")
+    lifecycle.failed(failure, gave_up=gave_up)
+    with pytest.raises(NotConnected, match="no route"):
+        lifecycle.wait_for_start(0)
+    assert failure.__traceback__ is None
+
+
 def test_once_attempts_have_ended_waiting_ends_too() -> None:
     lifecycle = Lifecycle(1)
     lifecycle.failed(AccessRefused("no"), gave_up=True)
