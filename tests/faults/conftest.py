@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marker = item.get_closest_marker("fault")
         if marker is not None:
-            item.add_marker(pytest.mark.timeout(180 + _repeats(marker) * marker.kwargs["seconds"]))
+            item.add_marker(pytest.mark.timeout(600 + _repeats(marker) * marker.kwargs["seconds"]))
 
 
 @pytest.fixture

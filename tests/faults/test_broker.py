@@ -63,7 +63,7 @@ def test_broker_is_killed_and_restarted(case: Case, node: Broker, service: str, 
             for _ in case.rounds():
                 traffic.wait_for_flow()
                 in_flight = client.submit("nap", [1])
-                assert served.begun.acquire(timeout=5)
+                assert served.begun.acquire(timeout=30)
                 node.kill()
                 opening = _Opening(node.port)
                 assert isinstance(in_flight.exception(1), ConnectionLost)

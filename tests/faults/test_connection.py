@@ -69,7 +69,7 @@ def test_connections_are_cut(case: Case, broker: Broker, service: str) -> None:
             for _ in case.rounds():
                 traffic.wait_for_flow()
                 in_flight = [client.submit("nap", [1]) for client in link.clients]
-                assert all(link.served.begun.acquire(timeout=5) for _ in in_flight)
+                assert all(link.served.begun.acquire(timeout=30) for _ in in_flight)
                 link.client_proxy.cut()
                 cut = time.monotonic()
                 assert all(isinstance(each.exception(DEADLINE), ConnectionLost) for each in in_flight)
@@ -90,12 +90,12 @@ def _cut_server(case: Case, link: Link, traffic: Traffic) -> None:
     while link.served.begun.acquire(blocking=False):
         pass  # a nap of an earlier cut began once more: not the request that follows
     in_flight = link.clients[0].submit("nap", [0.5, "answer"])
-    assert link.served.begun.acquire(timeout=5)
+    assert link.served.begun.acquire(timeout=30)
     before = link.server.stats()["redelivered"]
     link.server_proxy.cut()
     cut = time.monotonic()
     assert in_flight.result(DEADLINE) == "answer"
-    assert link.served.begun.acquire(timeout=5)
+    assert link.served.begun.acquire(timeout=30)
     case.within("calls again", traffic.first_result_after(cut), bound=6, slack=1)
     case.bit("redeliveries", link.server.stats()["redelivered"] - before)
 
@@ -177,7 +177,7 @@ def test_connections_are_half_open(case: Case, broker: Broker, service: str) -> 
                     traffic.wait_for_flow()
                     before = link.lost()
                     in_flight = link.clients[0].submit("nap", [1])
-                    assert link.served.begun.acquire(timeout=5)
+                    assert link.served.begun.acquire(timeout=30)
                     proxy.half_open()
                     opened = time.monotonic()
                     if name == "client":

@@ -102,7 +102,7 @@ def test_client_is_closed(case: Case, broker: Broker, service: str, reply: Any) 
             for _ in case.rounds():
                 client = make_client(broker.url, service, reply=reply).start()
                 in_flight = [client.submit("nap", [0.2]) for _ in range(5)]
-                assert served.begun.acquire(timeout=5)
+                assert served.begun.acquire(timeout=30)
                 began = time.monotonic()
                 client.close()
                 case.within("close()", time.monotonic() - began, bound=1, slack=0.3)

@@ -70,15 +70,19 @@ def test_something_is_deleted(case: Case, broker: Broker, service: str, what: st
             for _ in case.rounds():
                 traffic.wait_for_flow()
                 time.sleep(1)
+                served.wake.clear()
                 before, cancelled = traffic.errors.total(), server.stats()["consumers_cancelled"]
-                # rabbitmqctl is slow.
-                in_flight = client.submit("nap", [6 if what == "reply queue" else 0.5], timeout=8)
-                assert served.begun.acquire(timeout=5)
+                # The call of a lost reply queue ends with that. Deleting it, by rabbitmqctl, may take long.
+                in_flight = client.submit("nap", [90], timeout=90 if what == "reply queue" else 8)
+                assert served.begun.acquire(timeout=30)
                 delete()
                 deleted = time.monotonic()
+                if what != "reply queue":
+                    served.wake.set()
                 # With the direct client, which has no queue or binding that could be deleted.
                 case.within("service again", direct_again(direct, deleted), bound=2, slack=1)
-                lost = isinstance(in_flight.exception(9), TransportError)
+                lost = isinstance(in_flight.exception(90), TransportError)
+                served.wake.set()
                 if what == "request queue":
                     assert not lost
                     case.bit("consumers cancelled", server.stats()["consumers_cancelled"] - cancelled)
@@ -122,7 +126,7 @@ def test_consumer_is_cancelled(case: Case, broker: Broker, service: str) -> None
                 traffic.wait_for_flow()
                 cancelled = server.stats()["consumers_cancelled"]
                 in_flight = client.submit("nap", [2, "done"])
-                assert served.begun.acquire(timeout=5)
+                assert served.begun.acquire(timeout=30)
                 broker.cancel_consumers(f"{service}_req")
                 wait_for(lambda cancelled=cancelled: server.stats()["consumers_cancelled"] > cancelled)  # type: ignore[misc]
                 noticed = time.monotonic()

@@ -24,9 +24,10 @@ PAUSE_AFTER_ERROR = 0.02
 
 
 class Service:
-    """The methods: ``double`` a number, ``note`` a number, ``nap`` for some seconds."""
+    """The methods: ``double`` a number, ``note`` a number, ``nap`` for some seconds, or until ``wake`` is set."""
 
     def __init__(self) -> None:
+        self.wake = threading.Event()
         self.handled: set[int] = set()
         self.begun = threading.Semaphore(0)
         self.methods: dict[str, Callable[..., Any]] = {"double": self.double, "note": self.note, "nap": self.nap}
@@ -40,7 +41,7 @@ class Service:
 
     def nap(self, seconds: float, value: Any = None) -> Any:
         self.begun.release()
-        time.sleep(seconds)
+        self.wake.wait(seconds)
         return value
 
     def server(self, url: str, service: str, **options: Any) -> Server:
