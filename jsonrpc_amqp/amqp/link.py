@@ -10,7 +10,7 @@ import select
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -96,12 +96,14 @@ class Link:
         queue = self.reply_queue or plan.queue
         if queue and (plan.declare or self.reply_queue):
             self._bindings = list(plan.bindings)
-            for key in self._bindings:
-                self._bind(self._control, key)
+            for key in self._bindings[:-1]:
+                self._bind(self._control, key, nowait=True)
+            for key in self._bindings[-1:]:
+                self._bind(self._control, key)  # its answer is for all of them: an error closes the channel
         return queue
 
-    def _bind(self, channel: AmqpChannel, key: str) -> None:
-        channel.queue_bind(self.reply_queue or self._plan.queue or "", self._plan.exchange, key)
+    def _bind(self, channel: AmqpChannel, key: str, *, nowait: bool = False) -> None:
+        channel.queue_bind(self.reply_queue or self._plan.queue or "", self._plan.exchange, key, nowait=nowait)
 
     def _open_channel(self) -> AmqpChannel:
         # Numbers are not reused: the broker would accept a delivery tag of a closed channel on its successor.
@@ -234,18 +236,26 @@ class Link:
         return self._plan.declare and not self.sends_requests
 
     def redeclare(
-        self, done: Callable[[], None] | None = None, *, attempts: int = _ATTEMPTS, queue: bool = False
+        self,
+        done: Callable[[], None] | None = None,
+        *,
+        bindings: Collection[str] | None = None,
+        attempts: int = _ATTEMPTS,
+        queue: bool = False,
     ) -> None:
         """
         Declare and bind again, in case the exchange or a binding was deleted.
 
         Args:
+            bindings: Only these; None: all.
             queue: The queue may be gone as well. A second attempt supposes so.
 
         Raises:
             ConnectionLost: Later: it cannot be declared again.
         """
-        steps: list[Callable[[AmqpChannel], Any]] = [partial(self._bind, key=key) for key in self._bindings]
+        steps: list[Callable[[AmqpChannel], Any]] = [
+            partial(self._bind, key=key) for key in self._bindings if bindings is None or key in bindings
+        ]
         if self._plan.declare and self._plan.queue and (queue or attempts < _ATTEMPTS):
             steps.insert(0, partial(topology.declare_request_queue, plan=self._plan))
         if self._plan.declare and self._plan.exchange:
@@ -261,7 +271,7 @@ class Link:
                 raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
             if first is not None:
                 # Something was deleted between two of the steps.
-                self.redeclare(done, attempts=attempts - 1, queue=queue)
+                self.redeclare(done, bindings=bindings, attempts=attempts - 1, queue=queue)
             elif done is not None:
                 done()
 
@@ -296,19 +306,17 @@ class Link:
         done: Callable[[tuple[Any, ...]], None],
         failed: Callable[[TransportError], None],
     ) -> None:
-        self._operations.append(_Operation(start, done, failed))
-        if len(self._operations) == 1:
-            self._start_operation()
+        """Begin an operation on the control channel, behind those under way; the broker answers them in order."""
+        operation = _Operation(start, done, failed)
+        self._operations.append(operation)
+        self._start(operation)
 
-    def _start_operation(self) -> None:
+    def _start(self, operation: _Operation) -> None:
         self._control.expecting(self._operation_done)
-        self._operations[0].start(self._control)
+        operation.start(self._control)
 
     def _operation_done(self, args: tuple[Any, ...]) -> None:
-        operation = self._operations.popleft()
-        if self._operations:
-            self._start_operation()
-        operation.done(args)
+        self._operations.popleft().done(args)
 
     def _channel_closed(self, number: int, error: Exception, report: Callable[[int, TransportError], None]) -> None:
         problem = describe(error, self._url, self._plan)
@@ -316,11 +324,11 @@ class Link:
             report(number, problem)
             return
         self._control = self._open_channel()
-        if self._operations:
-            operation = self._operations.popleft()
-            if self._operations:
-                self._start_operation()
-            operation.failed(problem)
+        rejected = self._operations.popleft() if self._operations else None
+        for operation in self._operations:
+            self._start(operation)  # again: the broker ignored what came behind the one that it rejected
+        if rejected is not None:
+            rejected.failed(problem)
 
 
 def _check_channels(plan: Plan, most: int, where: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping
 from struct import pack, unpack_from
 from typing import Any
@@ -127,6 +128,8 @@ class AmqpChannel(pyamqp.Channel):
     def __init__(self, connection: AmqpConnection, channel_id: int) -> None:
         self.number = channel_id  # outlives the channel, unlike channel_id
         self._reply: Callable[[tuple[Any, ...]], None] | None = None
+        # Of each method that is awaited: several may be under way, and are answered in order.
+        self._replies: dict[Any, deque[Callable[[tuple[Any, ...]], None] | None]] = {}
         self._pending: dict[Any, Callable[..., Any]]  # py-amqp's: what awaits a method, once
         super().__init__(connection, channel_id, auto_decode=False)
 
@@ -137,9 +140,18 @@ class AmqpChannel(pyamqp.Channel):
     def wait(self, method: Any, callback: Any = None, timeout: Any = None, returns_tuple: bool = False) -> Any:
         if not self.connection.live:
             return super().wait(method, callback, timeout, returns_tuple)
-        reply, self._reply = self._reply, None
-        self._pending[method] = lambda _sig, *args: reply(args) if reply else None
+        self._replies.setdefault(method, deque()).append(self._reply)
+        self._reply = None
+        self._pending[method] = self._answered
         return ("", 0, 0) if returns_tuple else ""
+
+    def _answered(self, method: Any, *args: Any) -> None:
+        replies = self._replies[method]
+        reply = replies.popleft()
+        if replies:
+            self._pending[method] = self._answered  # py-amqp forgets it at each answer
+        if reply is not None:
+            reply(args)
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         # py-amqp would reopen the channel without its consumers and call it open: a deaf server.

@@ -12,6 +12,9 @@ from .addresses import Addresses
 # Seconds. AMQP does not report a deleted exchange or binding, so redeclare at this interval while calls with a deadline
 # are pending.
 REDECLARE_SECONDS = 2.0
+# So many are bound when a connection is set up, whether they are called or not: the first call to each then waits for
+# nothing. Each binding costs the broker some tenths of a millisecond, so of many only those are bound that are needed.
+FEW = 16
 
 
 class ReplyBindings:
@@ -30,11 +33,21 @@ class ReplyBindings:
         self._under_way: set[str] = set()
         self._redeclare_at = 0.0
 
-    def new_connection(self) -> tuple[str, ...]:
-        """Return the keys to bind while the connection is set up: those of all services so far."""
-        self._bound = set(self._addresses.services) if self._is_needed else set()
+    def new_connection(self, called: set[str]) -> tuple[str, ...]:
+        """
+        Return the keys to bind while the connection is set up.
+
+        Args:
+            called: The services of the pending calls.
+        """
+        services = self._addresses.services
+        self._bound = set(services if len(services) <= FEW else called) if self._is_needed else set()
         self._under_way.clear()
-        return tuple(map(self._addresses.reply_binding, self._bound))
+        return self.keys(self._bound)
+
+    def keys(self, services: set[str]) -> tuple[str, ...]:
+        """Return the binding keys of some services."""
+        return tuple(map(self._addresses.reply_binding, services))
 
     def opened(self, now: float) -> None:
         """Note that the connection is set up."""

@@ -243,7 +243,7 @@ class Requests:
                 exchange=self._routing.exchange,
                 declare=self._declare,
                 reply_queue="direct" if self._routing.reply == "direct" else "exclusive",
-                bindings=self._bindings.new_connection(),
+                bindings=self._bindings.new_connection(self._pending.services()),
                 confirm=self._confirm,
             )
 
@@ -317,10 +317,11 @@ class Requests:
             redeclare, redeclare_at = self._bindings.next_redeclare(now, has_pending=len(self._pending) > 0)
             if alarm < math.inf:
                 alarm = min(alarm, redeclare_at)
+            keys = self._bindings.keys(self._pending.services()) if redeclare else ()
             self._next_tick = alarm
         if session is not None:
             if redeclare:
-                session.redeclare()
+                session.redeclare(keys)
             for service in {call.service for call in near if call.sent and not call.send_options.is_notification}:
                 self._reports.inspect(session, service)
         self._endings.fail_all(failed)
