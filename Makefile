@@ -24,7 +24,7 @@ check: .venv/check ## Check style, types and unit tests; no broker, under a minu
 
 # Most of their time the environments wait; `depends` in tox.ini says which may run beside which. Output is shown
 # environment by environment, as each ends.
-test: .venv/tox tools ## Run everything that CI runs, about 8 minutes; installs RabbitMQ with apt-get if it is missing
+test: .venv/tox tools ## Run everything that CI runs, about 10 minutes; installs RabbitMQ with apt-get if it is missing
 	.venv/bin/tox run-parallel --parallel 2
 
 lint: .venv/tox ## Check style and types

@@ -40,6 +40,7 @@ from .errors import (
     TopologyMismatch,
     TransportError,
     Unroutable,
+    WouldDeadlock,
 )
 from .logs import install as _install_log_filter
 
@@ -95,6 +96,7 @@ __all__ = [
     "TopologyMismatch",
     "TransportError",
     "Unroutable",
+    "WouldDeadlock",
     "current_request",
     "global_methods",
 ]

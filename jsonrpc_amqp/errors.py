@@ -24,6 +24,7 @@ The exceptions of this library, as one tree.
     │   ├── ConnectionLost      the connection ended before the reply
     │   │   └── MaybeRejected   the broker ended it because of a message, and this may be the one
     │   └── MalformedReply      the reply is not a JSON-RPC 2.0 response to the request
+    ├── WouldDeadlock           a callback, a log handler or a signal handler would wait for its own thread
     ├── NoDeadLetter            no dead letter matches this key, or the prefix is ambiguous
     ├── NotRequeued             a dead letter that is not sent again, for example a call, whose caller is gone
     ├── InvalidName             a service or user name that cannot be part of a routing key
@@ -83,6 +84,14 @@ class InvalidName(JsonRpcAmqpError, ValueError):
 
 class EncodeError(JsonRpcAmqpError, ValueError):
     """JSON cannot express a value, AMQP cannot express a header, or it is nested too deep. Nothing was sent."""
+
+
+class WouldDeadlock(JsonRpcAmqpError, RuntimeError):
+    """
+    A thread would wait for what only itself can bring about: in a callback, a log handler or a signal handler.
+
+    Nothing was sent. Use ``submit`` there, or hand the work to another thread.
+    """
 
 
 class NoDeadLetter(JsonRpcAmqpError, LookupError):

@@ -1,20 +1,30 @@
 """
-A filter for this package's loggers: limits similar lines per second, and escapes what could control a terminal.
+This package's loggers: similar lines per second are limited, what could control a terminal is escaped, and handlers
+cannot harm the threads that log.
 
 Without a limit, any sender could have one line logged for each message. The filter counts the lines that it drops;
 ``stats()`` of the client or server counts the events themselves, logged or not.
+
+Handlers are the program's: they may raise, and call through the client whose thread logs. So on a thread of this
+package an exception of a handler ends in the logger, and a thread that connects hands its lines on when it has done so.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 LOGGERS = ("bridge", "cli", "client", "dispatch", "gateway", "server", "transport", "transport.memory", "workers")
 LINES_PER_SECOND = 20
+# Most lines that are kept while a thread connects; a broker could have any number logged.
+_MOST_DEFERRED = 1000
 # Bounds the memory of the filter: messages that are formatted before they are logged are all different kinds.
 _MOST_KINDS = 256
 
@@ -99,7 +109,89 @@ LINE_FILTER = LineFilter()
 def install() -> None:
     """Add the filter to all loggers of this package. A filter of a parent logger would not see their lines."""
     for name in LOGGERS:
-        logging.getLogger(f"jsonrpc_amqp.{name}").addFilter(LINE_FILTER)
+        logger = logging.getLogger(f"jsonrpc_amqp.{name}")
+        logger.addFilter(LINE_FILTER)
+        contain_handlers(logger)
+
+
+# -- handlers, and the threads that log ---------------------------------------------------------------------------
+
+
+class _Thread(threading.local):
+    """What is so on one thread."""
+
+    is_own = False
+    """The thread is one of this package, or does what must not be broken off."""
+    deferred: deque[Callable[[], None]] | None = None
+    """Takes the lines of this thread; None: they are passed to the handlers."""
+
+
+_thread = _Thread()
+
+
+def on_own_thread(target: Callable[[], None]) -> Callable[[], None]:
+    """Return what runs ``target`` on a new thread, so that no handler's exception ends it."""
+
+    def run() -> None:
+        _thread.is_own = True
+        target()
+
+    return run
+
+
+@contextmanager
+def contained_handlers() -> Iterator[None]:
+    """Have no handler's exception break off what the calling thread, one of the program, does in the block."""
+    before, _thread.is_own = _thread.is_own, True
+    try:
+        yield
+    finally:
+        _thread.is_own = before
+
+
+@contextmanager
+def deferred_lines() -> Iterator[None]:
+    """
+    Pass the lines of this thread to the handlers at the end of the block.
+
+    A handler may wait for what the block does: because it calls through the client that connects here, or because
+    another thread does so within the same handler, and holds the handler's lock meanwhile.
+    """
+    lines = _thread.deferred = deque(maxlen=_MOST_DEFERRED)
+    try:
+        yield
+    finally:
+        _thread.deferred = None
+        for emit in lines:
+            emit()
+
+
+def contain_handlers(logger: logging.Logger) -> None:
+    """Have a logger obey ``on_own_thread`` and what is beside it; lines of other threads are passed as ever."""
+    call_handlers = logger.callHandlers
+
+    def emit(record: logging.LogRecord) -> None:
+        if not _thread.is_own:
+            call_handlers(record)
+            return
+        try:
+            call_handlers(record)
+        except Exception:
+            _report_handler(record)
+
+    def call(record: logging.LogRecord) -> None:
+        if _thread.deferred is None:
+            emit(record)
+        else:
+            _thread.deferred.append(lambda: emit(record))
+
+    logger.callHandlers = call  # type: ignore[method-assign]
+
+
+def _report_handler(record: logging.LogRecord) -> None:
+    """Print an exception as ``logging.Handler.handleError`` does; to log it would only raise it again."""
+    if logging.raiseExceptions and sys.stderr:
+        sys.stderr.write(f"--- a logging handler raised at a line of {record.name} ---\n{traceback.format_exc()}")
 
 
 def _clean(record: logging.LogRecord, note: str) -> None:

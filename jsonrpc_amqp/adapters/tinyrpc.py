@@ -23,10 +23,11 @@ from typing import Any
 
 from ..client.calls import Calls
 from ..context import current_request
-from ..errors import MissingExtra
+from ..errors import MissingExtra, NotConnected
 from ..jsonrpc import inspection
 from ..jsonrpc.foreign import NotBegun
 from ..jsonrpc.messages import text_of
+from ..logs import on_own_thread
 from ..options import GRACE, MAX_BATCH, MAX_DEPTH, MAX_SIZE, START_TIMEOUT
 from ..server.server import Server
 
@@ -219,8 +220,12 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
                 self._server, self._is_deserted = fresh, False
             server = self._server
             if self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, name="tinyrpc-watcher", daemon=True)
-                self._watcher.start()
+                watcher = threading.Thread(target=on_own_thread(self._watch), name="tinyrpc-watcher", daemon=True)
+                try:
+                    watcher.start()
+                except RuntimeError as exc:
+                    raise NotConnected(f"this process can have no other thread: {exc}. Nothing was started") from exc
+                self._watcher = watcher
         server.start(timeout)
         self._begin_by = time.monotonic() + _BEGIN_SECONDS
         self._is_started = True

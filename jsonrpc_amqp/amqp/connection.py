@@ -105,9 +105,11 @@ class Connection:
         self.wake()
 
     def would_deadlock(self) -> bool:
-        """Whether nothing can arrive or leave while the calling thread waits: it is the leader, or is writing."""
+        """Whether nothing can arrive or leave while the calling thread waits: it leads, connects, or writes."""
+        if self.runtime.would_deadlock() or ((those := self._dialer.threads) and threading.get_ident() in those):
+            return True
         session = self._session
-        return self.runtime.would_deadlock() or (session is not None and session.outbox.is_writing_here())
+        return session is not None and session.outbox.is_writing_here()
 
     def wake(self) -> None:
         """Have the listener's ``on_tick`` called soon."""
@@ -281,12 +283,12 @@ class Connection:
         self._listener.on_failed(error, delay)
 
     def _open(self, link: Link) -> None:
-        session = LiveSession(self, self._listener, link, self.stats["connections"] + 1)
         try:
+            session = LiveSession(self, self._listener, link, self.stats["connections"] + 1)
             early = session.go_live()
         except Exception as exc:  # the attempt has failed after all
-            link.discard()
             self._dial_failed(NotConnected(f"no connection to the broker at {link.where}: {exc!r}"))
+            self._guard(link.discard)
             return
         self.stats["connections"] += 1
         with self._lock:
@@ -310,7 +312,7 @@ class Connection:
             self._session = None
             self._is_woken = True
             is_closing = self._state is State.CLOSING
-        session.close()
+        self._guard(session.close)
         if is_closing:
             self._state = State.CLOSED
         elif self._options.reconnect:

@@ -8,10 +8,12 @@ with the lock of the connection held.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 
 from ..errors import NotConnected, TransportError
+from ..logs import deferred_lines
 from ..options import ConnectionOptions
 from ..runtime.base import Runtime
 from .back_off import LONGEST, BackOff
@@ -57,6 +59,9 @@ class Dialer:
         urls: The brokers.
         options: How to connect.
         runtime: Runs what blocks.
+
+    Attributes:
+        threads: The identifiers of those that connect.
     """
 
     def __init__(self, urls: list[BrokerURL], options: ConnectionOptions, runtime: Runtime) -> None:
@@ -68,6 +73,7 @@ class Dialer:
         self._broker = 0
         self._attempt: Attempt | None = None
         self._hanging: set[Attempt] = set()  # those that have not ended; their threads change it, too
+        self.threads: set[int] = set()  # likewise
         self._failures: dict[int, TransportError] = {}  # the last one of each broker, by its position
         self._refusal: TransportError | None = None
         self._stands_until = 0.0
@@ -103,22 +109,29 @@ class Dialer:
         try:
             asked = plan()
             self._runtime.run_blocking(lambda: self._run(attempt, asked, ended), name=f"{self._options.name}-dial")
-        except Exception as exc:
+        except BaseException as exc:  # an attempt that is not seen to end would be the last one
             self._hanging.discard(attempt)
+            if isinstance(exc, NotConnected):
+                raise
             raise _no_connection(url, exc) from exc
         self._attempt = attempt
 
     def _run(self, attempt: Attempt, plan: Plan, ended: Ended) -> None:
         """Connect; runs wherever the runtime runs what blocks."""
-        result: Link | TransportError
+        with deferred_lines():  # a log handler may wait for a call, and so for this connection
+            self.threads.add(threading.get_ident())
+            result = self._try_to_dial(attempt, plan)
+            self.threads.discard(threading.get_ident())
+            self._hanging.discard(attempt)
+            ended(attempt, result)
+
+    def _try_to_dial(self, attempt: Attempt, plan: Plan) -> Link | TransportError:
         try:
-            result = dial(attempt.url, plan, self._options, attempt.deadline, self._memory)
+            return dial(attempt.url, plan, self._options, attempt.deadline, self._memory)
         except TransportError as exc:
-            result = exc
-        except Exception as exc:
-            result = _no_connection(attempt.url, exc)
-        self._hanging.discard(attempt)
-        ended(attempt, result)
+            return exc
+        except BaseException as exc:
+            return _no_connection(attempt.url, exc)
 
     def accept(self, attempt: Attempt) -> bool:
         """Take note that an attempt ended. False: it was given up before."""
@@ -174,5 +187,5 @@ class Dialer:
         return self._back_off.delay_after_loss(lived)
 
 
-def _no_connection(url: BrokerURL, exc: Exception) -> NotConnected:
+def _no_connection(url: BrokerURL, exc: BaseException) -> NotConnected:
     return NotConnected(f"no connection to the broker at {url.where}: {exc!r}")

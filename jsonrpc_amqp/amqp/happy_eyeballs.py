@@ -18,6 +18,7 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
+from ..runtime.forks import close_when_forked
 from .deadline import Deadline
 
 # Seconds until the next address is tried (RFC 8305, section 5), unless there are so many that they would not all get a
@@ -123,6 +124,13 @@ class _Race:
         self._next_start = 0.0
         self._selector = selectors.DefaultSelector()
         self.failed: dict[Address, OSError] = {}
+        close_when_forked(self)
+
+    def close_in_child(self) -> None:
+        """Close this process's copies; to unregister them would take them out of the parent's selector, too."""
+        for key in list((self._selector.get_map() or {}).values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._selector.close()
 
     def run(self) -> tuple[socket.socket, Address]:
         try:
@@ -132,7 +140,7 @@ class _Race:
             raise self._error()
         finally:
             for key in list(self._selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]
+                key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered
             self._selector.close()
 
     def _step(self) -> tuple[socket.socket, Address] | None:

@@ -103,12 +103,18 @@ class Inbox:
         return data
 
     def _read_tls(self) -> bytes | None:
-        link = self._link
-        with self._outbox.write_lock:
+        link, lock = self._link, self._outbox.write_lock
+        try:
+            lock.acquire()  # not by "with": see ``Outbox.flush``
             data = link.read(READ_SIZE)
             while data and link.buffered():
                 data += link.read(READ_SIZE) or b""
             return data
+        finally:
+            try:  # noqa: SIM105
+                lock.release()
+            except RuntimeError:
+                pass
 
     def _report(self, events: list[Event]) -> None:
         deliveries: list[Delivery] = []

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from time import monotonic
 
-from ..errors import ConnectionLost, TopologyMismatch, TransportError, Unroutable
+from ..errors import ConnectionLost, NotConnected, TopologyMismatch, TransportError, Unroutable
 from ..runtime.base import Runtime
 from ..runtime.threads import ThreadsRuntime
 from .base import (
@@ -329,11 +329,13 @@ class MemoryTransport:
                 return
             self._is_connecting = True
             self._listener = listener
-            self._posted.append(self._connect)
-            is_first, self._is_started = not self._is_started, True
-        if is_first:
-            self.runtime.start(self, name=self._name)
-        self.runtime.wake()
+        try:
+            self.runtime.start(self, name=self._name)  # no more than once
+        except BaseException:
+            self._is_connecting = False
+            raise
+        self._is_started = True
+        self.post(self._connect)
 
     def wake(self) -> None:
         """Have ``on_tick`` called soon."""
@@ -415,14 +417,15 @@ class MemoryTransport:
             self._due = due if self._due is None else min(due, self._due)  # something may have woken it meanwhile
 
     def _connect(self) -> None:
-        session = MemorySession(self, self._listener, self._listener.plan())
         try:
+            session = MemorySession(self, self._listener, self._listener.plan())
             with self._broker.lock:
                 if self._is_closed:
                     return
                 session._set_up()
                 self._session = session
-        except TopologyMismatch as error:
+        except Exception as exc:
+            error = exc if isinstance(exc, TransportError) else NotConnected(f"no connection to memory://: {exc!r}")
             self._is_connecting = False
             self.stats["failed_attempts"] += 1
             self._listener.on_failed(error, None)

@@ -26,7 +26,8 @@ class Outbox:
 
     ``lock`` guards what is queued, the acks that are due, and the state of the session. It is held for moments, never
     during I/O, and it is reentrant for the sake of signal handlers. ``write_lock`` is the right to write to the socket,
-    and with TLS to read from it; ``lock`` is taken under it, never the other way round.
+    and with TLS to read from it; ``lock`` is taken under it, never the other way round. It is a reentrant lock because
+    that one knows its owner: a mark beside the lock would stay behind where a signal handler raises between the two.
 
     Args:
         link: Its socket, and the number of the channel that consumes.
@@ -55,13 +56,15 @@ class Outbox:
         self._on_error = on_error
         self._on_interrupt = on_interrupt
         self.lock = threading.RLock()
-        self.write_lock = threading.Lock()
+        self.write_lock = threading.RLock()
+        # Whether the calling thread is writing: it runs a signal handler then. As threading.Condition asks; typeshed
+        # omits private methods.
+        self.is_writing_here: Callable[[], bool] = self.write_lock._is_owned  # type: ignore[attr-defined]
         self.unacked = Unacked()
         self.flush_is_imminent = False
         self._queued: list[bytes | memoryview] = []
         self._bytes = 0
         self._unsent: memoryview | None = None
-        self._writer: int | None = None
         self._holder: int | None = None
         self._is_over = False
 
@@ -74,11 +77,6 @@ class Outbox:
     def is_stalled(self) -> bool:
         """Whether the socket did not take all that was written to it."""
         return self._unsent is not None
-
-    def is_writing_here(self) -> bool:
-        """Whether the calling thread is writing: this is a signal handler then."""
-        # An exception of another handler can keep the mark from being cleared, but not the lock.
-        return self._writer == threading.get_ident() and self.write_lock.locked()
 
     def put(self, data: bytes) -> None:
         """Queue bytes. With ``lock`` held."""
@@ -106,18 +104,21 @@ class Outbox:
 
     def flush(self) -> None:
         """Write what is queued, as far as the socket takes it; a thread that writes already writes this, too."""
-        me = threading.get_ident()
-        if self._holder == me:
+        if self._holder == threading.get_ident() or self.is_writing_here():
             return
-        # Not by a lone acquire(): a signal handler that raises between it and the release would leave it locked.
-        while self._has_output() and not self.write_lock.locked():
+        lock = self.write_lock
+        while self._has_output():
             try:
-                with self.write_lock:
-                    self._writer = me
-                    self._write_queued()
+                # Not by "with": from Python 3.14 on, an exception of a signal handler may come when the lock is taken
+                # and the block not yet entered, and the lock would stay taken.
+                if not lock.acquire(False):  # by position: a keyword costs more than all else here
+                    return
+                self._write_queued()
             finally:
-                if self._writer == me:  # another thread may have begun
-                    self._writer = None
+                try:  # noqa: SIM105
+                    lock.release()
+                except RuntimeError:
+                    pass  # another thread has it, or an interrupt came before it was taken
 
     def go_on(self) -> None:
         """Write what the socket did not take."""

@@ -8,11 +8,14 @@ given the rare ones, and never waits: a method that would wait registers what to
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from struct import pack, unpack_from
+from traceback import walk_tb
 from typing import Any
 
 import amqp
@@ -22,7 +25,9 @@ from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
 from ..errors import NotConnected, TransportError
+from ..logs import contain_handlers
 from ..options import MAX_SIZE, ConnectionOptions
+from ..runtime.forks import close_when_forked
 from .broker_errors import describe, summary
 from .deadline import Deadline
 from .decoder import MOST_OF_A_HEADER, Decoder
@@ -31,6 +36,9 @@ from .frames import Frame
 from .happy_eyeballs import Address, AddressMemory
 from .happy_eyeballs import connect as connect_socket
 from .url import BrokerURL, parse_urls, tls_options
+
+# It logs, at DEBUG, on the threads that run it.
+contain_handlers(logging.getLogger("amqp"))
 
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
 # AMQP 0-9-1, section 4.2.3: the least that frames may be limited to, in bytes.
@@ -44,6 +52,8 @@ class _Bounded:
     What our transports have in common: a socket that is connected already, and one deadline for all that blocks.
 
     py-amqp's own limit each system call, so a peer that sends a byte at a time could go on for ever.
+
+    A class puts it before one of py-amqp's transports, which mypy cannot know where ``super`` is called here.
     """
 
     connection: AmqpConnection
@@ -76,13 +86,17 @@ class _Bounded:
 
     def _wrap_socket(self, *args: Any, **options: Any) -> Any:
         self.connection.deadline.step = "the TLS handshake"
-        self.sock = super()._wrap_socket(*args, **options)  # type: ignore[misc]
+        try:
+            self.sock = super()._wrap_socket(*args, **options)  # type: ignore[misc]
+        except BaseException as exc:
+            _close_unfinished(exc)
+            raise
         self.connection.deadline.watch(self.sock)
         return self.sock
 
     def _read(self, size: int, initial: bool = False) -> Any:
         # Once it is set up, the frame may be the header of a message; which kind it is, is not known here.
-        header = MOST_OF_A_HEADER if self.connection._handshake_complete else 0  # type: ignore[attr-defined]  # of py-amqp
+        header = MOST_OF_A_HEADER if self.connection._handshake_complete else 0
         if size > max(self.connection.frame_max, header):
             raise ConnectionError(f"a frame of {size} bytes, more than {self.connection.frame_max}")
         return super()._read(size, initial)  # type: ignore[misc]
@@ -114,6 +128,14 @@ class _Bounded:
         super().close()  # type: ignore[misc]
 
 
+def _close_unfinished(exc: BaseException) -> None:
+    """Close the SSL socket that was being made: Python leaves it open, as long as the exception is kept."""
+    for frame, _line in walk_tb(exc.__traceback__):
+        unfinished = frame.f_locals.get("self")
+        if isinstance(unfinished, ssl.SSLSocket):
+            unfinished.close()
+
+
 class _TcpTransport(_Bounded, TCPTransport):
     """A connection without TLS."""
 
@@ -123,7 +145,7 @@ class _TlsTransport(_Bounded, SSLTransport):
 
 
 class AmqpChannel(pyamqp.Channel):
-    """py-amqp's channel, which on a live link never waits and is never reopened in place."""
+    """py-amqp's channel, which on a live link never waits and is never reopened in place; see ``pipelined``, too."""
 
     def __init__(self, connection: AmqpConnection, channel_id: int) -> None:
         self.number = channel_id  # outlives the channel, unlike channel_id
@@ -137,8 +159,13 @@ class AmqpChannel(pyamqp.Channel):
         """Pass the reply of the method that is sent next to ``reply``."""
         self._reply = reply
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a method is not answered yet that did not wait for that."""
+        return any(self._replies.values())
+
     def wait(self, method: Any, callback: Any = None, timeout: Any = None, returns_tuple: bool = False) -> Any:
-        if not self.connection.live:
+        if not self.connection.waits_for_nothing:
             return super().wait(method, callback, timeout, returns_tuple)
         self._replies.setdefault(method, deque()).append(self._reply)
         self._reply = None
@@ -193,6 +220,8 @@ class AmqpConnection(pyamqp.Connection):
 
     Channel = AmqpChannel
     live = False
+    _is_pipelined = False
+    _handshake_complete: bool  # py-amqp's; its stubs leave it out
 
     def __init__(self, *, peer: tuple[str, int], deadline: Deadline, memory: AddressMemory, **options: Any) -> None:
         self.peer = peer
@@ -207,7 +236,17 @@ class AmqpConnection(pyamqp.Connection):
         self.on_blocked: Callable[[str], None]  # py-amqp's
         self.on_unblocked: Callable[[], None]  # py-amqp's
         self.channel_max: int  # py-amqp's
+        self._transport: Any  # py-amqp's; None before it connects, and after the end
         super().__init__(**options)
+        close_when_forked(self)
+
+    def close_in_child(self) -> None:
+        """Close this process's copy of the socket, and let py-amqp have it no more: it would shut it down."""
+        transport = self._transport
+        if transport is not None and transport.sock is not None:
+            sock, transport.sock = transport.sock, None
+            sock.close()
+        self.deadline = Deadline(0.0)  # another thread may have held the lock of the former at the fork
 
     def connect(self, callback: Any = None) -> Any:
         try:
@@ -266,6 +305,25 @@ class AmqpConnection(pyamqp.Connection):
         self.transport.is_looking = is_looking
         return Frame(*self.transport.read_frame())
 
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Whether no method of a channel waits for its answer."""
+        return self.live or self._is_pipelined
+
+    @contextmanager
+    def pipelined(self) -> Iterator[None]:
+        """
+        Send the methods of a block without waiting in between, and wait for all answers at its end.
+
+        An answer is progress: each one extends the deadline (``Deadline.extend``).
+        """
+        self._is_pipelined = True
+        yield
+        while any(channel.is_waiting for number, channel in self.channels.items() if number):
+            self.drain_events()
+            self.deadline.extend()
+        self._is_pipelined = False
+
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""
         self.send_method(spec.Connection.Close, "BsBB", (0, "", 0, 0))
@@ -281,7 +339,7 @@ class AmqpConnection(pyamqp.Connection):
     def _on_tune(self, channel_max: int, frame_max: int, server_heartbeat: int, argsig: str = "BlB") -> None:
         if frame_max and frame_max < _FRAME_MIN:
             raise amqp.exceptions.FrameSyntaxError(f"a limit of {frame_max} bytes a frame; {_FRAME_MIN} is the least")
-        super()._on_tune(  # type: ignore[misc]
+        super()._on_tune(  # type: ignore[misc]  # py-amqp's; its stubs leave it out
             channel_max, min(frame_max, _FRAME_MAX), server_heartbeat, argsig
         )
 

@@ -128,3 +128,14 @@ class Addresses:
                 check_service(service)
             return QueueAddress(routing.queue_of(service), client, self.reply_to, self._user)
         return Address(routing.exchange, service, client, self.reply_to, self._user)
+
+
+def check_confirms(routing: Routing, *, confirm: bool) -> None:
+    """
+    Check that the broker can confirm a persistent call.
+
+    Raises:
+        ValueError: Direct replies come only to the channel of the request, which is not in confirm mode.
+    """
+    if routing.reply == "direct" and not confirm:
+        raise ValueError('with reply="direct", persistent calls need Client(confirm=True)')

@@ -157,14 +157,18 @@ class WaitingCall(Call):
 
     def result(self) -> bytes:
         """
-        Return the body of the reply, once the call has ended.
+        Return the body of the reply, once the call has ended. To be called once.
 
         Raises:
             JsonRpcAmqpError: What it ended with.
         """
-        if self._error is not None:
-            raise self._error
-        return self._reply
+        error, self._error = self._error, None
+        if error is None:
+            return self._reply
+        try:
+            raise error
+        finally:
+            del error  # and not kept above: the traceback leads here, and the cycle would keep the client of the caller
 
 
 @dataclass(slots=True, eq=False, repr=False)

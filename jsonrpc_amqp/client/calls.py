@@ -20,9 +20,11 @@ from .. import context
 from ..amqp import tables
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages
+from ..runtime.dropped import DropWatch
 from ..wire.names import NO_QID, qid_of
 from .batch import Batch
 from .call import PLAIN, Call, FutureCall, Params, Retry, SendOptions, WaitingCall
+from .futures import CallFuture
 from .proxy import Proxy
 from .requests import Requests
 
@@ -74,9 +76,11 @@ class Calls:
     own caller has left.
     """
 
-    def __init__(self, requests: Requests, defaults: Options, *, max_size: int) -> None:
+    def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
         self._requests = requests
         self._cancel = requests.cancel
+        self._watch = watch  # of all that a program holds; what threads hold has no part in it
+        self._check_may_wait = requests.waiter.check_may_wait
         self._defaults = defaults
         self._max_size = max_size
         # Resolved once, for the calls without options; None where each must name its service.
@@ -124,7 +128,8 @@ class Calls:
         a future cancels nothing.
 
         Raises:
-            ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once.
+            ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once; NotConnected, too, where this process
+                can have no other thread or open file.
         """
         number = self._requests.new_id()
         parse = partial(messages.result_of, expected_id=number)
@@ -226,7 +231,7 @@ class Calls:
             options["headers"] = tables.checked(options["headers"])
         if "service" in options:
             self._requests.use(options["service"])
-        return Calls(self._requests, {**self._defaults, **options}, max_size=self._max_size)
+        return Calls(self._requests, self._watch, {**self._defaults, **options}, max_size=self._max_size)
 
     def _exchange_bytes(self, body: bytes, kind: messages.Kind, options: Options) -> bytes | None:
         qid = qid_of(kind.id)
@@ -286,9 +291,9 @@ class Calls:
             SendOptions(persistent is None or persistent, True, headers, retry),
         )
 
-    def _submit(self, call: FutureCall) -> Future[Any]:
+    def _submit(self, call: FutureCall) -> CallFuture:
         future = call.future
-        call.drop, future.owner = self._cancel, call
+        call.drop, future.owner, future.check_may_wait = self._cancel, call, self._check_may_wait
         try:
             self._requests.submit(call)
         except BaseException:  # Control-C, say: its caller never gets the future
@@ -298,7 +303,7 @@ class Calls:
         return future
 
     def _await(self, call: WaitingCall) -> bytes:
-        self._requests.waiter.check_may_wait()
+        self._check_may_wait()
         try:
             self._requests.submit(call)
             self._requests.waiter.drive_until_done(call)
@@ -307,6 +312,7 @@ class Calls:
                 if not call.wait(_STUCK):
                     raise CallTimeout(f"no answer from {call.service!r}: the thread that brings answers is stuck")
         except BaseException:  # Control-C: no thread waits for the reply any more
+            self._requests.waiter.release_lock()
             self._requests.waiter.forget(call)
             raise
         return call.result()

@@ -29,7 +29,8 @@ class Client(Calls):
     Calls JSON-RPC 2.0 methods over RabbitMQ. One is enough for a process: safe to use from many threads at once.
 
     Nothing is connected until the first use, ``start()`` or ``with``. A lost connection is made again by itself.
-    Not to be shared with a forked process: there each use raises ``ClientClosed``.
+    Not to be shared with a forked process: there each use raises ``ClientClosed``. One that is dropped without
+    ``close()`` gives a ``ResourceWarning``, and ends as soon as none of its calls is pending.
 
     Args:
         url: ``amqp://user:password@host:port/vhost``, ``amqps://`` for TLS with the host's name verified, several
@@ -134,7 +135,8 @@ class Client(Calls):
         if service is not None:
             requests.use(service)
             defaults["service"] = service
-        super().__init__(requests, defaults, max_size=max_size)
+        watch = requests.presence.watch(f"Client of {service!r} at {self._where}")
+        super().__init__(requests, watch, defaults, max_size=max_size)
 
     def __repr__(self) -> str:
         return f"<Client of {self._defaults.get('service')!r} at {self._where}>"
@@ -144,8 +146,10 @@ class Client(Calls):
         Connect, and wait until that is done.
 
         Raises:
-            NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same.
+            NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same, but where
+                this process can have no other thread or open file: the next use tries again.
             AccessRefused, TopologyMismatch: The broker said no, each one of several; attempts end.
+            WouldDeadlock: Called by a thread that the connection needs.
         """
         self._requests.connect(timeout)
         return self

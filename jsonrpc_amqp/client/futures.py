@@ -53,9 +53,19 @@ class CallFuture(Future[Any]):
 
     Attributes:
         owner: Is told when the future is cancelled; None: there is nothing to release.
+        check_may_wait: Raises on the threads that bring results, which must not wait for one; set at ``submit``.
     """
 
-    __slots__ = ("_done_callbacks", "_exception", "_made", "_result", "_state", "_waiters", "owner")
+    __slots__ = (
+        "_done_callbacks",
+        "_exception",
+        "_made",
+        "_result",
+        "_state",
+        "_waiters",
+        "check_may_wait",
+        "owner",
+    )
 
     def __init__(self) -> None:
         # Without super().__init__(), which makes the condition.
@@ -64,6 +74,7 @@ class CallFuture(Future[Any]):
         self._done_callbacks: list[Callable[[Future[Any]], Any]] | tuple[()] = ()
         self._made: threading.Condition | None = None
         self.owner: Owner | None = None
+        self.check_may_wait: Callable[[], None] | None = None
 
     @property
     # It is an attribute there, and no code but its own sets it.
@@ -106,12 +117,20 @@ class CallFuture(Future[Any]):
         if self._state == FINISHED and self._exception is None:
             return self._result
         try:
+            self._check_wait(timeout)
             return super().result(timeout)
         finally:
             self = None  # type: ignore[assignment]  # as there: the traceback must not keep the future alive
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        return self._exception if self._state == FINISHED else super().exception(timeout)
+        if self._state == FINISHED:
+            return self._exception
+        self._check_wait(timeout)
+        return super().exception(timeout)
+
+    def _check_wait(self, timeout: float | None) -> None:
+        if self.check_may_wait is not None and self._state not in _DONE and (timeout is None or timeout > 0):
+            self.check_may_wait()
 
     def finish(self, result: Any, exception: BaseException | None) -> None:
         """
@@ -131,7 +150,7 @@ class CallFuture(Future[Any]):
             super().set_result(result) if exception is None else super().set_exception(exception)
             self.owner = None
         elif self._done_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
+            self._invoke_callbacks()  # type: ignore[attr-defined]  # as above
 
     def set_result(self, result: Any) -> None:
         self.finish(result, None)

@@ -76,6 +76,11 @@ class Lifecycle:
                 "Make a client in each process"
             )
 
+    @property
+    def is_used(self) -> bool:
+        """Whether this process has used the client, and not closed it."""
+        return self._pid == _process and not self.closed
+
     def is_foreign(self) -> bool:
         """Return whether another process uses the client."""
         return self._pid not in (None, _process)

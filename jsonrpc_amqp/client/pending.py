@@ -56,7 +56,7 @@ class Pending:
 
     def services(self) -> set[str]:
         """Return the services of all calls."""
-        return {call.service for call in self._calls.values()}
+        return {call.service for call in list(self._calls.values())}  # of a copy: see ``take``
 
     def pop(self, number: str | None) -> Call | None:
         """Remove and return the call of a number, if there is one."""

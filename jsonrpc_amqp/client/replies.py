@@ -78,36 +78,30 @@ class Replies:
     def end_calls(self, paired: list[Paired]) -> None:
         """End the calls of replies; those that run callbacks, which may be slow, come last. Without any lock."""
         later: list[tuple[Call, Delivery]] = []
-        for delivery, call, mismatch in paired:
+        strays: list[Paired] = []
+        for each in paired:
+            delivery, call, mismatch = each
             if call is None:
-                self._drop(delivery)
+                self._stats["dropped_replies"] += 1
+                strays.append(each)
             elif mismatch is not None:
-                self._reject(delivery, mismatch)
+                self._last_mismatch = mismatch
+                self._stats["rejected_replies"] += 1
+                strays.append(each)
             elif call.has_callbacks:
                 later.append((call, delivery))
             else:
                 self._end(call, delivery)
         for call, delivery in later:
             self._end(call, delivery)
+        for delivery, _call, mismatch in strays:  # last: a log handler may take its time, or wait for a call of these
+            _log_stray(delivery, mismatch)
 
     def _mismatch(self, call: Call, delivery: Delivery) -> str | None:
         if call.send_options.is_notification or not call.sent:
             return "nothing was asked under this number"
         qid = call.qid if self._dialect is None else call.number
         return self._checks.mismatch(delivery, self._addresses.reply_key(call.service, qid))
-
-    def _drop(self, delivery: Delivery) -> None:
-        self._stats["dropped_replies"] += 1
-        log.info("dropped a late reply (correlation_id %s)", printable(delivery.correlation_id or ""))
-
-    def _reject(self, delivery: Delivery, mismatch: str) -> None:
-        self._last_mismatch = mismatch
-        self._stats["rejected_replies"] += 1
-        log.warning(
-            "rejected an answer (correlation_id %s): %s; its call goes on waiting",
-            printable(delivery.correlation_id or ""),
-            mismatch,
-        )
 
     def _end(self, call: Call, delivery: Delivery) -> None:
         body = delivery.body
@@ -126,3 +120,11 @@ class Replies:
             call.fail(MalformedReply(f"the answer of {call.service!r} makes no sense: {exc}"))
         else:
             call.succeed(response)
+
+
+def _log_stray(delivery: Delivery, mismatch: str | None) -> None:
+    number = printable(delivery.correlation_id or "")
+    if mismatch is None:
+        log.info("dropped a late reply (correlation_id %s)", number)
+    else:
+        log.warning("rejected an answer (correlation_id %s): %s; its call goes on waiting", number, mismatch)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 
 from ..amqp.base import Session
 from ..errors import TransportError
@@ -12,9 +14,11 @@ from .addresses import Addresses
 # Seconds. AMQP does not report a deleted exchange or binding, so redeclare at this interval while calls with a deadline
 # are pending.
 REDECLARE_SECONDS = 2.0
-# So many are bound when a connection is set up, whether they are called or not: the first call to each then waits for
-# nothing. Each binding costs the broker some tenths of a millisecond, so of many only those are bound that are needed.
-FEW = 16
+# A binding costs the broker some tenths of a millisecond. So many are bound at most while a connection is set up, to
+# spare the first calls a round trip; all others once they are called.
+MOST_AT_SET_UP = 16
+# So many are redeclared at a time; of more, each has its turn.
+MOST_REDECLARED = 100
 
 
 class ReplyBindings:
@@ -32,22 +36,22 @@ class ReplyBindings:
         self._bound: set[str] = set()
         self._under_way: set[str] = set()
         self._redeclare_at = 0.0
+        self._turn = 0
+        self._turns: dict[str, int] = {}  # when each service was redeclared last
 
     def new_connection(self, called: set[str]) -> tuple[str, ...]:
         """
-        Return the keys to bind while the connection is set up.
+        Return the keys to bind while the connection is set up: of all services if they are few, else of some called.
 
         Args:
             called: The services of the pending calls.
         """
         services = self._addresses.services
-        self._bound = set(services if len(services) <= FEW else called) if self._is_needed else set()
+        chosen = services if len(services) <= MOST_AT_SET_UP else islice(called, MOST_AT_SET_UP)
+        self._bound = set(chosen) if self._is_needed else set()
         self._under_way.clear()
-        return self.keys(self._bound)
-
-    def keys(self, services: set[str]) -> tuple[str, ...]:
-        """Return the binding keys of some services."""
-        return tuple(map(self._addresses.reply_binding, services))
+        self._turns.clear()
+        return self._keys(self._bound)
 
     def opened(self, now: float) -> None:
         """Note that the connection is set up."""
@@ -75,3 +79,18 @@ class ReplyBindings:
         if is_due:
             self._redeclare_at = now + REDECLARE_SECONDS
         return is_due and has_pending and self._is_needed, self._redeclare_at
+
+    def keys_to_redeclare(self, called: set[str]) -> tuple[str, ...]:
+        """
+        Return the keys to redeclare now: of the services that are called, those first that waited longest.
+
+        Args:
+            called: The services of the pending calls.
+        """
+        chosen = heapq.nsmallest(MOST_REDECLARED, called, key=lambda service: self._turns.get(service, 0))
+        self._turn += 1
+        self._turns.update(dict.fromkeys(chosen, self._turn))
+        return self._keys(chosen)
+
+    def _keys(self, services: Iterable[str]) -> tuple[str, ...]:
+        return tuple(map(self._addresses.reply_binding, services))

@@ -17,6 +17,7 @@ import math
 import threading
 import time
 from collections import Counter
+from functools import partial
 
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
 from ..amqp.delivery_tracking import unroutable
@@ -27,11 +28,12 @@ from ..errors import (
     TransportError,
 )
 from ..wire.reply_checks import ReplyChecks
-from .addresses import Addresses, Routing
+from .addresses import Addresses, Routing, check_confirms
 from .call import Call
 from .endings import Endings, lost
 from .lifecycle import Lifecycle
 from .pending import Pending
+from .presence import Presence
 from .replies import Replies
 from .reply_bindings import ReplyBindings
 from .retries import Retries
@@ -76,6 +78,7 @@ class Requests:
 
     Attributes:
         waiter: For threads that wait for a call.
+        presence: Starts the transport, and ends a client that was dropped.
     """
 
     def __init__(
@@ -123,6 +126,8 @@ class Requests:
         )
         self.waiter = Waiter(self._lock, transport, self._pending, self._sender, self._endings)
         self._next_tick = 0.0
+        self.presence = Presence(self._life, self._pending, transport, self.close)
+        self.check_confirms = partial(check_confirms, routing, confirm=confirm)
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -150,6 +155,7 @@ class Requests:
 
         Raises:
             ClientClosed, EncodeError, TooManyPending: At once; the call is not taken.
+            NotConnected: The same; this process can have no other thread or open file.
         """
         if self._dialect is not None:
             self._dialect.check(call.body)
@@ -175,21 +181,11 @@ class Requests:
         if error is not None:
             self._endings.fail(call, error)
         if session is None:
-            self._transport.start(self)
+            self.presence.start(self, undo=partial(self.waiter.forget, call))
         elif not session.writes_soon or len(pending) < _MANY_PENDING:
             session.flush()
         if wake:
             self._transport.wake()
-
-    def check_confirms(self) -> None:
-        """
-        Check that the broker can confirm a persistent call.
-
-        Raises:
-            ValueError: Direct replies come only to the channel of the request, which is not in confirm mode.
-        """
-        if self._routing.reply == "direct" and not self._confirm:
-            raise ValueError('with reply="direct", persistent calls need Client(confirm=True)')
 
     def cancel(self, call: Call) -> bool:
         """
@@ -210,11 +206,14 @@ class Requests:
 
         Raises:
             TransportError: What was in the way, after ``timeout`` seconds at most.
+            WouldDeadlock: The connection needs the calling thread.
         """
         self._life.check_process()
+        if self._life.session is None and (timeout is None or timeout > 0):
+            self.waiter.check_may_wait()
         with self._lock:
             self._life.begin()
-        self._transport.start(self)
+        self.presence.start(self)
         self._life.wait_for_session(timeout)
 
     def close(self, timeout: float) -> None:
@@ -258,15 +257,16 @@ class Requests:
         session.flush()
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
-        if self._life.failure is not error:  # else a refusal stands, and was logged
-            log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
+        is_new = self._life.failure is not error  # else a refusal stands, and was logged
         is_final = retry_in is None
         with self._lock:
             self._life.failed(error, is_final=is_final)
-            calls = self._pending.take(lambda _call: True) if is_final else []
-            if is_final:
-                self._sender.clear()
+            calls = self._pending.take(lambda _call: is_final)
+            self._sender.forget(calls)
         self._endings.fail_all((call, error.again()) for call in calls)
+        # Last, here and below: a log handler may take its time, or wait for one of these calls.
+        if is_new:
+            log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
 
     def on_lost(self, session: Session, error: TransportError) -> None:
         with self._lock:
@@ -275,9 +275,10 @@ class Requests:
             self._life.session = None
             calls = self._pending.take(lambda call: call.sent)
             self.stats["connections_lost"] += 1
-        if not self._life.closed:
-            log.warning("%s; %d calls in flight end with ConnectionLost", error, len(calls))
+            closed = self._life.closed
         self._endings.fail_all((call, lost(call, error)) for call in calls)
+        if not closed:
+            log.warning("%s; %d calls in flight end with ConnectionLost", error, len(calls))
 
     def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
         replies = self._replies
@@ -317,7 +318,7 @@ class Requests:
             redeclare, redeclare_at = self._bindings.next_redeclare(now, has_pending=len(self._pending) > 0)
             if alarm < math.inf:
                 alarm = min(alarm, redeclare_at)
-            keys = self._bindings.keys(self._pending.services()) if redeclare else ()
+            keys = self._bindings.keys_to_redeclare(self._pending.services()) if redeclare else ()
             self._next_tick = alarm
         if session is not None:
             if redeclare:
@@ -326,6 +327,7 @@ class Requests:
                 self._reports.inspect(session, service)
         self._endings.fail_all(failed)
         self._endings.expire(expired, too_late)
+        alarm = min(alarm, self.presence.next_look(now))
         return None if alarm == math.inf else alarm
 
     def _on_bound(self, session: Session, service: str, error: TransportError | None) -> None:
@@ -334,7 +336,7 @@ class Requests:
                 return
             self._bindings.note_bound(service, error)
             if error is None:
-                failed = self._sender.send_parked(session)
+                failed = self._sender.send_bound(session, service)
             else:
                 calls = self._pending.take(lambda call: call.service == service and not call.sent)
                 self._sender.forget(calls)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from ..amqp.base import Transport
+from ..errors import WouldDeadlock
 from .call import Call, WaitingCall
 from .endings import Endings
 from .pending import Pending
@@ -22,6 +24,8 @@ class Waiter:
     def __init__(
         self, lock: threading.RLock, transport: Transport, pending: Pending, sender: Sender, endings: Endings
     ) -> None:
+        # Every RLock knows who has it (threading.Condition asks in the same way); typeshed omits private methods.
+        self.is_lock_mine: Callable[[], bool] = lock._is_owned  # type: ignore[attr-defined]
         self._lock = lock
         self._transport = transport
         self._pending = pending
@@ -33,16 +37,23 @@ class Waiter:
         Check that this thread may wait for a call.
 
         Raises:
-            RuntimeError: It would wait for itself: it is the leader, or a signal handler that interrupted a call.
+            WouldDeadlock: It would wait for itself: it is the leader, the thread that connects, or a signal handler
+                that interrupted a call.
         """
-        # A signal handler has the lock if the call that it interrupted has. Every RLock knows who has it
-        # (threading.Condition asks in the same way); typeshed omits private methods.
-        has_lock = self._lock._is_owned()  # type: ignore[attr-defined]
-        if has_lock or self._transport.would_deadlock():
-            raise RuntimeError(
+        # A signal handler has the lock if the call that it interrupted has.
+        if self.is_lock_mine() or self._transport.would_deadlock():
+            raise WouldDeadlock(
                 "a callback of a future, or a signal handler during another call, must not wait for a call: the answer "
-                "could not come meanwhile. Use submit() in it, or hand the work to a thread of yours"
+                "could not come meanwhile. The same is true of a log handler on the thread that connects, or brings "
+                "answers. Use submit() in it, or hand the work to a thread of yours"
             )
+
+    def release_lock(self) -> None:
+        """Release the lock if this thread has it, which had not when ``check_may_wait`` returned."""
+        # From Python 3.14 on, an exception of a signal handler may come when "with" has taken a lock, and not yet
+        # entered the block.
+        while self.is_lock_mine():
+            self._lock.release()
 
     def drive_until_done(self, call: WaitingCall) -> None:
         """Drive the connection on this thread, which waits for the call, while it is the only one."""

@@ -12,17 +12,22 @@ import logging
 import math
 import os
 import re
+import selectors
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from types import SimpleNamespace, TracebackType
 from typing import Any, NamedTuple
 
 from .. import context
 from ..errors import NO_ANSWER, NOT_DELIVERED, MissingExtra, RemoteError
 from ..jsonrpc import inspection
+from ..logs import on_own_thread
 from ..options import MAX_SIZE, TIMEOUT
+from ..runtime.dropped import DropWatch
+from ..runtime.forks import close_when_forked
 from ..wire.display import printable
 from .headers import TOKEN, content_coding, described
 
@@ -120,10 +125,10 @@ class HttpBridge:
         self._max_size = max_size
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._thread: _LoopThread | None = None
         self._closed = False
+        self._watch: DropWatch | None = None
+        close_when_forked(self)
 
     def __repr__(self) -> str:
         return f"<HttpBridge to {self._origin}>"
@@ -142,7 +147,7 @@ class HttpBridge:
         left = None if request is None else request.remaining
         timeout = self._timeout if left is None else min(left, self._timeout)
         try:
-            answer = self._wait_for(self._exchange(body, max(timeout, _MIN_TIMEOUT)))
+            answer = self._wait_for(lambda thread: self._exchange(thread, body, max(timeout, _MIN_TIMEOUT)))
             response = self._checked(asked, answer)
         except _Failure as error:
             return self._report_failure(asked, error)
@@ -168,11 +173,17 @@ class HttpBridge:
         """Cancel requests in flight, which end in errors, and close the connections."""
         with self._lock:
             self._closed = True
-            loop, thread, self._loop = self._loop, self._thread, None
-        if loop is None or thread is None:
-            return
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_CLOSE_SECONDS)
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+            thread.join(_CLOSE_SECONDS)
+
+    def close_in_child(self) -> None:
+        """Have a forked process begin with a thread of its own; another thread may have held the lock at the fork."""
+        self._lock = threading.Lock()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.close_in_child()
 
     def __enter__(self) -> HttpBridge:
         return self
@@ -184,21 +195,29 @@ class HttpBridge:
 
     # -- on the thread of a handler ----------------------------------------------------------------------
 
-    def _wait_for(self, exchange: Coroutine[Any, Any, _Answer]) -> _Answer:
+    def _wait_for(self, exchange: Callable[[_LoopThread], Coroutine[Any, Any, _Answer]]) -> _Answer:
         with self._lock:
-            if self._closed:
-                exchange.close()
-                raise _Failure(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
-            # The thread of its loop may have ended otherwise than by close(), or be left behind by a fork.
-            if self._loop is None or self._thread is None or not self._thread.is_alive():
-                self._loop, self._session = asyncio.new_event_loop(), None
-                self._thread = threading.Thread(target=self._run_loop, args=(self._loop,), name="bridge", daemon=True)
-                self._thread.start()
-            future = asyncio.run_coroutine_threadsafe(exchange, self._loop)
+            thread = self._running_thread()
+            future = asyncio.run_coroutine_threadsafe(exchange(thread), thread.loop)
         try:
             return future.result()
         except CancelledError:
             raise self._failure(True, "had not answered when the bridge was closed") from None
+
+    def _running_thread(self) -> _LoopThread:
+        if self._closed:
+            raise _Failure(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
+        thread = self._thread
+        if thread is None or not thread.is_alive():  # it may have ended otherwise than by close()
+            try:
+                thread = self._thread = _LoopThread(self._headers)
+            except Exception as exc:
+                raise _Failure(NOT_DELIVERED, f"the bridge can have no thread, or no open file: {exc}") from exc
+            advice = "call close(), or use it in a with block"
+            self._watch = DropWatch(f"HttpBridge to {self._origin}", advice, thread.is_open, thread.stop)
+        if thread.is_current():  # a log handler
+            raise _Failure(NOT_DELIVERED, "the bridge was called by its own thread, which would wait for itself")
+        return thread
 
     def _checked(self, asked: inspection.Requested, answer: _Answer) -> bytes | None:
         """Return the response to a body with this HTTP response; raise ``_Failure`` if there is none."""
@@ -233,34 +252,20 @@ class HttpBridge:
 
     # -- on the thread of the event loop ------------------------------------------------------------------
 
-    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            loop.run_until_complete(self._close_session())
-            loop.close()
-
-    async def _close_session(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-
-    async def _exchange(self, body: bytes, timeout: float) -> _Answer:
+    async def _exchange(self, thread: _LoopThread, body: bytes, timeout: float) -> _Answer:
         progress = SimpleNamespace(connected=False)
         try:
-            return await self._post(body, timeout, progress)
+            return await self._post(thread.open_session(), body, timeout, progress)
         except asyncio.TimeoutError:
             raise self._failure(progress.connected, f"did not answer within {timeout:.3g} s") from None
         except (aiohttp.ClientError, OSError) as exc:
             log.info("%s: %s", self._origin, printable(repr(exc)))
             raise self._failure(progress.connected, _describe(exc)) from exc
 
-    async def _post(self, body: bytes, timeout: float, progress: SimpleNamespace) -> _Answer:
-        async with self._open_session().post(
+    async def _post(
+        self, session: aiohttp.ClientSession, body: bytes, timeout: float, progress: SimpleNamespace
+    ) -> _Answer:
+        async with session.post(
             self._url,
             data=body,
             allow_redirects=False,
@@ -276,7 +281,71 @@ class HttpBridge:
                     raise self._failure(True, f"gave an answer over the cap of {self._max_size} bytes", cut)
             return _Answer(response.status, response.headers, bytes(received))
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    def _failure(self, may_have_run: bool, what: str, answer: _Answer | None = None) -> _Failure:
+        code = NO_ANSWER if may_have_run else NOT_DELIVERED
+        failure = _Failure(code, f"the HTTP server {what}", {"may_have_run": may_have_run})
+        if answer is not None:
+            failure.details = f" ({described(answer.status, answer.headers, answer.body)})"
+        return failure
+
+
+class _LoopThread:
+    """
+    An event loop on a thread of its own, with the connections to the HTTP server.
+
+    It does not refer to the bridge, so that a bridge that a program drops is noticed, and its thread ended.
+
+    Args:
+        headers: HTTP headers for each request.
+
+    Raises:
+        OSError, RuntimeError: This process can have no other open file, or no other thread.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = headers
+        self._session: aiohttp.ClientSession | None = None
+        self._selector = selectors.DefaultSelector()
+        try:
+            self.loop = asyncio.SelectorEventLoop(self._selector)
+        except BaseException:
+            self._selector.close()
+            raise
+        self._thread = threading.Thread(target=on_own_thread(self._run), name="bridge", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self.loop.close()
+            raise
+
+    def is_current(self) -> bool:
+        """Return whether the calling thread is this one."""
+        return threading.current_thread() is self._thread
+
+    def is_alive(self) -> bool:
+        """Return whether it can run a request."""
+        return self._thread.is_alive()
+
+    def is_open(self) -> bool:
+        """Return whether it runs in this process."""
+        return not self.loop.is_closed() and self not in _left_to_parent
+
+    def stop(self) -> None:
+        """Begin to end: what runs is cancelled, and the connections are closed."""
+        with suppress(RuntimeError):  # it has ended
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end."""
+        self._thread.join(seconds)
+
+    def close_in_child(self) -> None:
+        """Leave the connections to the parent: what closes them in order would take them out of its selector, too."""
+        _left_to_parent.append(self)
+        self._selector.close()
+
+    def open_session(self) -> aiohttp.ClientSession:
+        """Return the session; called in the event loop."""
         if self._session is None:
             tracing = aiohttp.TraceConfig()
             tracing.on_connection_create_end.append(_note_connection)
@@ -291,12 +360,25 @@ class HttpBridge:
             )
         return self._session
 
-    def _failure(self, may_have_run: bool, what: str, answer: _Answer | None = None) -> _Failure:
-        code = NO_ANSWER if may_have_run else NOT_DELIVERED
-        failure = _Failure(code, f"the HTTP server {what}", {"may_have_run": may_have_run})
-        if answer is not None:
-            failure.details = f" ({described(answer.status, answer.headers, answer.body)})"
-        return failure
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(self._close_session())
+            self.loop.close()
+
+    async def _close_session(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+
+# In a forked process: the threads of the parent, which must not be finalized here.
+_left_to_parent: list[_LoopThread] = []
 
 
 async def _note_connection(_session: aiohttp.ClientSession, trace: SimpleNamespace, _event: object) -> None:

@@ -258,7 +258,7 @@ def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
     response = _checked_object(value, id_agrees)
     # Use the id that was sent: the response may have 1.0 for 1, or null.
     response["id"] = id
-    parsed: Response = jsonrpcclient.parse(response)  # type: ignore[assignment]
+    parsed: Response = jsonrpcclient.parse(response)  # type: ignore[assignment]  # of one response, not of several
     return parsed
 
 

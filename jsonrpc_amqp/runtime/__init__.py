@@ -1,5 +1,5 @@
 """
 What drives a connection: threads and event loops.
 
-May import: ``errors``.
+May import: ``errors``, ``logs``.
 """

@@ -34,7 +34,8 @@ class Leadership:
 
     ``_lock`` guards the state. It is reentrant, since signal handlers submit calls, and it is held for moments; no
     other lock is taken under it, so it may be taken with any lock held. ``_step`` is held by a caller during a step,
-    which takes other locks; only the I/O thread waits for it, to resume.
+    which takes other locks; only the I/O thread waits for it, to resume. It is a reentrant lock because that one knows
+    its owner: a mark beside the lock would stay behind where a signal handler raises between the two.
 
     Args:
         wake: Ends the sleep of the I/O thread.
@@ -49,10 +50,11 @@ class Leadership:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = threading.RLock()
-        self._step = threading.Lock()
+        self._step = threading.RLock()
+        # As threading.Condition asks; typeshed omits private methods.
+        self._is_stepping_here: Callable[[], bool] = self._step._is_owned  # type: ignore[attr-defined]
         self._answered = threading.Lock()  # a bare lock: the one of an Event is not for signal handlers
         self._io_thread: int | None = None
-        self._stepping: int | None = None
         self.state = State.LEADING
         self.caller: int | None = None
         self.steps = 0
@@ -60,15 +62,21 @@ class Leadership:
         self.has_follower = False
 
     @property
-    def leader(self) -> int | None:
-        """The identifier of the thread that drives at this moment; None before the first one leads."""
-        # An exception that a signal handler raises can keep a step from clearing its mark, but not its lock.
-        stepping = self._stepping
-        return stepping if stepping is not None and self._step.locked() else self._io_thread
+    def io_thread(self) -> int | None:
+        """The identifier of the I/O thread that leads, or has delegated that; None where none does."""
+        return self._io_thread
+
+    def leads_here(self) -> bool:
+        """Whether the calling thread leads: it is that I/O thread, or a caller within its step."""
+        return threading.get_ident() == self._io_thread or self._is_stepping_here()
 
     def lead(self) -> None:
         """Make the calling I/O thread the leader."""
         self._io_thread = threading.get_ident()
+
+    def end(self) -> None:
+        """Note that no thread leads any more. (The system gives the identifiers of ended threads to new ones.)"""
+        self._io_thread = None
 
     # -- inline jobs ------------------------------------------------------------------------------------
 
@@ -109,13 +117,14 @@ class Leadership:
         """
         answered, me = threading.Lock(), threading.get_ident()
         answered.acquire()
-        with self._lock:
-            if self.state is not State.LEADING:
-                return False
-            # In one step: a signal handler that requested leadership between two of them would be confused with this.
-            self._answered, self.caller, self.state = answered, me, State.REQUESTED
-        self._wake()
         try:
+            with self._lock:
+                if self.state is not State.LEADING:
+                    return False
+                # In one step: a signal handler that requested leadership between two of them would be confused with
+                # this.
+                self._answered, self.caller, self.state = answered, me, State.REQUESTED
+            self._wake()
             if not answered.acquire(timeout=patience):
                 self.reclaim()
         except BaseException:
@@ -136,20 +145,24 @@ class Leadership:
             is_readable: Its argument.
         """
         if not self.is_delegated_here():
-            return  # another caller may lead now: its mark must stay
-        # Before the lock: a signal handler that runs as soon as this thread has it must learn that it must not wait.
-        self._stepping = threading.get_ident()
+            return
+        step = self._step
         try:
-            with self._step:
-                if self.is_delegated_here():
-                    self.steps += 1
-                    if not drive(is_readable):
-                        self.reclaim()
+            # Not by "with": from Python 3.14 on, an exception of a signal handler may come when the lock is taken and
+            # the block not yet entered, and the lock would stay taken.
+            step.acquire()
+            if self.is_delegated_here():
+                self.steps += 1
+                if not drive(is_readable):
+                    self.reclaim()
         except BaseException:
             self.reclaim()
             raise
         finally:
-            self._stepping = None
+            try:  # noqa: SIM105
+                step.release()
+            except RuntimeError:
+                pass  # interrupted before it was taken
 
     def reclaim(self) -> bool:
         """

@@ -7,15 +7,16 @@ takes its place.
 
 from __future__ import annotations
 
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from ..errors import TransportError
+from ..errors import ConnectionLost, NotConnected, TransportError
+from ..logs import on_own_thread
 from .base import Driven, InlineJobs
 from .leader_follower import DelegationPolicy, FollowerWatch, Leadership, State
+from .polling import POLLIN, POLLOUT, Waker, new_poll
 
 # Seconds. A poll that ends without an event costs little; one without an end would hide a lost wake-up.
 _LONGEST_SLEEP = 60.0
@@ -26,45 +27,6 @@ _JOBS_SECONDS = 0.001
 _PATIENCE = 0.005
 # Seconds between two looks of the I/O thread at whether the caller still drives. No reply depends on it.
 _SECONDS_BETWEEN_LOOKS = 0.05
-
-
-class Waker:
-    """Ends the sleep of a thread in ``poll``, from any other thread and from signal handlers."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._reader, select.POLLIN)
-
-    def fileno(self) -> int:
-        """Return the descriptor that becomes readable."""
-        return self._reader.fileno()
-
-    def wake(self) -> None:
-        """End the sleep, or the next one."""
-        try:
-            self._writer.send(b"\0")
-        except OSError:
-            # Full: the thread is about to wake. Closed: it has ended.
-            return
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep. True: there was a wake-up, which the next ``clear`` forgets."""
-        return bool(self._poll.poll(1000 * seconds))
-
-    def clear(self) -> None:
-        """Forget the wake-ups so far."""
-        try:
-            self._reader.recv(4096)
-        except BlockingIOError:
-            return
-
-    def close(self) -> None:
-        """Close both ends."""
-        self._reader.close()
-        self._writer.close()
 
 
 class ThreadsRuntime:
@@ -84,31 +46,43 @@ class ThreadsRuntime:
         self._name = ""
         self._threads: list[threading.Thread] = []
         self._over = threading.Event()
+        self._last_leader: int | None = None
         self._waker: Waker  # made by ``start``: a runtime that was never started holds no descriptor
-        self._poll = select.poll()
+        self._poll = new_poll()
         self._watched: tuple[int | None, bool] = (None, False)
         self._leadership = Leadership(self._wake)
         self._delegation = DelegationPolicy()
-        self._caller_poll = select.poll()
+        self._caller_poll = new_poll()
         self._follower_awake = threading.Event()
 
     # -- from any thread ------------------------------------------------------------------------------
 
     def start(self, driven: Driven, name: str) -> None:
         """Begin to drive; ``name`` is for threads."""
+        if self._threads:
+            return  # an earlier start was interrupted when the thread ran already
         self._driven = driven
         self._name = name
-        self._waker = Waker()
-        self._poll.register(self._waker, select.POLLIN)
-        # In the list first: what the thread begins may wake it.
-        self._threads.append(threading.Thread(target=self._run, name=name, daemon=True))
         try:
-            self._threads[0].start()
-        except RuntimeError:  # the system has no thread left
-            self._threads.clear()
-            self._poll.unregister(self._waker)
+            self._waker = Waker()
+        except OSError as exc:
+            raise _exhausted(exc) from exc
+        self._poll.register(self._waker.fileno(), POLLIN)
+        try:
+            self._start_thread(self._run, name)
+        except NotConnected:
+            self._poll.unregister(self._waker.fileno())
             self._waker.close()
             raise
+
+    def _start_thread(self, target: Callable[[], None], name: str) -> None:
+        thread = _daemon(target, name)
+        self._threads.append(thread)  # first: what the thread begins may wake it
+        try:
+            thread.start()
+        except Exception as exc:
+            self._threads.remove(thread)
+            raise _exhausted(exc) from exc
 
     def set_inline_jobs(self, jobs: InlineJobs) -> None:
         """Run these jobs on the leader."""
@@ -116,7 +90,10 @@ class ThreadsRuntime:
 
     def run_blocking(self, function: Callable[[], None], name: str) -> None:
         """Run a function on a thread of its own."""
-        threading.Thread(target=function, name=name, daemon=True).start()
+        try:
+            _daemon(function, name).start()
+        except Exception as exc:
+            raise _exhausted(exc) from exc
 
     def wake(self) -> None:
         """Have ``tick`` called soon."""
@@ -139,7 +116,7 @@ class ThreadsRuntime:
 
     def would_deadlock(self) -> bool:
         """Whether the calling thread is the leader."""
-        return threading.get_ident() == self._leadership.leader
+        return self._leadership.leads_here()
 
     def drive_until(self, is_done: Callable[[], bool], deadline: float) -> None:
         """Drive on the calling thread, if leadership is delegated to it, for some milliseconds at most per read."""
@@ -152,9 +129,13 @@ class ThreadsRuntime:
         elif not leadership.is_delegated_here():
             self.reclaim()
             return
-        while not is_done() and leadership.is_delegated_here():
-            seconds = max(0.0, min(_PATIENCE, deadline - time.monotonic()))
-            leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
+        try:
+            while not is_done() and leadership.is_delegated_here():
+                seconds = max(0.0, min(_PATIENCE, deadline - time.monotonic()))
+                leadership.step(self._step, bool(self._caller_poll.poll(1000 * seconds)))
+        except BaseException:  # of a signal handler: the caller comes back no more
+            self.reclaim()
+            raise
 
     def close(self, timeout: float) -> bool:
         """
@@ -169,7 +150,7 @@ class ThreadsRuntime:
             return False
         leadership = self._leadership
         for thread in self._threads:
-            if leadership.has_follower or thread.ident == leadership.leader:
+            if leadership.has_follower or thread.ident == self._last_leader:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return True
 
@@ -184,7 +165,7 @@ class ThreadsRuntime:
         driven, leadership = self._driven, self._leadership
         leadership.lead()
         while True:
-            due = driven.tick(time.monotonic())
+            due = self._tick()
             if driven.finished:
                 break
             self._poll_once(due)
@@ -192,28 +173,42 @@ class ThreadsRuntime:
                 self._delegate()
             if self._has_job() and not self._run_jobs():
                 return
+        self._last_leader = threading.get_ident()
+        leadership.end()
         self._over.set()
         self._follower_awake.set()
         self._waker.close()
+
+    def _tick(self) -> float | None:
+        try:
+            return self._driven.tick(time.monotonic())
+        # As in ``_handle``. Nothing is known of what is due now, so look again at once.
+        except BaseException as exc:
+            self._driven.fail(exc)
+            return 0.0
 
     def _has_job(self) -> bool:
         return self._jobs is not None and self._jobs.has_inline_job
 
     def _poll_once(self, due: float | None) -> None:
-        self._watch()
         driven = self._driven
+        try:
+            self._watch()
+        except OSError as exc:  # it cannot be watched
+            driven.fail(ConnectionLost(str(exc), may_have_run=True))
+            return
         for fd, events in self._poll.poll(0 if self._has_job() else _milliseconds(due)):
             if fd == self._waker.fileno():
                 self._waker.clear()
             elif fd == self._watched[0]:
-                if events & select.POLLOUT:
-                    driven.on_writable()
-                if events & ~select.POLLOUT:
-                    self._read()
+                if events & POLLOUT:
+                    self._handle(driven.on_writable)
+                if events & ~POLLOUT:
+                    self._handle(driven.on_readable)
 
-    def _read(self) -> None:
+    def _handle(self, event: Callable[[], None]) -> None:
         try:
-            self._driven.on_readable()
+            event()
         # BaseException: a sys.exit() in a user's callback must not leave the connection without a leader.
         except BaseException as exc:
             self._driven.fail(exc)
@@ -223,16 +218,11 @@ class ThreadsRuntime:
         if wanted == watched:
             return
         if watched[0] is not None and watched[0] != wanted[0]:
-            self._forget(watched[0])
+            with suppress(KeyError):
+                self._poll.unregister(watched[0])
         if wanted[0] is not None:
-            self._poll.register(wanted[0], select.POLLIN | (select.POLLOUT if wanted[1] else 0))
+            self._poll.register(wanted[0], POLLIN | (POLLOUT if wanted[1] else 0))
         self._watched = wanted
-
-    def _forget(self, fd: int) -> None:
-        try:
-            self._poll.unregister(fd)
-        except KeyError:
-            return
 
     # -- a caller leads -------------------------------------------------------------------------------
 
@@ -240,9 +230,9 @@ class ThreadsRuntime:
         """Let the caller lead that has requested it, unless there is something to do; resume when it has stopped."""
         fd, wants_room = self._driven.interest()
         # A new one each time: an earlier caller may still wait with the old one.
-        self._caller_poll = select.poll()
+        self._caller_poll = new_poll()
         if fd is not None:
-            self._caller_poll.register(fd, select.POLLIN)
+            self._caller_poll.register(fd, POLLIN)
         is_possible = fd is not None and not wants_room and not self._driven.is_due(time.monotonic())
         leadership = self._leadership
         if not leadership.grant(is_possible=is_possible):
@@ -310,12 +300,9 @@ class ThreadsRuntime:
         """Start a second thread, the first time that it is needed. False: there is none that could take over."""
         if len(self._threads) > 1:
             return False  # one leads, and the other is in a job
-        follower = threading.Thread(target=self._follow, name=f"{self._name}-2", daemon=True)
-        self._threads.append(follower)
         try:
-            follower.start()
-        except RuntimeError:  # the system has no thread left
-            self._threads.remove(follower)
+            self._start_thread(self._follow, f"{self._name}-2")
+        except NotConnected:  # the system has no thread left
             return False
         self._leadership.has_follower = True
         return True
@@ -339,6 +326,17 @@ class ThreadsRuntime:
             if watch.missed_a_job or self._over.is_set():
                 self._follower_awake.set()
         return False
+
+
+def _daemon(target: Callable[[], None], name: str) -> threading.Thread:
+    return threading.Thread(target=on_own_thread(target), name=name, daemon=True)
+
+
+def _exhausted(exc: Exception) -> NotConnected:
+    return NotConnected(
+        f"this process cannot have another thread or open file, which a connection needs: {exc}. Nothing was sent, and "
+        "the next use tries again. Raise its limits (ulimit -u, ulimit -n), or have fewer clients, servers and threads"
+    )
 
 
 def _milliseconds(due: float | None) -> float:

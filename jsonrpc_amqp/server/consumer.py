@@ -14,8 +14,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
-from ..errors import MessageTooLarge, TransportError
+from ..errors import MessageTooLarge, TransportError, WouldDeadlock
 from ..jsonrpc.error_objects import internal_error
+from ..logs import contained_handlers
+from ..runtime.dropped import DropWatch
 from ..wire.display import printable
 from ..wire.publish import deadline_of
 from .counters import Counters
@@ -68,6 +70,8 @@ class Consumer:
         self._pid: int | None = None  # of the process that started it
         self.on_serving: Callable[[], object] | None = None
         """Called once, by the leader, when requests are consumed and before the first one begins."""
+        self.is_started = False
+        self._has_served = self._is_abandoned = False
         self._redeclare_at = 0.0  # for the leader alone
 
     # -- starting and ending ------------------------------------------------------------------------------
@@ -77,7 +81,9 @@ class Consumer:
         Start threads and transport. False: this server was stopped.
 
         Raises:
+            NotConnected: This process can have no more threads or open files; nothing was started.
             RuntimeError: It was started in the process that forked this one.
+            WouldDeadlock: The connection needs the calling thread.
         """
         if self._is_forked():
             raise RuntimeError(
@@ -85,34 +91,69 @@ class Consumer:
             )
         if not self._lifecycle.prepare():
             return False
+        if self._lifecycle.session is None and self._transport.would_deadlock():
+            raise WouldDeadlock("start() would wait for what needs this thread; have another thread call it")
         self._pid = os.getpid()
         self._executor.start()
-        self._transport.start(self)
+        try:
+            self._transport.start(self)
+        except BaseException:
+            if not self.is_started:
+                self._executor.undo_start()
+            raise
+        self.is_started = True
         return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has threads in this process."""
+        return self.is_started and not self._is_forked() and self._lifecycle.state is not State.STOPPED
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it gave up before it served."""
+        return self._lifecycle.gave_up and not self._has_served
+
+    def abandon(self) -> None:
+        """
+        Stop if it never served: nothing can start it again.
+
+        For finalizers: it takes no lock, and leaves all else to the leader.
+        """
+        self._is_abandoned = True
+        self._transport.wake()
 
     def stop(self, grace: float) -> bool:
         """
         Drain within ``grace`` seconds, then close. True when no handler was left running.
 
         Raises:
-            RuntimeError: Called by a handler, which it would wait for.
+            WouldDeadlock: Called by a handler, which it would wait for, or by a thread that the connection needs.
         """
+        if self._is_forked():
+            return True  # before any lock: one that was held at the fork stays locked here
         if self._executor.is_running_here:
-            raise RuntimeError(
+            raise WouldDeadlock(
                 "stop() inside a handler would wait for that handler; have another thread call it: "
                 "threading.Thread(target=server.stop).start()"
             )
-        if self._is_forked():
-            return True  # before any lock: one that was held at the fork stays locked here
+        if self._transport.would_deadlock():
+            raise WouldDeadlock("stop() would wait for what needs this thread; have another thread call it")
+        with contained_handlers():  # a server must not be left half stopped
+            return self._stop(grace)
+
+    def _stop(self, grace: float) -> bool:
         lifecycle = self._lifecycle
         if lifecycle.state is State.STOPPED:
             # By another thread. The process may end when this one returns, so the last acks must have been written.
+            # And all of it: an interrupt may have ended that call.
+            self._executor.close()
             self._transport.close(_CLOSE_SECONDS)
             return lifecycle.running == 0
         deadline = time.monotonic() + grace
         is_first = lifecycle.begin_stop()
         # Otherwise why it stops has been logged, and there is nothing to drain.
-        is_drain = is_first and not lifecycle.has_given_up
+        is_drain = is_first and not lifecycle.gave_up
         if is_drain:
             log.info("draining %r; running handlers: %d", self._service, lifecycle.running)
         self._cancel(min(grace, _CANCEL_SECONDS))
@@ -150,11 +191,13 @@ class Consumer:
         return replace(self._plan, queue=None, bindings=())
 
     def on_open(self, session: Session) -> None:
+        self._redeclare_at = time.monotonic() + _REDECLARE_SECONDS
+        self._has_served = True
         if self._lifecycle.state is State.RUNNING:
             self._report_serving()
-            log.info("serving %r from queue %r", self._service, self._plan.queue)
-        self._redeclare_at = time.monotonic() + _REDECLARE_SECONDS
         self._lifecycle.opened(session)
+        if self._lifecycle.state is State.RUNNING:
+            log.info("serving %r from queue %r", self._service, self._plan.queue)
 
     def _report_serving(self) -> None:
         report, self.on_serving = self.on_serving, None
@@ -166,8 +209,8 @@ class Consumer:
             log.exception("the callback of on_serving failed; requests are served all the same")
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
-        log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
         self._lifecycle.failed(error, gave_up=retry_in is None)
+        log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
 
     def on_lost(self, session: Session, error: TransportError) -> None:
         self._lifecycle.lost()
@@ -210,6 +253,10 @@ class Consumer:
 
     def on_tick(self, now: float) -> float | None:
         self._executor.tick(now)
+        if self._is_abandoned and not self._has_served and self._lifecycle.state is State.RUNNING:
+            self._lifecycle.stop(0.0)
+            self._executor.close()
+            self._transport.close(_CLOSE_SECONDS)
         session = self._lifecycle.session
         if session is None or self._lifecycle.state is not State.RUNNING:
             return None
@@ -217,3 +264,9 @@ class Consumer:
             self._redeclare_at = now + _REDECLARE_SECONDS
             session.redeclare()
         return self._redeclare_at
+
+
+def watch_consumer(consumer: Consumer, what: str) -> DropWatch:
+    """Return what a server holds and its threads do not, so that it is noticed when a program drops the server."""
+    advice = "call stop(), or use it in a with block. One that serves goes on until the process ends"
+    return DropWatch(what, advice, lambda: consumer.is_open, consumer.abandon, lambda: consumer.has_failed)

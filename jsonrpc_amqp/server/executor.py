@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from ..errors import NotConnected
+from ..logs import on_own_thread
 from .counters import Counters
 from .inline_policy import InlinePolicy
 from .job import Job
@@ -64,15 +66,38 @@ class Executor:
     # -- starting and ending ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the handler threads, unless they run."""
-        with self._lock:
-            if not self._threads:
-                self._threads = [self._start_thread(number) for number in range(self._concurrency)]
+        """
+        Start the handler threads, unless they run.
 
-    def _start_thread(self, number: int) -> threading.Thread:
-        thread = threading.Thread(target=self._run_thread, name=f"{self._name}-handler-{number}", daemon=True)
-        thread.start()
-        return thread
+        Raises:
+            NotConnected: This process cannot have so many threads; none is left.
+        """
+        with self._lock:
+            while len(self._threads) < self._concurrency:
+                name = f"{self._name}-handler-{len(self._threads)}"
+                thread = threading.Thread(target=on_own_thread(self._run_thread), name=name, daemon=True)
+                self._threads.append(thread)  # first: an interrupt may come when it has begun
+                try:
+                    thread.start()
+                except Exception as exc:
+                    self._threads.remove(thread)
+                    count = self._end_threads()
+                    raise NotConnected(
+                        f"this process can have {count} handler threads, not {self._concurrency}: {exc}. Serve with a "
+                        "lower concurrency, or raise the limit of threads (ulimit -u)"
+                    ) from exc
+
+    def undo_start(self) -> None:
+        """End the threads, so that ``start`` starts new ones; there are no requests yet."""
+        with self._lock:
+            self._end_threads()
+
+    def _end_threads(self) -> int:
+        threads, self._threads = self._threads, []
+        self._queue.end(len(threads))
+        for thread in threads:  # the next start must not find them
+            thread.join()
+        return len(threads)
 
     def give_back(self, kept: list[Job]) -> None:
         """Give all requests that have not begun back to their queue, those that the lifecycle kept included."""
@@ -123,9 +148,11 @@ class Executor:
         self._running_inline.add(thread)
         began = time.monotonic()
         began_cpu = time.thread_time() if policy.wants_cpu_time else None
-        self._run(job, began)
+        try:
+            self._run(job, began)
+        finally:
+            self._running_inline.discard(thread)
         policy.ran_inline(time.monotonic() - began, 0.0 if began_cpu is None else time.thread_time() - began_cpu)
-        self._running_inline.discard(thread)
 
     # -- handler threads ----------------------------------------------------------------------------------
 

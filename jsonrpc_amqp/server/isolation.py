@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import context
 from ..jsonrpc.error_objects import internal_error
+from ..runtime.forks import close_when_forked
 from ..wire.display import printable
 from .counters import Counters
 from .job import Job
@@ -231,6 +232,7 @@ class _Child:
             except BaseException:
                 self._connection.close()
                 raise
+        close_when_forked(self)
         log.info("process %d runs redelivered requests, one at a time", self._process.pid)
 
     @property
@@ -264,6 +266,10 @@ class _Child:
         """Have the process end, and wait for it: at the end of the socket it does so at once."""
         self._connection.close()
         self._process.wait()
+
+    def close_in_child(self) -> None:
+        """Close this process's copy of the socket: the isolated process ends when no copy is left."""
+        self._connection.close()
 
     def _log_end(self, job: Job, has_begun: bool) -> None:
         code = self._process.wait()

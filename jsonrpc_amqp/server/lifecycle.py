@@ -54,7 +54,8 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._failure: TransportError | None = None
-        self._gave_up = False
+        self.gave_up = False
+        """There will be no other attempt to connect until the server is started again."""
         self._is_stopping = False
         self._waiting = 0  # threads in ``begin``
         self._unstarted: list[Job] = []
@@ -71,7 +72,7 @@ class Lifecycle:
         with self._lock:
             if self.state is State.STOPPED:
                 return False
-            self._failure, self._gave_up = None, False
+            self._failure, self.gave_up = None, False
             return True
 
     def opened(self, session: Session) -> None:
@@ -90,13 +91,8 @@ class Lifecycle:
         """Note that an attempt to connect failed; ``gave_up``: there will be no other."""
         with self._lock:
             self._failure = error
-            self._gave_up = gave_up
+            self.gave_up = gave_up
             self._changed.notify_all()
-
-    @property
-    def has_given_up(self) -> bool:
-        """Whether there will be no other attempt to connect."""
-        return self._gave_up
 
     # -- starting and ending ------------------------------------------------------------------------------
 
@@ -122,7 +118,7 @@ class Lifecycle:
             TransportError: The connection was lost, and there will be no further attempt.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.state is not _RUNNING or self._gave_up)
+            self._changed.wait_for(lambda: self.state is not _RUNNING or self.gave_up)
             self._raise_if_given_up()
 
     def drain(self) -> None:
@@ -156,10 +152,10 @@ class Lifecycle:
         self._changed.notify_all()
 
     def _has_started(self) -> bool:
-        return self.session is not None or self._gave_up or self.state is not _RUNNING
+        return self.session is not None or self.gave_up or self.state is not _RUNNING
 
     def _raise_if_given_up(self) -> None:
-        if self._failure is not None and self._gave_up and self.state is _RUNNING:
+        if self._failure is not None and self.gave_up and self.state is _RUNNING:
             raise self._failure.again()
 
     # -- requests -----------------------------------------------------------------------------------------

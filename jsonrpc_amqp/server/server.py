@@ -44,7 +44,7 @@ from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
 from ..wire.reply_route import reply_to_filter
 from ..wire.sender_checks import refuse_sender
-from .consumer import Consumer
+from .consumer import Consumer, watch_consumer
 from .counters import Counters
 from .executor import Executor
 from .isolation import Isolation, serve_isolated
@@ -67,6 +67,9 @@ class Server:
     A request is acknowledged after its reply is written, so it survives the death of this process, and a method may
     run a second time: ``current_request().redelivered`` is then true. ``redelivery`` and ``ack`` change that.
     Redelivered requests begin one at a time, since one of them may have killed the server that had it.
+
+    One that serves goes on until ``stop()``, or until the process ends, even if nothing refers to it any more: that
+    gives a ``ResourceWarning``. One that never served ends then.
 
     Args:
         url: As for ``Client``.
@@ -147,8 +150,7 @@ class Server:
         transport: Transport | None = None,
     ) -> None:
         self.service = check_service(service)
-        if prefetch is None:
-            prefetch = max(PREFETCH, 2 * concurrency)
+        prefetch = max(PREFETCH, 2 * concurrency) if prefetch is None else prefetch
         _check_numbers(concurrency, delivery_limit, prefetch)
         check_user(user)
         if dispatcher is not None:
@@ -203,6 +205,7 @@ class Server:
         executor = Executor(service, concurrency, self._lifecycle, self._pipeline.process, self._counters)
         self._transport.runtime.set_inline_jobs(executor)
         self._consumer = Consumer(service, plan, self._transport, self._lifecycle, executor, self._counters)
+        self._watch = watch_consumer(self._consumer, f"Server of {service!r} at {self._where}")
 
     def __repr__(self) -> str:
         return f"<Server of {self.service!r} at {self._where}>"
@@ -252,12 +255,14 @@ class Server:
             timeout: Seconds to wait for that; None: no limit.
 
         Raises:
-            NotConnected: Not within ``timeout``. Attempts go on until ``stop``.
+            NotConnected: Not within ``timeout``; attempts go on until ``stop``. Or this process can have no more
+                threads or open files; then nothing was started.
             AccessRefused, TopologyMismatch: The broker, or each of several, rejected the login or a declaration; there
                 is no other attempt.
             RuntimeError: The server was stopped, or was started by the process that forked this one.
+            WouldDeadlock: Called by a thread that the connection needs, as log handlers may be.
         """
-        self._log_dialect_problem()
+        _log_problem(self.dialect_problem)
         if not self._consumer.start():
             raise RuntimeError("a server that was stopped is not started again; make a new one")
         self._lifecycle.wait_for_start(timeout)
@@ -280,16 +285,15 @@ class Server:
             AccessRefused, TopologyMismatch: The broker rejected the login or a declaration, now or when the connection
                 was made again.
         """
-        self._log_dialect_problem()
-        has_drained = True
+        _log_problem(self.dialect_problem)
+        has_drained = False
         with DrainOnSignal(self._lifecycle.drain):
-            if not self._consumer.start():
-                return True  # stopped before it began
             try:
-                self._lifecycle.wait_for_start(None)
-                self._lifecycle.wait_for_drain()
+                if self._consumer.start():  # else it was stopped before it began
+                    self._lifecycle.wait_for_start(None)
+                    self._lifecycle.wait_for_drain()
             finally:
-                has_drained = self._consumer.stop(grace)
+                has_drained = not self._consumer.is_started or self._consumer.stop(grace)
         return has_drained
 
     def on_serving(self, callback: Callable[[], object]) -> None:
@@ -306,10 +310,6 @@ class Server:
         """Why no request of the ``dialect`` could be served with the methods registered now; None: they can."""
         return None if self._dialect is None else self._dialect.problem()
 
-    def _log_dialect_problem(self) -> None:
-        if (problem := self.dialect_problem) is not None:
-            log.warning("%s", problem)
-
     def drain(self) -> None:
         """Begin no more requests; return at once. ``stop`` waits for what runs, and gives back what has not begun."""
         self._lifecycle.drain()
@@ -325,7 +325,7 @@ class Server:
             True when no handler was left running.
 
         Raises:
-            RuntimeError: Called by a handler, which it would wait for.
+            WouldDeadlock: Called by a handler, which it would wait for, or by a thread that the connection needs.
         """
         return self._consumer.stop(grace)
 
@@ -372,6 +372,11 @@ def isolate(server: Server, command: Sequence[str], last_death: Callable[[], flo
 def be_isolated(server: Server, descriptor: int) -> None:
     """Be such a process: run what comes over a socket, without a connection to the broker."""
     serve_isolated(server._dispatch, server._dispatcher, descriptor)
+
+
+def _log_problem(problem: str | None) -> None:
+    if problem is not None:
+        log.warning("%s", problem)
 
 
 def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None:

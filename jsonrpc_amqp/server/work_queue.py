@@ -104,8 +104,12 @@ class WorkQueue:
 
     def close(self) -> None:
         """End each thread, once the items are taken."""
-        self._items.extend([None] * self._threads)
-        self._wake(self._threads)
+        self.end(self._threads)
+
+    def end(self, count: int) -> None:
+        """End so many threads, once the items are taken."""
+        self._items.extend([None] * count)
+        self._wake(count)
 
     def take_all(self) -> list[Job]:
         """Remove all items, and return the jobs among them."""

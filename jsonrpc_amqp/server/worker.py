@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from ..logs import on_own_thread
+
 log = logging.getLogger("jsonrpc_amqp.workers")
 
 SERVING = "serving"
@@ -60,7 +62,7 @@ def watch_lifeline(lifeline: int, stop: Callable[[], object]) -> None:
             os.read(lifeline, 1)
         stop()
 
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    threading.Thread(target=on_own_thread(watch), name="lifeline", daemon=True).start()
 
 
 def _end_now() -> None:

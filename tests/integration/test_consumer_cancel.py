@@ -28,7 +28,7 @@ class Held:
         self.queue = f"{service}_req"
         methods = {"hold": self.hold, "echo": lambda value: value}
         self.server = Server(broker.url, service, methods=methods, concurrency=2, **options).start()
-        self.client = Client(broker.url, service, timeout=30)
+        self.client = Client(broker.url, service, timeout=120)
 
     def hold(self, value: int) -> int:
         self.gate.wait(30)
@@ -67,7 +67,7 @@ def test_a_queue_that_was_deleted(held: Held, broker: Broker, caplog: pytest.Log
     calls.append(held.client.submit("hold", [6], retry="safe"))
     wait_for(lambda: held.server.stats()["received"] == 7)
     held.gate.set()
-    assert [call.result(20) for call in calls] == list(range(7))
+    assert [call.result(120) for call in calls] == list(range(7))
     assert held.client.call("echo", [2]) == 2
     check_kept(held)
     assert f"the broker cancelled the consumer of queue '{held.queue}': it was deleted or moved" in caplog.text
@@ -83,7 +83,7 @@ def test_a_queue_that_is_still_there(held: Held, broker: Broker) -> None:
     calls.append(held.client.submit("hold", [6]))
     wait_for(lambda: held.server.stats()["received"] == 7)
     held.gate.set()
-    assert [call.result(20) for call in calls] == list(range(7))
+    assert [call.result(120) for call in calls] == list(range(7))
     assert held.server.stop()
     check_kept(held)
     # All was acknowledged, over both consumers.
@@ -125,7 +125,7 @@ def test_a_consumer_timeout(broker: Broker, second_broker: Callable[..., Broker]
     wait_for(lambda: held.server.stats()["consumers_cancelled"] >= 1, 30)
     wait_for(lambda: held.server.stats()["received"] >= 2, 30)  # the same request: the broker has requeued it
     held.gate.set()
-    assert call.result(20) == 0
+    assert call.result(120) == 0
     # Its late acknowledgement is ignored.
     assert held.client.call("echo", [1]) == 1
     wait_for(lambda: len(consumers(impatient, held.queue)) == 1, 20)

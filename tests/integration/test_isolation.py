@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 import threading
@@ -174,6 +175,26 @@ def test_processes_end_with_their_worker(isolation: Isolation) -> None:
     wait_for(lambda: not is_alive(pid))
     # It can be used again: a request that comes late is not lost.
     assert result(isolation.run(job("add", [1, 2]))) == 3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # about a fork with threads
+def test_processes_end_with_their_worker_though_a_method_has_forked_it(isolation: Isolation) -> None:
+    pid = result(isolation.run(job("pid")))
+    end, write_end = os.pipe()
+    forked = os.fork()
+    if forked == 0:
+        os.close(write_end)
+        os.read(end, 1)
+        os._exit(0)
+    os.close(end)
+    closing = threading.Thread(target=isolation.close)
+    closing.start()
+    closing.join(60)
+    has_ended = not is_alive(pid)
+    os.close(write_end)
+    os.waitpid(forked, 0)
+    closing.join(60)
+    assert has_ended
 
 
 def test_a_process_that_ended_while_it_was_idle_is_replaced(isolation: Isolation) -> None:

@@ -147,7 +147,8 @@ def test_a_client_whose_process_stood_still(url: str, service: str, caplog: pyte
         client.call("nap", [0])
         lost = client.submit("nap", [7])
         HOLD(6)
-        assert client.call("nap", [0]) is None
+        # It may be sent while the end of the connection is behind what is being read; then it is lost as well.
+        assert client.call("nap", [0], retry="idempotent") is None
         error = lost.exception(20)
         assert isinstance(error, ConnectionLost)
         assert STOOD_STILL in str(error)

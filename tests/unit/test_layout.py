@@ -127,7 +127,7 @@ ALLOWED = {
     "server": {"jsonrpc", "wire", "dialects", "amqp", "runtime"},
     "operator": {"client", "jsonrpc", "wire", "amqp"},
     "adapters": {"client", "server", "jsonrpc"},
-    "http": {"client", "jsonrpc", "wire"},
+    "http": {"client", "jsonrpc", "wire", "runtime"},
     "conformance": {"wire", "amqp"},
     "cli": {"operator", "http", "conformance", "server", "demo"},
 }

@@ -5,13 +5,26 @@ from __future__ import annotations
 import logging
 import pkgutil
 import re
+import threading
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import jsonrpc_amqp
-from jsonrpc_amqp.logs import _MOST_KINDS, LINE_FILTER, LINES_PER_SECOND, LOGGERS, LineFilter
+from jsonrpc_amqp.logs import (
+    _MOST_DEFERRED,
+    _MOST_KINDS,
+    LINE_FILTER,
+    LINES_PER_SECOND,
+    LOGGERS,
+    LineFilter,
+    contain_handlers,
+    contained_handlers,
+    deferred_lines,
+    on_own_thread,
+)
 
 
 class Lines(logging.Handler):
@@ -123,3 +136,82 @@ def test_every_logger_has_it() -> None:
         filters = [each for each in logging.getLogger(f"jsonrpc_amqp.{name}").filters if isinstance(each, LineFilter)]
         assert filters == [LINE_FILTER]
     assert LINE_FILTER._most == LINES_PER_SECOND
+
+
+# -- handlers -------------------------------------------------------------------------------------------------------
+
+
+class Raises(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ValueError("a bug of this handler")
+
+
+@pytest.fixture
+def contained() -> logging.Logger:
+    logger = logging.Logger("somebody", logging.DEBUG)
+    contain_handlers(logger)
+    return logger
+
+
+def elsewhere(target: Callable[[], None]) -> None:
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join(10)
+
+
+def test_an_exception_of_a_handler_ends_in_the_logger_on_a_thread_of_ours(
+    contained: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends: list[str] = []
+
+    def log() -> None:
+        contained.warning("line")
+        ends.append("went on")
+
+    contained.addHandler(Raises())
+    elsewhere(on_own_thread(log))
+    assert ends == ["went on"]
+    assert "a bug of this handler" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="a bug"):
+        contained.warning("line")
+
+
+def test_an_exception_of_a_handler_ends_in_the_logger_within_a_block(
+    contained: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contained.addHandler(Raises())
+    with contained_handlers():
+        contained.warning("line")
+        with contained_handlers():
+            contained.warning("line")
+        contained.warning("line")
+    assert capsys.readouterr().err.count("a logging handler raised") == 3
+    with pytest.raises(ValueError, match="a bug"):
+        contained.warning("line")
+
+
+def test_lines_are_passed_on_at_the_end_of_the_block(contained: logging.Logger) -> None:
+    handler = Lines()
+    contained.addHandler(handler)
+    with deferred_lines():
+        contained.warning("one")
+        contained.warning("two")
+        elsewhere(lambda: contained.warning("of another thread"))
+        assert handler.lines == ["of another thread"]
+    contained.warning("three")
+    assert handler.lines == ["of another thread", "one", "two", "three"]
+
+
+def test_deferred_lines_are_bounded(contained: logging.Logger) -> None:
+    handler = Lines()
+    contained.addHandler(handler)
+    with deferred_lines():
+        for number in range(_MOST_DEFERRED + 5):
+            contained.warning("%d", number)
+    assert (len(handler.lines), handler.lines[0]) == (_MOST_DEFERRED, "5")
+
+
+def test_every_logger_contains_its_handlers_and_so_does_that_of_py_amqp() -> None:
+    import_module("jsonrpc_amqp.amqp.py_amqp")
+    for name in [*(f"jsonrpc_amqp.{each}" for each in LOGGERS), "amqp"]:
+        assert "callHandlers" in vars(logging.getLogger(name)), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, CallTimeout
 from jsonrpc_amqp.http.bridge import HttpBridge
 
 from ...bridged import BATCH, CALL, NOTIFICATION, Bridged, always
+from ...exhausted import NoThread, no_descriptor
 from ...http_tools import Asked, RawServer, free_port, ok
 from ...tools import wait_for
 
@@ -190,10 +192,9 @@ def test_requests_of_another_version_have_responses_of_another_version(bridging:
 def test_its_event_loop_has_ended(bridging: Bridged) -> None:
     bridging.answer = always(ok(RESPONSE))
     assert bridging.client.send_raw(CALL) == RESPONSE
-    loop, thread = bridging.bridge._loop, bridging.bridge._thread
-    assert loop is not None
+    thread = bridging.bridge._thread
     assert thread is not None
-    loop.call_soon_threadsafe(loop.stop)
+    thread.stop()
     thread.join(10)
     assert bridging.client.send_raw(CALL) == RESPONSE
 
@@ -246,3 +247,47 @@ def test_closed(bridging: Bridged) -> None:
     bridge.close()
     bridge.close()
     assert json.loads(bridge(CALL) or b"")["error"]["code"] == NOT_DELIVERED
+
+
+# -- the process around it ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exhaust", [NoThread, no_descriptor])
+def test_without_a_thread_or_a_descriptor_a_call_says_so_and_the_next_one_works(
+    monkeypatch: pytest.MonkeyPatch, exhaust: Callable[[pytest.MonkeyPatch], object]
+) -> None:
+    answer = b'{"jsonrpc": "2.0", "result": 1, "id": "a.b"}'
+    with RawServer(lambda sock, _asked: sock.sendall(ok(answer))) as http, HttpBridge(http.url) as bridge:
+        before = len(os.listdir("/proc/self/fd"))
+        with monkeypatch.context() as patch:
+            exhaust(patch)
+            error = json.loads(bridge(CALL) or b"")["error"]
+        assert error["code"] == NOT_DELIVERED
+        assert "can have no thread" in error["message"]
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert bridge(CALL) == answer
+
+
+def test_a_bridge_that_is_dropped_warns_and_ends() -> None:
+    def alive() -> bool:
+        return any(thread.name == "bridge" for thread in threading.enumerate())
+
+    with RawServer(lambda sock, _asked: sock.sendall(ok(b'{"jsonrpc": "2.0", "result": 1, "id": "a.b"}'))) as http:
+        bridge = HttpBridge(http.url)
+        bridge(CALL)
+        assert alive()
+        with pytest.warns(ResourceWarning, match="unclosed HttpBridge to 'http://127"):
+            del bridge
+        wait_for(lambda: not alive())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # about a fork with threads
+def test_a_forked_child_has_a_thread_of_its_own() -> None:
+    answer = b'{"jsonrpc": "2.0", "result": 1, "id": "a.b"}'
+    with RawServer(lambda sock, _asked: sock.sendall(ok(answer))) as http, HttpBridge(http.url, timeout=20) as bridge:
+        assert bridge(CALL) == answer
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if bridge(CALL) == answer else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert bridge(CALL) == answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -22,7 +24,7 @@ from jsonrpc_amqp.errors import AccessRefused, ConnectionLost, NotConnected, Top
 from jsonrpc_amqp.options import ConnectionOptions
 from jsonrpc_amqp.runtime.base import Driven, InlineJobs
 
-from .fakes import CONFIRMER, Clock, FakeLink, FakeListener
+from .fakes import CONFIRMER, PATIENCE, Clock, FakeLink, FakeListener
 from .tools import deliver, written
 
 ACK = written(CONFIRMER, spec.Basic.Ack, dumps("Lb", (1, False)))
@@ -577,6 +579,64 @@ def test_an_error_of_on_open_ends_the_session(target: Target, caplog: pytest.Log
     assert "unexpected error" in caplog.text
 
 
+def test_an_error_of_the_link_at_the_end_of_a_session_does_not_keep_it(
+    target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = target.open()
+
+    def fail() -> None:
+        raise RuntimeError("a log handler of the user's raised in py-amqp")
+
+    link.discard = fail  # type: ignore[method-assign]
+    target.lose()
+    assert [name for name, *_ in target.reports()] == ["open", "lost"]
+    target.tick(3.0)
+    target.dial_ends(FakeLink())
+    assert target.state is State.OPEN
+
+
+@pytest.mark.parametrize("error", [SystemExit(), KeyboardInterrupt(), MemoryError()])
+def test_any_exception_ends_the_attempt_and_another_follows(
+    target: Target, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_args: object) -> FakeLink:
+        raise error
+
+    target.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(dialer, "dial", fail)
+        target.runtime.blocking.pop(0)()
+        target.tick()
+    [(_, failure, delay)] = target.reports()
+    assert type(error).__name__ in str(failure)
+    target.tick(delay)
+    target.dial_ends(FakeLink())
+    assert target.state is State.OPEN
+
+
+@pytest.mark.parametrize("where", ["plan", "session"])
+def test_any_exception_around_the_attempt_ends_it_and_another_follows(
+    target: Target, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_args: object) -> None:
+        raise MemoryError
+
+    target.listener.raises = {"plan": SystemExit()} if where == "plan" else {}
+    link = FakeLink()
+    with monkeypatch.context() as patch:
+        if where == "session":
+            patch.setattr(connection, "LiveSession", fail)
+        target.start()
+        if where == "session":
+            target.dial_ends(link)
+            assert link.is_discarded
+    target.listener.raises.clear()
+    [(_, _failure, delay)] = target.reports()
+    target.tick(delay)
+    target.dial_ends(FakeLink())
+    assert target.state is State.OPEN
+
+
 @pytest.mark.parametrize("is_driven_on", [False, True])
 def test_a_link_that_comes_after_the_close_is_discarded(target: Target, is_driven_on: bool) -> None:
     target.start()
@@ -926,6 +986,51 @@ def test_the_leader_and_the_thread_that_writes_must_not_wait(target: Target) -> 
     target.runtime.is_leader = True
     seen.append(target.connection.would_deadlock())
     assert seen == [False, False, True, True]
+
+
+def test_the_thread_that_connects_must_not_wait_while_it_does_so(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def dial(*_args: object) -> FakeLink:
+        seen.append(target.connection.would_deadlock())
+        thread = threading.Thread(target=lambda: seen.append(target.connection.would_deadlock()))
+        thread.start()
+        thread.join(PATIENCE)
+        return FakeLink()
+
+    monkeypatch.setattr(dialer, "dial", dial)
+    target.start()
+    target.runtime.blocking.pop(0)()
+    seen.append(target.connection.would_deadlock())
+    assert seen == [True, False, False]
+
+
+def test_what_is_logged_while_it_connects_is_passed_on_when_others_can_use_the_connection(
+    target: Target, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler may wait for a call, on the thread that connects or on another one that has the handler's lock."""
+    seen: list[tuple[bool, int]] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append((target.connection.would_deadlock(), len(target.connection._posted)))
+
+    def dial(*_args: object) -> FakeLink:
+        logger.debug("Start from server")
+        return FakeLink()
+
+    logger, handler = logging.getLogger("amqp"), Handler()
+    logger.addHandler(handler)
+    try:
+        with caplog.at_level(logging.DEBUG, "amqp"):
+            monkeypatch.setattr(dialer, "dial", dial)
+            target.start()
+            target.runtime.blocking.pop(0)()
+    finally:
+        logger.removeHandler(handler)
+    assert seen == [(False, 1)]
 
 
 # -- URLs -----------------------------------------------------------------------------------------------------------

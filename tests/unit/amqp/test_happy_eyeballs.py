@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
+from typing import Any
 
 import pytest
 
-from jsonrpc_amqp.amqp.happy_eyeballs import Address, AddressMemory
+from jsonrpc_amqp.amqp.deadline import Deadline
+from jsonrpc_amqp.amqp.happy_eyeballs import Address, AddressMemory, _Race
 
 HOST, PORT = "broker", 5672
 
@@ -62,3 +65,15 @@ def test_a_failure_is_forgotten_with_its_address(memory: AddressMemory) -> None:
         memory.note_failure(HOST, PORT, each)
     assert memory.order(HOST, PORT, [B, C]) == [C, B]
     assert memory.order(HOST, PORT, [A, B, C]) == [A, C, B]
+
+
+def test_a_forked_process_closes_what_is_being_connected() -> None:
+    race = _Race([A, B], Deadline(5))
+    near, far = socket.socketpair()
+    with near, far:
+        race._selector.register(near, selectors.EVENT_WRITE, A)
+        selector: Any = race._selector
+        race.close_in_child()
+        assert near.fileno() == -1
+        assert selector.get_map() is None
+    race.close_in_child()  # or when it has ended

@@ -189,15 +189,15 @@ def test_a_read_that_was_filled_makes_the_next_one_larger(target: Target, monkey
 def test_with_tls_the_wire_covers_reading() -> None:
     target = Target(tls=True)
     seen: list[bool] = []
-    target.link.on_read = lambda: seen.append(target.outbox.write_lock.locked())
-    target.on_report = lambda: seen.append(target.outbox.write_lock.locked())
+    target.link.on_read = lambda: seen.append(target.outbox.is_writing_here())
+    target.on_report = lambda: seen.append(target.outbox.is_writing_here())
     target.read(ACK)
     assert seen == [True, False]
 
 
 def test_without_tls_it_does_not(target: Target) -> None:
     seen: list[bool] = []
-    target.link.on_read = lambda: seen.append(target.outbox.write_lock.locked())
+    target.link.on_read = lambda: seen.append(target.outbox.is_writing_here())
     target.read(ACK)
     assert seen == [False]
 

@@ -123,3 +123,11 @@ def test_the_size_of_frames_is_bounded(
     reader.connection._on_tune(2047, proposed, 60)
     assert reader.connection.frame_max == agreed
     assert sent[0][2] == (2047, agreed, 0)
+
+
+def test_a_forked_process_takes_no_lock_of_the_parent(reader: Reader) -> None:
+    sock: socket.socket = reader.transport.sock
+    with reader.deadline._lock:  # another thread had it at the fork
+        reader.connection.close_in_child()
+        assert sock.fileno() == -1
+        reader.connection.collect()

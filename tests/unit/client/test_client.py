@@ -132,6 +132,7 @@ def test_nothing_is_connected_until_it_is_used() -> None:
     assert transport.asked == []
     client.submit("now")
     assert transport.asked == ["start"]
+    client.close()
 
 
 def test_repr_shows_no_password() -> None:
@@ -351,6 +352,7 @@ def test_service_must_be_named_where_the_client_has_none() -> None:
     with pytest.raises(TypeError, match="which service"):
         client.submit("now", service="")
     client.submit("now", service=SERVICE)
+    client.close()
 
 
 def test_with_options_has_defaults_of_its_own() -> None:

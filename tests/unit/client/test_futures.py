@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 
 from jsonrpc_amqp.client.futures import CallFuture
+from jsonrpc_amqp.errors import WouldDeadlock
 
 from ...tools import wait_for
 
@@ -174,6 +175,24 @@ def test_a_fork_amid_a_moment_of_another_thread() -> None:
     over.set()
     thread.join(10)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_thread_that_must_not_wait_learns_so_where_it_would() -> None:
+    def refuse() -> None:
+        raise WouldDeadlock("this thread brings the result")
+
+    future = CallFuture()
+    future.check_may_wait = refuse
+    for look in (future.result, future.exception):
+        with pytest.raises(WouldDeadlock):
+            look()
+        with pytest.raises(WouldDeadlock):
+            look(1)
+        with pytest.raises(TimeoutError):
+            look(0)  # without waiting
+    future.set_result(7)
+    assert future.result() == 7
+    assert future.exception() is None
 
 
 # -- cancelling: the same as a pool ---------------------------------------------------------------------------------

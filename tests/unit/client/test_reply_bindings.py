@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jsonrpc_amqp.client.addresses import Addresses, Routing
-from jsonrpc_amqp.client.reply_bindings import REDECLARE_SECONDS, ReplyBindings
+from jsonrpc_amqp.client.reply_bindings import MOST_AT_SET_UP, MOST_REDECLARED, REDECLARE_SECONDS, ReplyBindings
 from jsonrpc_amqp.errors import AccessRefused, TransportError
 
 from .fakes import EXCHANGE, FakeSession
@@ -20,14 +20,23 @@ def bindings(*services: str, is_needed: bool = True) -> tuple[ReplyBindings, Add
 
 def test_connection_begins_with_the_services_so_far() -> None:
     made, addresses = bindings("S", "T")
-    keys = made.new_connection()
+    keys = made.new_connection(set())
     assert sorted(keys) == [addresses.reply_binding("S"), addresses.reply_binding("T")]
     assert (made.is_bound("S"), made.is_bound("T"), made.is_bound("U")) == (True, True, False)
 
 
+def test_connection_begins_with_some_that_are_called_of_many() -> None:
+    names = {f"S{number}" for number in range(300)}
+    made, addresses = bindings(*names)
+    assert set(made.new_connection({"S7", "S8"})) == {addresses.reply_binding("S7"), addresses.reply_binding("S8")}
+    assert {name for name in names if made.is_bound(name)} == {"S7", "S8"}
+    assert len(made.new_connection(names)) == MOST_AT_SET_UP
+    assert sum(map(made.is_bound, names)) == MOST_AT_SET_UP
+
+
 def test_nothing_is_bound_where_replies_do_not_come_over_the_exchange() -> None:
     made, _addresses = bindings("S", is_needed=False)
-    assert made.new_connection() == ()
+    assert made.new_connection(set()) == ()
     assert made.is_bound("S")
     assert made.is_bound("T")
 
@@ -66,7 +75,7 @@ def test_next_connection_forgets_what_was_bound_and_what_was_under_way() -> None
     session = FakeSession()
     made.note_bound("S", None)
     made.bind(session, "T", lambda _service, _error: None)
-    assert made.new_connection() == ()
+    assert made.new_connection(set()) == ()
     assert not made.is_bound("S")
     made.bind(session, "T", lambda _service, _error: None)
     assert len(session.binds) == 2
@@ -75,7 +84,7 @@ def test_next_connection_forgets_what_was_bound_and_what_was_under_way() -> None
 
 def test_service_that_is_used_meanwhile_does_not_count_as_bound() -> None:
     made, addresses = bindings("S")
-    made.new_connection()
+    made.new_connection(set())
     addresses.services.add("T")
     assert not made.is_bound("T")
 
@@ -95,3 +104,21 @@ def test_never_redeclared_where_replies_do_not_come_over_the_exchange() -> None:
     made, _addresses = bindings(is_needed=False)
     made.opened(100.0)
     assert made.next_redeclare(102.0, has_pending=True) == (False, 104.0)
+
+
+def test_of_the_services_that_are_called_each_is_redeclared_in_its_turn() -> None:
+    called = {f"S{number}" for number in range(2000)}
+    made, addresses = bindings(*called, "T")
+    assert made.keys_to_redeclare({"S1", "S2"}) != made.keys_to_redeclare(set()) == ()
+    rounds = [made.keys_to_redeclare(called) for _ in range(20)]
+    assert {len(keys) for keys in rounds} == {MOST_REDECLARED}
+    assert {key for keys in rounds for key in keys} == set(map(addresses.reply_binding, called))
+
+
+def test_a_service_that_is_called_for_long_is_redeclared_behind_others() -> None:
+    made, addresses = bindings()
+    rounds = 0
+    while rounds < 5:
+        fresh = {f"S{rounds}-{number}" for number in range(MOST_REDECLARED - 1)}
+        assert addresses.reply_binding("T") in made.keys_to_redeclare({"T", *fresh})
+        rounds += 1

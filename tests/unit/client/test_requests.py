@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ from jsonrpc_amqp.errors import (
     TopologyMismatch,
     TransportError,
     Unroutable,
+    WouldDeadlock,
 )
 
 from .fakes import (
@@ -520,6 +521,59 @@ def test_lost_connection_ends_what_was_sent_and_nothing_else(caplog: pytest.LogC
         "the broker is gone; 2 calls in flight end with ConnectionLost"
     ]
     assert rig.requests.counts()["connections_lost"] == 1
+
+
+class Raises(logging.Handler):
+    """A log handler that fails."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ValueError("a bug of this handler")
+
+
+@pytest.fixture
+def raising_handler() -> Iterator[None]:
+    logger, handler = logging.getLogger("jsonrpc_amqp.client"), Raises()
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("raising_handler")
+def test_a_log_handler_that_fails_keeps_no_call_from_its_end() -> None:
+    rig, session = connected()
+    lost = rig.submit()
+    with pytest.raises(ValueError, match="a bug"):
+        rig.requests.on_lost(session, ConnectionLost("gone"))
+    assert isinstance(lost.error, ConnectionLost)
+    failed = rig.submit()
+    with pytest.raises(ValueError, match="a bug"):
+        rig.requests.on_failed(AccessRefused("no"), None)
+    assert isinstance(failed.error, AccessRefused)
+
+
+@pytest.mark.usefixtures("raising_handler")
+def test_a_log_handler_that_fails_keeps_no_call_of_the_same_read_from_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig, session = connected()
+    mine = rig.submit()
+    strange = reply_to(session.published[0])
+    strange.correlation_id = "unknown"
+    caplog.set_level(logging.INFO, "jsonrpc_amqp.client")
+    with pytest.raises(ValueError, match="a bug"):
+        rig.requests.on_deliveries(session, [strange, reply_to(session.published[0], b"[2]")])
+    assert mine.ends == [b"[2]"]
+
+
+def test_start_by_a_thread_that_the_connection_needs_is_an_error() -> None:
+    rig = Rig()
+    rig.transport.is_leader = True
+    with pytest.raises(WouldDeadlock):
+        rig.requests.connect(5.0)
+    with pytest.raises(NotConnected):
+        rig.requests.connect(0.0)  # it only looks
+    rig.open()
+    rig.requests.connect(5.0)
 
 
 def test_lost_connection_of_a_closed_client_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,9 @@ import threading
 import pytest
 
 from jsonrpc_amqp.client.call import WaitingCall
+from jsonrpc_amqp.errors import WouldDeadlock
 
+from ...interrupts import is_free
 from .fakes import Rig
 
 
@@ -86,7 +88,7 @@ def test_thread_may_wait() -> None:
 def test_leader_may_not_wait_for_itself() -> None:
     made = Waiting(0)
     made.transport.is_leader = True
-    with pytest.raises(RuntimeError, match="a callback of a future, or a signal handler during another call"):
+    with pytest.raises(WouldDeadlock, match="a callback of a future, or a signal handler during another call"):
         made.waiter.check_may_wait()
 
 
@@ -112,3 +114,13 @@ def test_thread_may_wait_while_another_has_the_lock() -> None:
         thread.start()
         thread.join(10)
     assert errors == []
+
+
+def test_lock_that_an_interrupt_left_is_released() -> None:
+    made = Waiting(0)
+    made.waiter.release_lock()
+    made.lock.acquire()
+    made.lock.acquire()
+    made.waiter.release_lock()
+    made.waiter.check_may_wait()
+    assert is_free(made.lock)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from jsonrpc_amqp.errors import ConnectionLost
+from jsonrpc_amqp.errors import ConnectionLost, NotConnected
 from jsonrpc_amqp.runtime.leader_follower import State
-from jsonrpc_amqp.runtime.threads import ThreadsRuntime, Waker
+from jsonrpc_amqp.runtime.polling import SelectPoll, Waker
+from jsonrpc_amqp.runtime.threads import ThreadsRuntime
+
+from ...exhausted import NoThread
+from ...interrupts import InterruptAt, is_free
+from ...tools import wait_for
 
 PATIENCE = 10.0
 
@@ -229,7 +237,7 @@ def test_a_runtime_that_could_not_start_holds_no_descriptor(
     runtime = ThreadsRuntime()
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
-        with pytest.raises(RuntimeError, match="new thread"):
+        with pytest.raises(NotConnected, match="new thread"):
             runtime.start(connection, name="driver")
     runtime.wake()
     assert len(os.listdir("/proc/self/fd")) == before
@@ -488,3 +496,131 @@ def test_a_job_that_raises_invalidates_the_connection(
     connection.wait_for(lambda: connection.invalid == [error])
     connection.far.send(b"x")
     connection.wait_for(lambda: connection.received == b"x")
+
+
+def test_without_a_thread_for_a_follower_jobs_are_offloaded_until_there_is_one(
+    connection: FakeConnection, runtime: ThreadsRuntime, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        NoThread(patch)
+        jobs.waiting.append(lambda: None)
+        runtime.wake()
+        connection.wait_for(lambda: not jobs.waiting)
+    assert jobs.offloaded == [(False, 1)]
+    done = threading.Event()
+    jobs.waiting.append(done.set)
+    runtime.wake()
+    assert done.wait(PATIENCE)
+    assert jobs.offloaded == [(False, 1)]
+
+
+def test_without_a_thread_nothing_that_blocks_is_run(runtime: ThreadsRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        NoThread(patch)
+        with pytest.raises(NotConnected, match="ulimit"):
+            runtime.run_blocking(lambda: None, name="dial")
+
+
+# -- the leader goes on -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["tick", "on_writable"])
+def test_an_error_of_a_step_ends_the_connection_and_not_the_thread(
+    connection: FakeConnection, runtime: ThreadsRuntime, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    error = MemoryError()
+
+    def fail(*_args: object) -> None:
+        connection.wants_room = False
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(connection, step, fail)
+    connection.wants_room = True
+    runtime.wake()
+    connection.wait_for(lambda: connection.errors == [error])
+    connection.far.send(b"x")
+    connection.wait_for(lambda: connection.received == b"x")
+
+
+def test_a_descriptor_that_cannot_be_watched_ends_the_connection(
+    connection: FakeConnection, runtime: ThreadsRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(SelectPoll):
+        def register(self, fd: int, events: int, /) -> None:
+            raise OSError("too high for select()")
+
+    poll = runtime._poll
+    runtime._poll = Full()
+    connection.wants_room = True
+    runtime.wake()
+    connection.wait_for(lambda: connection.errors)
+    runtime._poll = poll
+    assert isinstance(connection.errors[0], ConnectionLost)
+
+
+def test_it_drives_without_poll(connection: FakeConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(select, "poll")
+    for runtime in running(connection, ThreadsRuntime()):
+        reply = Reply(connection, runtime)
+        reply.call_until_delegated()
+        connection.wants_room = True
+        runtime.wake()
+        assert connection.wrote.wait(PATIENCE)
+
+
+# -- an interrupt at any moment ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("leads", {"drive_until", "step", "_step"}),
+        ("stops leading", {"step", "_step", "reclaim", "_wake"}),
+        ("requests it", {"drive_until", "request"}),
+    ],
+    ids=lambda way: way.replace(" ", "-") if isinstance(way, str) else "",
+)
+def test_an_interrupt_of_a_caller_at_any_moment_leaves_no_mark(
+    connection: FakeConnection,
+    runtime: ThreadsRuntime,
+    reply: Reply,
+    way: str,
+    expected: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exception is raised wherever Python runs signal handlers, in the first such place, the second, and so on."""
+    ours = ("runtime/threads.py", "runtime/leader_follower.py", "runtime/polling.py")
+
+    def received(count: int) -> bool:
+        return len(connection.received) == count
+
+    leadership, places = runtime._leadership, set[str]()
+    monkeypatch.setattr(runtime._delegation, "deserves", lambda _caller: True)
+    number = misses = 0
+    while misses < 3:  # a call takes a shorter way now and then
+        reply.call_until_delegated()
+        if way == "stops leading":
+            connection.busy = True
+        elif way == "requests it":
+            runtime.reclaim()
+            wait_for(lambda: leadership.state is State.LEADING)
+        before = len(connection.received)
+        interrupt = InterruptAt(number, lambda code: code.co_filename.endswith(ours))
+        sys.settrace(interrupt)
+        try:
+            reply.call()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        connection.busy = False
+        places.add(interrupt.where.split(":")[0])
+        assert not runtime.would_deadlock(), interrupt.where
+        assert is_free(leadership._step), interrupt.where
+        assert is_free(leadership._lock), interrupt.where
+        wait_for(partial(received, before + 1))
+        reply.call()
+        misses = 0 if interrupt.was_raised else misses + 1
+        number += interrupt.was_raised
+    assert expected <= {place.split(".")[-1] for place in places}

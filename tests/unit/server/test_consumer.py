@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jsonrpc_amqp.amqp.base import Plan, Publish, Returned
-from jsonrpc_amqp.errors import ConnectionLost, MessageTooLarge, NotConnected, TransportError, Unroutable
+from jsonrpc_amqp.errors import ConnectionLost, MessageTooLarge, NotConnected, TransportError, Unroutable, WouldDeadlock
 from jsonrpc_amqp.server.consumer import Consumer
 from jsonrpc_amqp.server.counters import Counters
 from jsonrpc_amqp.server.executor import Executor
@@ -296,4 +296,55 @@ def test_a_server_that_drains_does_not_report_that_it_serves(bench: Bench) -> No
     bench.lifecycle.drain()
     bench.open()
     assert reported == []
+    bench.consumer.stop(5)
+
+
+def test_a_log_handler_that_fails_leaves_no_server_half_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Raises(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ValueError("a bug of this handler")
+
+    bench.consumer.start()
+    bench.open()
+    monkeypatch.setattr(logging.getLogger("jsonrpc_amqp.server"), "handlers", [Raises()])
+    monkeypatch.setattr(logging.getLogger("jsonrpc_amqp.server"), "level", logging.INFO)
+    assert bench.consumer.stop(5)
+    assert bench.transport.closed.is_set()
+
+
+# -- who may wait, and who is gone ----------------------------------------------------------------------------------
+
+
+def test_a_thread_that_the_connection_needs_neither_starts_nor_stops_a_server(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.transport, "would_deadlock", lambda: True)
+    for wait in (bench.consumer.start, lambda: bench.consumer.stop(5)):
+        with pytest.raises(WouldDeadlock, match="have another thread call it"):
+            wait()
+    monkeypatch.undo()
+    bench.consumer.start()
+    assert bench.consumer.stop(5)
+
+
+def test_a_server_that_is_dropped_and_never_served_stops(bench: Bench) -> None:
+    bench.consumer.start()
+    assert bench.consumer.is_open
+    bench.consumer.abandon()
+    assert bench.lifecycle.state is State.RUNNING  # a finalizer may run anywhere: all else is for the leader
+    bench.consumer.on_tick(0)
+    assert bench.transport.closed.is_set()
+    assert not bench.consumer.is_open
+
+
+def test_a_server_that_is_dropped_while_it_serves_goes_on(bench: Bench) -> None:
+    bench.consumer.start()
+    bench.open()
+    bench.consumer.abandon()
+    bench.consumer.on_tick(0)
+    assert bench.lifecycle.state is State.RUNNING
+    bench.consumer.on_lost(bench.session, ConnectionLost("gone"))
+    bench.consumer.on_tick(0)
+    assert bench.lifecycle.state is State.RUNNING
+    assert bench.consumer.is_open
     bench.consumer.stop(5)

@@ -12,6 +12,7 @@ import pytest
 from jsonrpc_amqp.server import signals
 from jsonrpc_amqp.server.signals import DrainOnSignal
 
+from ...exhausted import NoThread
 from ...tools import wait_for
 
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -81,3 +82,18 @@ def test_another_thread_sets_no_handlers() -> None:
     thread.start()
     thread.join(10)
     assert seen == [True]
+
+
+def test_a_signal_without_a_thread_to_drain_on_ends_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    ran: list[str] = []
+    with monkeypatch.context() as patch:
+        NoThread(patch)
+        with DrainOnSignal(lambda: ran.append("drain")):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+                ran.append("went on")
+            finally:
+                ran.append("stop")
+    assert ran == ["stop"]
+    assert signal.getsignal(signal.SIGTERM) is before
