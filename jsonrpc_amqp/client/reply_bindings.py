@@ -17,7 +17,7 @@ REDECLARE_SECONDS = 2.0
 # A binding costs the broker some tenths of a millisecond. So many are bound at most while a connection is set up, to
 # spare the first calls a round trip; all others once they are called.
 MOST_AT_SET_UP = 16
-# So many are redeclared at a time; of more, each has its turn.
+# So many are redeclared at a time. A client of more services redeclares those first that it waits for.
 MOST_REDECLARED = 100
 
 
@@ -82,14 +82,17 @@ class ReplyBindings:
 
     def keys_to_redeclare(self, called: set[str]) -> tuple[str, ...]:
         """
-        Return the keys to redeclare now: of the services that are called, those first that waited longest.
+        Return the keys to redeclare now: of those bound the ones that are called, then the others, each in its turn.
 
         Args:
             called: The services of the pending calls.
         """
-        chosen = heapq.nsmallest(MOST_REDECLARED, called, key=lambda service: self._turns.get(service, 0))
+        turns = self._turns
+        chosen = heapq.nsmallest(
+            MOST_REDECLARED, self._bound, key=lambda each: (each not in called, turns.get(each, 0))
+        )
         self._turn += 1
-        self._turns.update(dict.fromkeys(chosen, self._turn))
+        turns.update(dict.fromkeys(chosen, self._turn))
         return self._keys(chosen)
 
     def _keys(self, services: Iterable[str]) -> tuple[str, ...]:

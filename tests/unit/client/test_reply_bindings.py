@@ -106,19 +106,37 @@ def test_never_redeclared_where_replies_do_not_come_over_the_exchange() -> None:
     assert made.next_redeclare(102.0, has_pending=True) == (False, 104.0)
 
 
-def test_of_the_services_that_are_called_each_is_redeclared_in_its_turn() -> None:
-    called = {f"S{number}" for number in range(2000)}
-    made, addresses = bindings(*called, "T")
-    assert made.keys_to_redeclare({"S1", "S2"}) != made.keys_to_redeclare(set()) == ()
-    rounds = [made.keys_to_redeclare(called) for _ in range(20)]
+def bound(*services: str) -> tuple[ReplyBindings, Addresses]:
+    made, addresses = bindings(*services)
+    for service in services:
+        made.note_bound(service, None)
+    return made, addresses
+
+
+def test_all_of_a_few_are_redeclared_whether_they_are_called_or_not() -> None:
+    made, addresses = bound("S", "T")
+    assert set(made.keys_to_redeclare({"S", "not bound"})) == set(map(addresses.reply_binding, ("S", "T")))
+
+
+def test_of_many_services_some_are_redeclared_at_a_time_and_each_in_its_turn() -> None:
+    services = [f"S{number}" for number in range(2000)]
+    made, addresses = bound(*services)
+    rounds = [made.keys_to_redeclare({"S7"}) for _ in range(21)]
     assert {len(keys) for keys in rounds} == {MOST_REDECLARED}
-    assert {key for keys in rounds for key in keys} == set(map(addresses.reply_binding, called))
+    assert {key for keys in rounds for key in keys} == set(map(addresses.reply_binding, services))
+    assert all(addresses.reply_binding("S7") in keys for keys in rounds)
 
 
-def test_a_service_that_is_called_for_long_is_redeclared_behind_others() -> None:
-    made, addresses = bindings()
-    rounds = 0
-    while rounds < 5:
-        fresh = {f"S{rounds}-{number}" for number in range(MOST_REDECLARED - 1)}
-        assert addresses.reply_binding("T") in made.keys_to_redeclare({"T", *fresh})
-        rounds += 1
+def test_of_many_services_that_are_called_each_is_redeclared_in_its_turn() -> None:
+    services = [f"S{number}" for number in range(2 * MOST_REDECLARED)]
+    made, _addresses = bound(*services)
+    rounds = [made.keys_to_redeclare(set(services)) for _ in range(3)]
+    assert set(rounds[0]).isdisjoint(rounds[1])
+    assert set(rounds[0]) == set(rounds[2])
+
+
+def test_next_connection_redeclares_what_is_bound_then() -> None:
+    services = [f"S{number}" for number in range(300)]
+    made, addresses = bound(*services)
+    made.new_connection({"S7"})
+    assert made.keys_to_redeclare({"S7", "S8"}) == (addresses.reply_binding("S7"),)
