@@ -318,11 +318,13 @@ class AmqpConnection(pyamqp.Connection):
         An answer is progress: each one extends the deadline (``Deadline.extend``).
         """
         self._is_pipelined = True
-        yield
-        while any(channel.is_waiting for number, channel in self.channels.items() if number):
-            self.drain_events()
-            self.deadline.extend()
-        self._is_pipelined = False
+        try:
+            yield
+            while any(channel.is_waiting for number, channel in self.channels.items() if number):
+                self.drain_events()
+                self.deadline.extend()
+        finally:
+            self._is_pipelined = False
 
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""
