@@ -9,7 +9,7 @@ it; what belongs to a session that has ended is dropped and counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -246,11 +246,14 @@ class Session(Protocol):
         """Bind the reply queue with one more key."""
         ...
 
-    def redeclare(self) -> None:
+    def redeclare(self, bindings: Collection[str] | None = None) -> None:
         """
         Declare and bind again what the plan says, and what ``bind`` added.
 
         AMQP does not report a deleted exchange or binding. A session that cannot restore one is lost.
+
+        Args:
+            bindings: Of the bindings, only those with these keys; None: all.
         """
         ...
 

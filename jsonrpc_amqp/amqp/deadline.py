@@ -9,6 +9,8 @@ from contextlib import suppress
 
 # Seconds. What is longer does not fit the timeout of a socket.
 _LONGEST = 86_400.0
+# An attempt that makes progress takes so many times its seconds at most.
+_MOST_TIMES = 4
 
 
 class Deadline:
@@ -16,6 +18,7 @@ class Deadline:
     Until when connecting, setting up, or another operation may block.
 
     Each step asks how much is left, so a peer that sends a byte at a time gets no more than one that sends nothing.
+    Only answers to what is set up give it more (``extend``).
     Only ``cancel`` may be called by another thread.
 
     Args:
@@ -36,8 +39,13 @@ class Deadline:
     def allow(self, seconds: float) -> None:
         """Set another deadline: in this many seconds, for one operation on a connection that was made."""
         self._seconds = min(seconds, _LONGEST)
-        self.by = time.monotonic() + self._seconds
+        self._begin = time.monotonic()
+        self.by = self._begin + self._seconds
         self.step = ""
+
+    def extend(self) -> None:
+        """Give it its seconds anew, up to four times in all: it makes progress, and to begin again costs both more."""
+        self.by = min(time.monotonic() + self._seconds, self._begin + _MOST_TIMES * self._seconds)
 
     def left(self) -> float:
         """
@@ -58,9 +66,11 @@ class Deadline:
         """Return the error of what took longer."""
         if not self.step:
             return TimeoutError("the broker did not answer in time")
-        return TimeoutError(
-            f"it was not made within {self._seconds:g} s (connect_timeout); the time ran out during {self.step}"
-        )
+        took = self.by - self._begin
+        limit = "connect_timeout"
+        if took > self._seconds:
+            limit = f"connect_timeout is {self._seconds:g} s, and was extended while the broker answered"
+        return TimeoutError(f"it was not made within {took:.4g} s ({limit}); the time ran out during {self.step}")
 
     def watch(self, sock: socket.socket | None) -> None:
         """Have ``cancel`` shut this socket down. Call it with None before the socket is closed."""

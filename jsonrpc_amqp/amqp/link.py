@@ -9,9 +9,8 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from .broker_errors import closed, describe
 from .deadline import Deadline
 from .frames import Frame
 from .happy_eyeballs import AddressMemory
+from .operations import Operations
 from .py_amqp import AmqpChannel, AmqpConnection, connect
 from .redeclaration import Redeclaration
 from .url import BrokerURL
@@ -48,9 +48,7 @@ class Link:
         self._plan = plan
         self._url = url
         self._next_channel = 1
-        self._operations: deque[_Operation] = deque()
         self.reply_queue = ""
-        self._redeclaration = Redeclaration(plan, self._perform, self._bind)
         self.consumer_tag = ""
         self.where = url.where
         self.sock: socket.socket = connection.transport.sock
@@ -65,9 +63,20 @@ class Link:
 
     def _set_up(self, plan: Plan) -> None:
         _check_channels(plan, self._connection.channel_max, self.where)
-        self._control = self._open_channel()
-        if plan.exchange:
-            topology.declare_exchange(self._control, plan)
+        with self._connection.pipelined():
+            consumer = self._open_channels(plan)
+            self._declare(self._operations.channel, plan)
+            if plan.prefetch:
+                consumer.basic_qos(0, plan.prefetch, False)
+        queue = DIRECT_REPLY_TO if plan.reply_queue == "direct" else self.reply_queue or plan.queue
+        if queue:
+            # Last, so that no delivery arrives while py-amqp still reads the socket.
+            self.consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
+
+    def _open_channels(self, plan: Plan) -> AmqpChannel:
+        """Open all channels, that of the operations too; return the one that consumes."""
+        self._operations = Operations(self._open_channel())
+        self._redeclaration = Redeclaration(plan, self._operations.perform, self._bind)
         consumer = self._open_channel()
         self.consumer_channel = consumer.number
         direct = plan.reply_queue == "direct"
@@ -75,32 +84,29 @@ class Link:
         if direct and plan.confirm:
             consumer.confirm_select()
         self.confirmer_channel = self.publisher_channel if direct and plan.confirm else self._open_confirmer().number
-        queue = self._declare_queue(plan)
-        if plan.prefetch:
-            consumer.basic_qos(0, plan.prefetch, False)
-        if queue:
-            # Last, so that no delivery arrives while py-amqp still reads the socket.
-            self.consumer_tag = consumer.basic_consume(queue, no_ack=plan.reply_queue is not None)
+        return consumer
 
-    def _declare_queue(self, plan: Plan) -> str | None:
-        if plan.reply_queue == "direct":
-            return DIRECT_REPLY_TO
+    def _declare(self, channel: AmqpChannel, plan: Plan) -> None:
+        if plan.exchange:
+            topology.declare_exchange(channel, plan)
         if plan.reply_queue == "exclusive":
             # A new name each time: an exclusive name is locked for a while after a half-open connection.
-            declared: Any = self._control.queue_declare("", durable=False, exclusive=True, auto_delete=True)
-            self.reply_queue = declared.queue
+            channel.expecting(self._note_reply_queue)
+            channel.queue_declare("", durable=False, exclusive=True, auto_delete=True)
         elif plan.queue is not None:
-            topology.declare_request_queue(self._control, plan)
+            topology.declare_request_queue(channel, plan)
             if plan.dead_letters and plan.declare:
-                topology.declare_dead_letters(self._control, plan.dead_letters, plan.queue, plan.queue_type)
-        queue = self.reply_queue or plan.queue
-        if queue and (plan.declare or self.reply_queue):
+                topology.declare_dead_letters(channel, plan.dead_letters, plan.queue, plan.queue_type)
+        if plan.reply_queue == "exclusive" or (plan.queue is not None and plan.declare):
             for key in plan.bindings:
-                self._bind(self._control, key)
-            self._redeclaration.bindings.extend(plan.bindings)
-        return queue
+                self._bind(channel, key)
+            self._redeclaration.note_bound(plan.bindings)
+
+    def _note_reply_queue(self, declared: tuple[Any, ...]) -> None:
+        self.reply_queue = declared[0]
 
     def _bind(self, channel: AmqpChannel, key: str) -> None:
+        # An empty name stands for the queue that the channel declared last; a reply queue's comes with the answer.
         channel.queue_bind(self.reply_queue or self._plan.queue or "", self._plan.exchange, key)
 
     def _open_channel(self) -> AmqpChannel:
@@ -207,10 +213,10 @@ class Link:
         """Bind the reply queue with one more key."""
 
         def bound(_args: object) -> None:
-            self._redeclaration.bindings.append(routing_key)
+            self._redeclaration.note_bound([routing_key])
             done(None)
 
-        self._perform(partial(self._bind, key=routing_key), bound, done)
+        self._operations.perform(partial(self._bind, key=routing_key), bound, done)
 
     @property
     def consumer(self) -> AmqpChannel | None:
@@ -226,20 +232,22 @@ class Link:
     @property
     def is_busy(self) -> bool:
         """Whether an earlier operation is not answered yet."""
-        return bool(self._operations)
+        return self._operations.is_busy
 
     @property
     def can_redeclare(self) -> bool:
         """Whether a missing exchange can be declared, and only replies were to go over it."""
         return self._redeclaration.is_restorable
 
-    def redeclare(self, done: Callable[[], None] | None = None, *, queue: bool = False) -> None:
+    def redeclare(
+        self, done: Callable[[], None] | None = None, *, bindings: Collection[str] | None = None, queue: bool = False
+    ) -> None:
         """Declare and bind again; see ``Redeclaration.begin``."""
-        self._redeclaration.begin(done, queue=queue)
+        self._redeclaration.begin(done, bindings=bindings, queue=queue)
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         """Ask how many messages and consumers a queue has (passive ``queue.declare``)."""
-        self._perform(
+        self._operations.perform(
             lambda channel: channel.queue_declare(queue, passive=True),
             lambda args: found(QueueFacts(args[1], args[2])),
             found,
@@ -257,37 +265,12 @@ class Link:
         """Close the socket, without telling the broker."""
         self._connection.collect()
 
-    def _perform(
-        self,
-        start: Callable[[AmqpChannel], Any],
-        done: Callable[[tuple[Any, ...]], None],
-        failed: Callable[[TransportError], None],
-    ) -> None:
-        self._operations.append(_Operation(start, done, failed))
-        if len(self._operations) == 1:
-            self._start_operation()
-
-    def _start_operation(self) -> None:
-        self._control.expecting(self._operation_done)
-        self._operations[0].start(self._control)
-
-    def _operation_done(self, args: tuple[Any, ...]) -> None:
-        operation = self._operations.popleft()
-        if self._operations:
-            self._start_operation()
-        operation.done(args)
-
     def _channel_closed(self, number: int, error: Exception, report: Callable[[int, TransportError], None]) -> None:
         problem = describe(error, self._url, self._plan)
-        if self._control.channel_id is not None:
+        if self._operations.is_closed:
+            self._operations.go_on(self._open_channel(), problem)
+        else:
             report(number, problem)
-            return
-        self._control = self._open_channel()
-        if self._operations:
-            operation = self._operations.popleft()
-            if self._operations:
-                self._start_operation()
-            operation.failed(problem)
 
 
 def _check_channels(plan: Plan, most: int, where: str) -> None:
@@ -299,13 +282,6 @@ def _check_channels(plan: Plan, most: int, where: str) -> None:
             f"the broker at {where} allows {most} channels per connection (channel_max in its rabbitmq.conf), and "
             f"{needed} are needed"
         )
-
-
-@dataclass(slots=True)
-class _Operation:
-    start: Callable[[AmqpChannel], Any]
-    done: Callable[[tuple[Any, ...]], None]
-    failed: Callable[[TransportError], None]
 
 
 def dial(url: BrokerURL, plan: Plan, options: ConnectionOptions, deadline: Deadline, memory: AddressMemory) -> Link:

@@ -15,7 +15,7 @@ import base64
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from time import monotonic
 
@@ -138,7 +138,7 @@ class MemorySession:
         with self._broker.lock:
             self._post(outcome, self._bind(routing_key))
 
-    def redeclare(self) -> None:
+    def redeclare(self, bindings: Collection[str] | None = None) -> None:
         """Only ``reset`` deletes anything here, and it ends all sessions."""
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:

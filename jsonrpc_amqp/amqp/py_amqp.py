@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from struct import pack, unpack_from
 from traceback import walk_tb
 from typing import Any
@@ -143,11 +145,13 @@ class _TlsTransport(_Bounded, SSLTransport):
 
 
 class AmqpChannel(pyamqp.Channel):
-    """py-amqp's channel, which on a live link never waits and is never reopened in place."""
+    """py-amqp's channel, which on a live link never waits and is never reopened in place; see ``pipelined``, too."""
 
     def __init__(self, connection: AmqpConnection, channel_id: int) -> None:
         self.number = channel_id  # outlives the channel, unlike channel_id
         self._reply: Callable[[tuple[Any, ...]], None] | None = None
+        # Of each method that is awaited: several may be under way, and are answered in order.
+        self._replies: dict[Any, deque[Callable[[tuple[Any, ...]], None] | None]] = {}
         self._pending: dict[Any, Callable[..., Any]]  # py-amqp's: what awaits a method, once
         super().__init__(connection, channel_id, auto_decode=False)
 
@@ -155,12 +159,26 @@ class AmqpChannel(pyamqp.Channel):
         """Pass the reply of the method that is sent next to ``reply``."""
         self._reply = reply
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a method is not answered yet that did not wait for that."""
+        return any(self._replies.values())
+
     def wait(self, method: Any, callback: Any = None, timeout: Any = None, returns_tuple: bool = False) -> Any:
-        if not self.connection.live:
+        if not self.connection.waits_for_nothing:
             return super().wait(method, callback, timeout, returns_tuple)
-        reply, self._reply = self._reply, None
-        self._pending[method] = lambda _sig, *args: reply(args) if reply else None
+        self._replies.setdefault(method, deque()).append(self._reply)
+        self._reply = None
+        self._pending[method] = self._answered
         return ("", 0, 0) if returns_tuple else ""
+
+    def _answered(self, method: Any, *args: Any) -> None:
+        replies = self._replies[method]
+        reply = replies.popleft()
+        if replies:
+            self._pending[method] = self._answered  # py-amqp forgets it at each answer
+        if reply is not None:
+            reply(args)
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         # py-amqp would reopen the channel without its consumers and call it open: a deaf server.
@@ -202,6 +220,7 @@ class AmqpConnection(pyamqp.Connection):
 
     Channel = AmqpChannel
     live = False
+    _is_pipelined = False
     _handshake_complete: bool  # py-amqp's; its stubs leave it out
 
     def __init__(self, *, peer: tuple[str, int], deadline: Deadline, memory: AddressMemory, **options: Any) -> None:
@@ -285,6 +304,27 @@ class AmqpConnection(pyamqp.Connection):
         """Block until there is a frame, or only look; return it unhandled."""
         self.transport.is_looking = is_looking
         return Frame(*self.transport.read_frame())
+
+    @property
+    def waits_for_nothing(self) -> bool:
+        """Whether no method of a channel waits for its answer."""
+        return self.live or self._is_pipelined
+
+    @contextmanager
+    def pipelined(self) -> Iterator[None]:
+        """
+        Send the methods of a block without waiting in between, and wait for all answers at its end.
+
+        An answer is progress: each one extends the deadline (``Deadline.extend``).
+        """
+        self._is_pipelined = True
+        try:
+            yield
+            while any(channel.is_waiting for number, channel in self.channels.items() if number):
+                self.drain_events()
+                self.deadline.extend()
+        finally:
+            self._is_pipelined = False
 
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ..errors import AccessRefused, ConnectionLost, TransportError
 from . import topology
 from .base import Plan
-from .py_amqp import AmqpChannel
+from .operations import Done, Failed, Step
 
 log = logging.getLogger("jsonrpc_amqp.transport")
 
-Step = Callable[[AmqpChannel], Any]
-Perform = Callable[[Step, Callable[[tuple[Any, ...]], None], Callable[[TransportError], None]], None]
 # Something may be deleted between two steps.
 _ATTEMPTS = 3
 _EXCHANGE, _QUEUE = "the exchange", "the queue"
@@ -28,24 +25,35 @@ class Redeclaration:
     What one link declares and binds again.
 
     Args:
-        perform: Performs a step on the control channel; calls its second argument with the reply, or its third with
-            the error.
+        perform: See ``Operations.perform``.
         bind: Binds the queue with a key.
 
     Attributes:
         is_restorable: A missing exchange can be declared, and only replies were to go over it.
-        bindings: The keys that the queue is bound with.
     """
 
-    def __init__(self, plan: Plan, perform: Perform, bind: Callable[..., None]) -> None:
+    def __init__(
+        self, plan: Plan, perform: Callable[[Step, Done, Failed, object], None], bind: Callable[..., None]
+    ) -> None:
         self._plan = plan
         self._perform = perform
         self._bind = bind
         self._refused: Counter[str] = Counter()
         self.is_restorable = plan.declare and plan.queue is not None
-        self.bindings: list[str] = []
+        self._bindings: dict[str, None] = {}  # the keys that the queue is bound with; in order
 
-    def begin(self, done: Callable[[], None] | None = None, *, attempts: int = _ATTEMPTS, queue: bool = False) -> None:
+    def note_bound(self, keys: Iterable[str]) -> None:
+        """Note that the queue is bound with some keys."""
+        self._bindings.update(dict.fromkeys(keys))
+
+    def begin(
+        self,
+        done: Callable[[], None] | None = None,
+        *,
+        bindings: Collection[str] | None = None,
+        attempts: int = _ATTEMPTS,
+        queue: bool = False,
+    ) -> None:
         """
         Declare and bind again, in case something was deleted.
 
@@ -53,35 +61,39 @@ class Redeclaration:
 
         Args:
             done: Called when all is there again; something is known to be missing then, so that a refusal is a loss.
+            bindings: Of the keys that the queue is bound with, only these; None: all.
             queue: The queue may be gone as well. A second attempt supposes so.
 
         Raises:
             ConnectionLost: Later: it cannot be declared again.
         """
-        steps = self._steps(queue=queue or attempts < _ATTEMPTS)
-        problems: list[TransportError | None] = []
+        left = deque(self._steps(bindings, queue=queue or attempts < _ATTEMPTS))
 
-        def ended(name: str, problem: TransportError | None) -> None:
-            if done is None and isinstance(problem, AccessRefused):
-                self._note_refusal(name, problem)
-                problem = None
-            problems.append(problem)
-            if len(problems) < len(steps):
-                return
-            first = next((each for each in problems if each is not None), None)
-            if first is not None and (attempts == 1 or not self.is_restorable):
-                raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {first}")
-            if first is not None:
-                self.begin(done, attempts=attempts - 1, queue=queue)
-            elif done is not None:
+        def succeeded(_args: object) -> None:
+            left.popleft()
+            if not left and done is not None:
                 done()
 
-        for name, step in steps:
-            self._perform(step, partial(_succeeded, partial(ended, name, None)), partial(ended, name))
-        if not steps and done is not None:
+        def failed(problem: TransportError) -> None:
+            name, _step = left.popleft()
+            if done is None and isinstance(problem, AccessRefused):
+                self._note_refusal(name, problem)
+                perform()
+            elif attempts == 1 or not self.is_restorable:
+                raise ConnectionLost(f"what was declared is gone, and cannot be declared again: {problem}")
+            else:
+                self.begin(done, bindings=bindings, attempts=attempts - 1, queue=queue)
+
+        def perform() -> None:
+            batch = object()
+            for _name, step in left:
+                self._perform(step, succeeded, failed, batch)
+
+        perform()
+        if not left and done is not None:
             done()
 
-    def _steps(self, *, queue: bool) -> list[tuple[str, Step]]:
+    def _steps(self, bindings: Collection[str] | None, *, queue: bool) -> list[tuple[str, Step]]:
         plan, refused = self._plan, self._refused
         steps: list[tuple[str, Step]] = []
         if plan.declare and plan.exchange and refused[_EXCHANGE] < 2:
@@ -89,14 +101,10 @@ class Redeclaration:
             steps.append((_EXCHANGE, partial(topology.declare_exchange, plan=asked)))
         if plan.declare and plan.queue and queue and not refused[_QUEUE]:
             steps.append((_QUEUE, partial(topology.declare_request_queue, plan=plan)))
-        steps += [(key, partial(self._bind, key=key)) for key in self.bindings if not refused[key]]
-        return steps
+        keys = self._bindings if bindings is None else [key for key in bindings if key in self._bindings]
+        return steps + [(key, partial(self._bind, key=key)) for key in keys if not refused[key]]
 
     def _note_refusal(self, name: str, problem: AccessRefused) -> None:
         self._refused[name] += 1
         what = name if name in (_EXCHANGE, _QUEUE) else f"the binding {name!r}"
         log.warning("%s is not declared again on this connection, which goes on: %s", what, problem)
-
-
-def _succeeded(then: Callable[[], None], _args: object) -> None:
-    then()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Protocol
 
@@ -158,8 +158,8 @@ class LiveSession:
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         self._post(lambda: self.link.bind(routing_key, outcome), lambda: outcome(_gone()))
 
-    def redeclare(self) -> None:
-        self._post(self._redeclare, lambda: None)
+    def redeclare(self, bindings: Collection[str] | None = None) -> None:
+        self._post(lambda: self._redeclare(bindings), lambda: None)
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         self._post(lambda: self.link.inspect(queue, found), lambda: found(_gone()))
@@ -331,9 +331,9 @@ class LiveSession:
             self._has_congested = False
             self._listener.on_congested(self, False)
 
-    def _redeclare(self) -> None:
+    def _redeclare(self, bindings: Collection[str] | None) -> None:
         if not self.link.is_busy:  # a broker that is slow already can wait for the next time
-            self.link.redeclare()
+            self.link.redeclare(bindings=bindings)
 
     def _set_blocked(self, blocked: bool) -> None:
         self._blocked = blocked

@@ -54,6 +54,10 @@ class Pending:
         """Return the call of a number, if there is one."""
         return self._calls.get(number) if number is not None else None
 
+    def services(self) -> set[str]:
+        """Return the services of all calls."""
+        return {call.service for call in list(self._calls.values())}  # of a copy: see ``take``
+
     def pop(self, number: str | None) -> Call | None:
         """Remove and return the call of a number, if there is one."""
         return self._calls.pop(number, None) if number is not None else None

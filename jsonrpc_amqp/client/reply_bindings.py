@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 
 from ..amqp.base import Session
 from ..errors import TransportError
@@ -12,6 +14,11 @@ from .addresses import Addresses
 # Seconds. AMQP does not report a deleted exchange or binding, so redeclare at this interval while calls with a deadline
 # are pending.
 REDECLARE_SECONDS = 2.0
+# A binding costs the broker some tenths of a millisecond. So many are bound at most while a connection is set up, to
+# spare the first calls a round trip; all others once they are called.
+MOST_AT_SET_UP = 16
+# So many are redeclared at a time. A client of more services redeclares those first that it waits for.
+MOST_REDECLARED = 100
 
 
 class ReplyBindings:
@@ -29,12 +36,22 @@ class ReplyBindings:
         self._bound: set[str] = set()
         self._under_way: set[str] = set()
         self._redeclare_at = 0.0
+        self._turn = 0
+        self._turns: dict[str, int] = {}  # when each service was redeclared last
 
-    def new_connection(self) -> tuple[str, ...]:
-        """Return the keys to bind while the connection is set up: those of all services so far."""
-        self._bound = set(self._addresses.services) if self._is_needed else set()
+    def new_connection(self, called: set[str]) -> tuple[str, ...]:
+        """
+        Return the keys to bind while the connection is set up: of all services if they are few, else of some called.
+
+        Args:
+            called: The services of the pending calls.
+        """
+        services = self._addresses.services
+        chosen = services if len(services) <= MOST_AT_SET_UP else islice(called, MOST_AT_SET_UP)
+        self._bound = set(chosen) if self._is_needed else set()
         self._under_way.clear()
-        return tuple(map(self._addresses.reply_binding, self._bound))
+        self._turns.clear()
+        return self._keys(self._bound)
 
     def opened(self, now: float) -> None:
         """Note that the connection is set up."""
@@ -62,3 +79,21 @@ class ReplyBindings:
         if is_due:
             self._redeclare_at = now + REDECLARE_SECONDS
         return is_due and has_pending and self._is_needed, self._redeclare_at
+
+    def keys_to_redeclare(self, called: set[str]) -> tuple[str, ...]:
+        """
+        Return the keys to redeclare now: of those bound the ones that are called, then the others, each in its turn.
+
+        Args:
+            called: The services of the pending calls.
+        """
+        turns = self._turns
+        chosen = heapq.nsmallest(
+            MOST_REDECLARED, self._bound, key=lambda each: (each not in called, turns.get(each, 0))
+        )
+        self._turn += 1
+        turns.update(dict.fromkeys(chosen, self._turn))
+        return self._keys(chosen)
+
+    def _keys(self, services: Iterable[str]) -> tuple[str, ...]:
+        return tuple(map(self._addresses.reply_binding, services))

@@ -242,7 +242,7 @@ class Requests:
                 exchange=self._routing.exchange,
                 declare=self._declare,
                 reply_queue="direct" if self._routing.reply == "direct" else "exclusive",
-                bindings=self._bindings.new_connection(),
+                bindings=self._bindings.new_connection(self._pending.services()),
                 confirm=self._confirm,
             )
 
@@ -318,10 +318,11 @@ class Requests:
             redeclare, redeclare_at = self._bindings.next_redeclare(now, has_pending=len(self._pending) > 0)
             if alarm < math.inf:
                 alarm = min(alarm, redeclare_at)
+            keys = self._bindings.keys_to_redeclare(self._pending.services()) if redeclare else ()
             self._next_tick = alarm
         if session is not None:
             if redeclare:
-                session.redeclare()
+                session.redeclare(keys)
             for service in {call.service for call in near if call.sent and not call.send_options.is_notification}:
                 self._reports.inspect(session, service)
         self._endings.fail_all(failed)
@@ -335,7 +336,7 @@ class Requests:
                 return
             self._bindings.note_bound(service, error)
             if error is None:
-                failed = self._sender.send_parked(session)
+                failed = self._sender.send_bound(session, service)
             else:
                 calls = self._pending.take(lambda call: call.service == service and not call.sent)
                 self._sender.forget(calls)

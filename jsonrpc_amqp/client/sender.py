@@ -51,6 +51,7 @@ class Sender:
         self._on_bound = on_bound
         self._on_confirmed = on_confirmed
         self._parked: dict[str, Call] = {}  # by number, in the order to send them in
+        self._unbound: dict[str, dict[str, Call]] = {}  # by service: those that wait for its binding
 
     def send_or_park(self, session: Session | None, call: Call) -> JsonRpcAmqpError | None:
         """Send a call, or keep it until it can be sent; return the error that ends it, if any."""
@@ -59,7 +60,7 @@ class Sender:
             return None
         options = call.send_options
         if not self._bindings.is_bound(call.service) and not options.is_notification:
-            self._parked[call.number] = call
+            self._unbound.setdefault(call.service, {})[call.number] = call
             self._bindings.bind(session, call.service, partial(self._on_bound, session))
             return None
         try:
@@ -78,8 +79,14 @@ class Sender:
 
     def send_parked(self, session: Session) -> Failed:
         """Send the parked calls, as far as possible; return those that failed."""
+        unbound, self._unbound = self._unbound, {}
         parked, self._parked = self._parked, {}
-        return self._send(session, parked.items())
+        calls = [each for calls in unbound.values() for each in calls.items()]
+        return self._send(session, [*calls, *parked.items()])
+
+    def send_bound(self, session: Session, service: str) -> Failed:
+        """Send the calls that waited for the binding of a service; return those that failed."""
+        return self._send(session, self._unbound.pop(service, {}).items())
 
     def send_again(self, session: Session | None, calls: Iterable[Call]) -> Failed:
         """Send calls for another attempt; return those that failed."""
@@ -92,17 +99,20 @@ class Sender:
 
     def drop(self, call: Call) -> bool:
         """Remove a call from those that are pending and parked. False: it is not pending, so it ends otherwise."""
-        self._parked.pop(call.number, None)
+        self.forget([call])
         return self._pending.drop(call.number) is not None
 
     def forget(self, calls: Iterable[Call]) -> None:
         """Drop those that are parked of calls that have ended: otherwise those of an outage would pile up."""
         for call in calls:
             self._parked.pop(call.number, None)
+            if (unbound := self._unbound.get(call.service)) is not None:
+                unbound.pop(call.number, None)
 
     def clear(self) -> None:
         """Drop all parked calls."""
         self._parked.clear()
+        self._unbound.clear()
 
     def _send(self, session: Session | None, calls: Iterable[tuple[str, Call]]) -> Failed:
         failed = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jsonrpc_amqp.amqp.base import Delivery, Plan, Publish, QueueFacts, Returned, Session
@@ -109,8 +109,10 @@ class FakeLink:
     def reopen_confirmer(self) -> None:
         self.confirmer_channel += 10
 
-    def redeclare(self, done: Callable[[], None] | None = None, *, queue: bool = False) -> None:
-        self.calls.append(("redeclare", "queue" if queue else None))
+    def redeclare(
+        self, done: Callable[[], None] | None = None, *, bindings: Collection[str] | None = None, queue: bool = False
+    ) -> None:
+        self.calls.append(("redeclare", "queue" if queue else bindings))
         self.redeclared = done
 
     def bind(self, routing_key: str, done: Callable[[TransportError | None], None]) -> None:

@@ -37,6 +37,18 @@ def test_what_is_left_ends_with_an_error_that_names_the_step(clock: Clock) -> No
         deadline.left()
 
 
+def test_progress_gives_it_its_time_anew_up_to_four_times(clock: Clock) -> None:
+    deadline = Deadline(5)
+    deadline.step = "the set-up"
+    begin = clock.now
+    while deadline.by > clock.now:
+        clock.now += 4
+        deadline.extend()
+    assert deadline.by == begin + 20
+    with pytest.raises(TimeoutError, match=r"within 20 s \(connect_timeout is 5 s, and was extended while the broker"):
+        deadline.left()
+
+
 def test_another_operation_has_a_time_of_its_own(clock: Clock) -> None:
     deadline = Deadline(5)
     clock.now += 10

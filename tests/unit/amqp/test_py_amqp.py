@@ -13,6 +13,7 @@ import pytest
 from jsonrpc_amqp.amqp import deadline as deadline_module
 from jsonrpc_amqp.amqp import py_amqp
 from jsonrpc_amqp.amqp.deadline import Deadline
+from jsonrpc_amqp.amqp.frames import Frame
 from jsonrpc_amqp.amqp.happy_eyeballs import AddressMemory
 
 from .fakes import Clock
@@ -131,3 +132,69 @@ def test_a_forked_process_takes_no_lock_of_the_parent(reader: Reader) -> None:
         reader.connection.close_in_child()
         assert sock.fileno() == -1
         reader.connection.collect()
+
+
+def channels(reader: Reader) -> tuple[Any, Any]:
+    """Return two channels, as if they were open; what they send is dropped."""
+    connection = reader.connection
+    connection.frame_writer = lambda *frame: None
+    connection.on_inbound_frame = connection.frame_handler_cls(connection, connection.on_inbound_method)
+    return tuple(py_amqp.AmqpChannel(reader.connection, number) for number in (1, 2))  # type: ignore[return-value]
+
+
+def answer(channel: int, sig: tuple[int, int], arguments: bytes = b"") -> bytes:
+    payload = pack(">HH", *sig) + arguments
+    return pack(">BHI", 1, channel, len(payload)) + payload + b"\xce"
+
+
+BIND_OK, DECLARE_OK = (50, 21), (50, 11)
+
+
+def test_pipelined_methods_wait_for_their_answers_at_the_end(reader: Reader, clock: Clock) -> None:
+    first, second = channels(reader)
+    named: list[Any] = []
+    with reader.connection.pipelined():
+        first.expecting(named.append)
+        first.queue_declare("")
+        for channel in (first, first, second):
+            channel.queue_bind("", "jsonrpc", "a.#")
+        clock.now += 4
+        reader.far.send(answer(1, DECLARE_OK, b"\x03gen" + pack(">II", 0, 0)))
+        reader.far.send(answer(2, BIND_OK) + answer(1, BIND_OK) * 2)
+        assert (named, first.is_waiting, second.is_waiting) == ([], True, True)
+    assert (named, first.is_waiting, second.is_waiting) == ([("gen", 0, 0)], False, False)
+    assert reader.deadline.by == clock.now + 5  # they were progress
+    assert not reader.connection.waits_for_nothing
+
+
+def bind_pipelined(reader: Reader, channel: Any, times: int) -> None:
+    with reader.connection.pipelined():
+        for _ in range(times):
+            channel.queue_bind("", "jsonrpc", "a.#")
+
+
+def test_an_error_ends_what_is_pipelined(reader: Reader) -> None:
+    first, _second = channels(reader)
+    reader.far.send(answer(1, (20, 40), pack(">HB", 404, 2) + b"no" + pack(">HH", 50, 20)))
+    with pytest.raises(amqp.exceptions.NotFound):
+        bind_pipelined(reader, first, 2)
+
+
+def test_an_answer_that_does_not_come_does_not_outlast_the_deadline(reader: Reader, clock: Clock) -> None:
+    first, _second = channels(reader)
+    reader.deadline.step = "the set-up"
+    clock.now += 6
+    with pytest.raises(TimeoutError, match="during the set-up"):
+        bind_pipelined(reader, first, 1)
+
+
+def test_answers_of_a_live_link_are_passed_on_in_order(reader: Reader) -> None:
+    first, _second = channels(reader)
+    reader.connection.live = True
+    replies: list[Any] = []
+    for number in range(3):
+        first.expecting((lambda args, number=number: replies.append((number, args))) if number != 1 else None)
+        first.queue_declare("q", passive=True)
+    for number in range(3):
+        reader.connection.handle(Frame(1, 1, answer(1, DECLARE_OK, b"\x01q" + pack(">II", number, 0))[7:-1]))
+    assert replies == [(0, ("q", 0, 0)), (2, ("q", 2, 0))]

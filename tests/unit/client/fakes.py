@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jsonrpc_amqp.amqp.base import Delivery, Listener, Outcome, Publish, QueueFacts
@@ -25,6 +25,7 @@ class FakeSession:
 
     Attributes:
         asked: The verbs in order.
+        redeclared: The keys of each ``redeclare``.
         published: All messages that were taken.
         confirms: The outcomes of ``publish_confirmed``, for the test to call.
         binds: Keys, and the outcomes of ``bind``.
@@ -42,6 +43,7 @@ class FakeSession:
         self.is_gone = False
         self.error: BaseException | None = None
         self.asked: list[str] = []
+        self.redeclared: list[Collection[str] | None] = []
         self.published: list[Publish] = []
         self.confirms: list[Outcome] = []
         self.binds: list[tuple[str, Outcome]] = []
@@ -68,8 +70,9 @@ class FakeSession:
         self.asked.append("bind")
         self.binds.append((routing_key, outcome))
 
-    def redeclare(self) -> None:
+    def redeclare(self, bindings: Collection[str] | None = None) -> None:
         self.asked.append("redeclare")
+        self.redeclared.append(bindings)
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
         self.asked.append("inspect")

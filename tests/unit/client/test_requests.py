@@ -13,6 +13,7 @@ import pytest
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, QueueFacts, Returned
 from jsonrpc_amqp.client.addresses import Routing, resolve_routing
 from jsonrpc_amqp.client.call import Call, SendOptions
+from jsonrpc_amqp.client.reply_bindings import MOST_AT_SET_UP
 from jsonrpc_amqp.errors import (
     AccessRefused,
     CallTimeout,
@@ -713,6 +714,19 @@ def test_bindings_are_redeclared_while_calls_are_pending() -> None:
     rig.requests.on_tick(now + 6.0)
     rig.requests.on_tick(now + 6.5)
     assert session.asked.count("redeclare") == 1
+    assert session.redeclared == [(rig.requests._addresses.reply_binding(SERVICE),)]
+
+
+def test_of_many_services_that_are_called_the_rest_is_bound_once_there_is_a_connection() -> None:
+    rig = Rig()
+    calls = [rig.submit(service=f"S{number}") for number in range(50)]
+    session = rig.open()
+    assert len(session.binds) == 50 - MOST_AT_SET_UP
+    assert sum(each.sent for each in calls) == MOST_AT_SET_UP
+    for _key, outcome in session.binds:
+        outcome(None)
+    assert all(each.sent for each in calls)
+    assert len(session.published) == 50
 
 
 def test_callback_of_an_expired_call_does_not_delay_the_others() -> None:

@@ -176,6 +176,22 @@ def test_call_is_parked_until_its_reply_can_arrive() -> None:
     assert len(made.session.published) == 2
 
 
+def test_a_binding_sends_the_calls_of_its_service_alone() -> None:
+    made = Sending(bound=False)
+    mine, other, ended = made.call(), made.call(call("T")), made.call()
+    for each in (mine, other, ended):
+        made.sender.send_or_park(made.session, each)
+    made.sender.drop(ended)
+    made.bindings.note_bound(SERVICE, None)
+    made.bindings.note_bound("T", None)
+    assert made.sender.send_bound(made.session, SERVICE) == []
+    assert (mine.sent, other.sent, ended.sent) == (True, False, False)
+    assert made.sender.send_bound(made.session, SERVICE) == []
+    assert len(made.session.published) == 1
+    made.sender.send_parked(made.session)  # over another session, say
+    assert other.sent
+
+
 def test_notification_awaits_no_reply() -> None:
     made = Sending(bound=False)
     made.sender.send_or_park(made.session, made.call(notification()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jsonrpc_amqp.amqp.base import DELIVERY_COUNT, Delivery, Listener, Outcome, Publish, QueueFacts
@@ -59,7 +59,7 @@ class FakeSession:
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         raise AssertionError("a server has no reply queue")
 
-    def redeclare(self) -> None:
+    def redeclare(self, bindings: Collection[str] | None = None) -> None:
         self.calls.append(("redeclare",))
 
     def inspect(self, queue: str, found: Callable[[QueueFacts | TransportError], None]) -> None:
