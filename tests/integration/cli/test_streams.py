@@ -296,7 +296,7 @@ def _sleeps(pid: int) -> bool:
 def test_serve_that_is_interrupted_while_it_imports(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("print('importing', flush=True)\nimport time\ntime.sleep(60)\n")
     with running("serve", "slow", "--service", "s", cwd=tmp_path) as program:
-        program.wait_until_said("importing")
+        program.wait_until_said("importing\n")
         program.process.send_signal(signal.SIGINT)
         assert (program.wait(), program.output) == (INTERRUPTED, "importing\n")
 
