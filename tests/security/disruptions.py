@@ -1,8 +1,8 @@
 """
 What Eve does so that calls of others fail, over each way that requests and replies take.
 
-With ``--reply topic`` and ``--reply direct`` she has the permissions that are printed for a client, and both sides check
-who sends what. By queue there is neither.
+With ``--reply topic`` and ``--reply direct`` she has the permissions that are printed for a client, and both sides
+check who sends what. By queue there is neither.
 """
 
 from __future__ import annotations
