@@ -368,8 +368,8 @@ class Decoder:
         size = arriving.left = arriving.message.size
         try:
             _read_properties(arriving.message, flags, data, start + 14, end)
-        except (FrameError, IndexError, StructError) as exc:
-            arriving.give_up(f"its properties do not add up: {exc}")
+        except (FrameError, IndexError, StructError):
+            arriving.give_up("its properties do not add up to the size of their frame")
             return
         if arriving.method != _IS_RETURN and size <= self._max_body:
             self._announced += size

@@ -17,7 +17,7 @@ from amqp.serialization import loads as decode_fields
 
 from jsonrpc_amqp.amqp.base import Delivery
 from jsonrpc_amqp.amqp.decoder import Decoder
-from jsonrpc_amqp.amqp.frames import FrameError
+from jsonrpc_amqp.amqp.frames import FrameError, Undecoded
 from jsonrpc_amqp.amqp.tables import encode, read
 from jsonrpc_amqp.dialects import Inbound, MalformedEnvelope
 from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
@@ -234,6 +234,8 @@ def _fed(pieces: list[bytes]) -> list[str]:
 
 
 def _described(event: Any) -> str:
+    if isinstance(event, Undecoded):
+        return repr((event.delivery.tag, event.delivery.size, event.why))
     if isinstance(event, Delivery):
         return repr(
             [getattr(event, name) for name in ("tag", "routing_key", "body", "user_id", "timeout_ms", "headers")]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jsonrpc_amqp.amqp.base import Delivery
 from jsonrpc_amqp.amqp.decoder import Decoder
 from jsonrpc_amqp.amqp.encoder import Encoder
-from jsonrpc_amqp.amqp.frames import HEARTBEAT, Event
+from jsonrpc_amqp.amqp.frames import HEARTBEAT, Event, Undecoded
 
 # The smallest that AMQP allows, so that small bodies take several frames.
 FRAME_MAX = 4096
@@ -92,6 +92,8 @@ def facts(event: Event) -> Any:
     """Make events comparable: a delivery is no tuple."""
     if isinstance(event, Delivery):
         return {name: getattr(event, name) for name in {*Delivery.__slots__, "headers"} - {"headers_of"}}
+    if isinstance(event, Undecoded):
+        return event._replace(delivery=facts(event.delivery))
     return event
 
 
