@@ -233,7 +233,7 @@ class Consumer:
     def on_undecoded(self, session: Session, delivery: Delivery, why: str) -> None:
         self._counters.add("received")
         self._counters.add("malformed")
-        # Not rejected: whoever reads the dead letters would have to deal with it.
+        # Not rejected: as a dead letter it would harm its next reader, which may use another library.
         session.ack(delivery)
         log.warning("dropped a request that cannot be read (%s): %s", printable(delivery.routing_key), why)
 
