@@ -32,7 +32,7 @@ from .reader import Reader
 CONNECT_TIMEOUT, TIMEOUT = 0.3, 0.3
 SLACK = 1.0
 # Bytes: of what is kept of a message, of what a script may have sent, and of the growth that is allowed.
-MAX_SIZE, MOST_SENT, MOST_GROWTH = 1 << 16, 8 << 20, 32 << 20
+MAX_SIZE, MOST_SENT, MOST_GROWTH = 1 << 16, 48 << 20, 12 << 20
 _FRAME_MAX = 4096
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = 0.02
@@ -55,13 +55,15 @@ class Wire:
 
     Attributes:
         is_over: Nothing more is read or sent.
+        left: Bytes that may still be sent.
+        pause: Seconds between one byte that is sent and the next; 0: all are sent at once.
         published: The last message: channel, method, properties and body.
     """
 
     def __init__(self, sock: socket.socket, is_over: threading.Event) -> None:
         self.sock = sock
         self.is_over = is_over
-        self.left = MOST_SENT
+        self.left, self.pause = MOST_SENT, 0.0
         self.consumer_tag, self.consumer_channel, self.tags = "", 1, 0
         self.published: list[Any] = []
         self._read = b""
@@ -75,7 +77,8 @@ class Wire:
             if self.is_over.is_set():
                 raise Gone
             try:
-                view = view[self.sock.send(view) :]
+                view = view[self.sock.send(view[:1] if self.pause else view) :]
+                time.sleep(self.pause)
             except TimeoutError:
                 continue
             except OSError as exc:
@@ -339,31 +342,35 @@ def play(wire: Wire, read: Reader) -> None:
         if kind == 6:
             time.sleep(0.01)
         elif kind == 7:
+            again = sent[-_FRAME_MAX:] or b"\0"  # one frame of a body, if it was a large one
             for _ in range(read.choice(10, 100, 20_000)):
-                wire.send(sent or b"\0")
+                wire.send(again)
         elif kind == 8:
-            for at in range(len(sent)):
-                wire.send(sent[at : at + 1])
-                time.sleep(read.choice(0.0, 0.01, 0.1))
+            wire.pause = read.choice(0.0, 0.001, 0.05, 0.2)
         else:
             sent = _bytes(read, wire)
             wire.send(sent)
 
 
-# What comes at each step of making the connection, and afterwards.
-_STEPS = (
-    (0, 0, 0, 0),
-    (1, 2, 1, 6),
-    (3, 6, 1, 0),
-    (8, 6, 2, 1),
-    (14, 6, 7, 0),
-    (20, 5, 1, 3),
-    (20, 6, 7, 1),
-    (20, 4, 3, 9),
+_CONNECTED = 24  # answers until a connection is made, and more
+# A message on the channel that is first, with a body that is announced to be endless; its frames, many times.
+_ENDLESS = bytes([9, 6, 1, 0, 0, 0, 5, 0, 0, 0, 1, 1, 7, 2])
+# What comes after so many answers.
+_COMES = (
+    (0, bytes([9, 0, 0, *range(40)])),
+    (1, bytes([8, 2])),
+    (2, bytes([8, 3])),
+    (6, bytes([8, 2])),
+    (3, bytes([9, 6, 1, *range(40)])),
+    (5, _ENDLESS),
+    (8, bytes([9, 6, 2, *range(1, 40)])),
+    (14, bytes([9, 6, 7, *range(40)])),
+    (_CONNECTED, _ENDLESS),
+    (_CONNECTED, bytes([9, 5, 1, *range(3, 40)])),
+    (_CONNECTED, bytes([9, 6, 7, *range(1, 40)])),
 )
 SCRIPTS = [
-    bytes([0, 0, 0]) + bytes([0, 0] * steps) + bytes([9, kind, channel]) + bytes(range(at, at + 40)) + b"\x05"
-    for steps, kind, channel, at in _STEPS
+    bytes([0, 0, 0]) + bytes([0, 0] * steps) + what + bytes([0, 0] * _CONNECTED) + b"\5" for steps, what in _COMES
 ]
 
 
