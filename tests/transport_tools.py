@@ -75,6 +75,7 @@ class Recorder:
         self.lost: list[TransportError] = []
         self.deliveries: list[Delivery] = []
         self.returned: list[Returned] = []
+        self.undecoded: list[str] = []
         self.refused: list[tuple[TransportError, Publish]] = []
         self.ticks: list[float] = []
         self.threads: set[int] = set()
@@ -195,6 +196,9 @@ class Recorder:
         for delivery in deliveries:
             self.on_delivery(session, delivery)
         session.flush()
+
+    def on_undecoded(self, session: Session, delivery: Delivery, why: str) -> None:
+        self._write_down(self.undecoded, why)
 
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._write_down(self.returned, returned)

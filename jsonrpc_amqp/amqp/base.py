@@ -298,6 +298,16 @@ class Listener(Protocol):
         """Messages arrived, in order: all that one read brought."""
         ...
 
+    def on_undecoded(self, session: Session, delivery: Delivery, why: str) -> None:
+        """
+        A message arrived of which only the method can be read; it is to be settled like any other.
+
+        Args:
+            delivery: Without properties and body.
+            why: What is wrong with it.
+        """
+        ...
+
     def on_returned(self, session: Session, returned: Returned) -> None:
         """A message of ``publish`` (not of ``publish_confirmed``) was returned (``basic.return``)."""
         ...

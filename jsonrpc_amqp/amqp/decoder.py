@@ -41,6 +41,7 @@ from .frames import (
     Frame,
     FrameError,
     ReturnEvent,
+    Undecoded,
 )
 from .tables import Unreadable, read
 
@@ -51,9 +52,12 @@ _tag_and_bits = Struct(">QB").unpack_from
 _long = Struct(">I").unpack_from
 _int32 = Struct(">i").unpack_from
 _LONGEST_TIMEOUT_MS = 0xFFFFFFFF
-# Bytes. RabbitMQ adds headers to messages, and sends each header in one frame, also if it is over the size that was
-# agreed on. To end the connection would not help: the message would be delivered again.
+# Bytes. RabbitMQ adds headers to messages (x-death grows with each queue that a message has died in), and sends each
+# header in one frame, also if it is over the size that was agreed on. Headers over this size are not kept. To end the
+# connection because of what a message contains would not help: the message would be delivered again.
 MOST_OF_A_HEADER = 1 << 20
+# Channels with an incomplete message at a time. We open four.
+_MOST_UNDER_WAY = 16
 # Bytes. Shorter pieces of a body are joined as they arrive.
 _WORTH_A_VIEW = 4096
 
@@ -66,17 +70,19 @@ class _Arriving:
         method: Its class and method, as on the wire.
         message: What is known of it. A returned message is not a delivery, but has the same names and properties.
         reply: Code and text of ``basic.return``.
-        left: Bytes of the body that are missing; -1: the header is missing.
+        left: Bytes of the body that are missing; -1: the header is missing, or a part of it.
         pieces: What has arrived of the body; None: it is not kept.
+        fault: Why the message cannot be decoded; empty where it can.
     """
 
-    __slots__ = ("left", "message", "method", "pieces", "reply")
+    __slots__ = ("fault", "left", "message", "method", "pieces", "reply")
 
     def __init__(self, method: bytes, message: Delivery, reply: tuple[int, str] = (0, "")) -> None:
         self.method = method
         self.message = message
         self.reply = reply
         self.left = -1
+        self.fault = ""
         self.pieces: list[memoryview | bytearray] | None = None
 
     def add(self, data: bytes, start: int, end: int) -> None:
@@ -96,33 +102,48 @@ class _Arriving:
         else:
             self.pieces.append(bytearray(piece))
 
+    def give_up(self, why: str) -> None:
+        """Keep of the message only what its method says."""
+        known = self.message
+        self.fault = why
+        self.message = Delivery(
+            known.channel, known.tag, known.redelivered, known.exchange, known.routing_key, None, size=known.size
+        )
+
 
 class Decoder:
     """
     Decodes what the broker sends, however it is cut into reads.
 
-    Memory is bounded: less than one frame (or 1 MiB, of a header), and for each channel with an incomplete message at
-    most four times what has arrived of its body, which has up to ``max_body`` bytes. Mostly it is once, and twice as it
-    completes.
+    What a message contains never ends the connection: one that cannot be decoded is an ``Undecoded``.
+
+    Memory is bounded: less than one frame (or ``max_header``), and at most four times what has arrived of the bodies of
+    incomplete messages, which have up to ``max_body`` bytes together. Mostly it is once, and twice as one completes.
 
     Args:
         max_body: Bodies over this many bytes are dropped as they arrive.
         frame_max: The largest frame that was agreed on, in bytes, with its 8 bytes of overhead.
+        max_header: Headers over this many bytes, and over ``frame_max``, are dropped as they arrive.
+        is_browsing: Messages are asked for one by one (``basic.get``).
 
     Attributes:
         on_unreadable: Called with what could not be read of the headers of a message, by the thread that reads them.
     """
 
-    def __init__(self, *, max_body: int, frame_max: int) -> None:
+    def __init__(
+        self, *, max_body: int, frame_max: int, max_header: int = MOST_OF_A_HEADER, is_browsing: bool = False
+    ) -> None:
         self._max_body = max_body
         self._max_payload = frame_max - OVERHEAD
-        self._max_header = max(self._max_payload, MOST_OF_A_HEADER)
+        self._max_header = max(self._max_payload, max_header)
+        self._is_browsing = is_browsing
         self.on_unreadable: Callable[[Unreadable], None] = lambda unreadable: None
         self._headers_of = self._read_headers  # bound once, not for each delivery
         self._arriving: dict[int, _Arriving] = {}  # by channel
+        self._announced = 0  # bytes of the bodies of these, as far as they are kept
         self._rest = bytearray()  # the beginning of a frame
         self._needed = 0  # its length when there is something to do
-        self._open: tuple[int, int] | None = None  # within the frame of a body: its channel, and the missing bytes
+        self._open: tuple[int, int] | None = None  # within a frame: its channel, and the missing bytes
 
     def feed(self, data: bytes) -> list[Event]:
         """
@@ -157,9 +178,16 @@ class Decoder:
         position = 0 if self._open is None else self._go_on(*self._open, data, 0, events)
         while length - position >= 7:
             kind, channel, size = _frame(data, position)
-            if size > self._max_payload and (kind != HEADER or size > self._max_header):
-                raise FrameError(f"a frame with {size} bytes, where {self._max_payload} were agreed on")
             start = position + 7
+            if size > self._max_payload and (kind != HEADER or size > self._max_header):
+                if kind != HEADER:
+                    raise FrameError(f"a frame with {size} bytes, where {self._max_payload} were agreed on")
+                if length < start + 14:
+                    self._needed = 21
+                    return position
+                self._begin_to_skip(channel, size, data, start)
+                position = self._go_on(channel, size - 14, data, start + 14, events)
+                continue
             end = start + size
             if end >= length:
                 if kind == BODY and self._may_begin(channel, size):
@@ -169,7 +197,11 @@ class Decoder:
             if data[end] != END:
                 raise FrameError(f"a frame of type {kind} ends in {data[end]:#04x}")
             event: Event | None
-            if kind == METHOD and data.startswith(_IS_DELIVER, start) and channel not in self._arriving:
+            if (
+                kind == METHOD
+                and data.startswith(_IS_DELIVER, start)
+                and (not self._arriving or channel not in self._arriving)
+            ):
                 event, position = self._deliver(channel, data, start + 4, end)
             else:
                 event, position = self._one_frame(kind, channel, data, start, end), end + 1
@@ -181,27 +213,47 @@ class Decoder:
     def _may_begin(self, channel: int, size: int) -> bool:
         """Return whether a body frame may be read piece by piece. What is wrong or rare is read as a whole."""
         arriving = self._arriving.get(channel)
-        return arriving is not None and arriving.left >= size and arriving.method != _IS_GET_OK
+        return arriving is not None and arriving.left >= size
+
+    def _begin_to_skip(self, channel: int, size: int, data: bytes, start: int) -> None:
+        """Read the beginning of a header that is too large to be kept."""
+        arriving = self._awaiting_header(channel)
+        self._read_size(arriving, data, start)
+        arriving.give_up(f"its headers and properties have {size} bytes, over the cap of {self._max_header}")
 
     def _go_on(self, channel: int, left: int, data: bytes, start: int, events: list[Event]) -> int:
         """
-        Read on within a body frame, with ``left`` bytes missing; return where to go on.
+        Read on within the frame of a body, or of a header that is skipped, with ``left`` bytes missing.
 
-        Large bodies take many reads: each piece is stored when it arrives, and not looked at again.
+        Large bodies take many reads: each piece is stored when it arrives, and not looked at again. Returns where to go
+        on.
         """
         arriving = self._arriving[channel]
         end = min(start + left, len(data))
-        arriving.add(data, start, end)
+        if arriving.left >= 0:
+            arriving.add(data, start, end)
         if end == len(data):
             self._open = channel, left - (end - start)
             return end
         self._open = None
         if data[end] != END:
-            raise FrameError(f"a frame of type {BODY} ends in {data[end]:#04x}")
+            raise FrameError(f"a frame of a message ends in {data[end]:#04x}")
+        if arriving.left < 0:
+            arriving.left = arriving.message.size  # what follows the header
         if arriving.left == 0:
-            del self._arriving[channel]
-            events.append(_event(arriving))
+            events.append(self._complete(channel, arriving))
         return end + 1
+
+    def _begin(self, channel: int, arriving: _Arriving) -> None:
+        if len(self._arriving) >= _MOST_UNDER_WAY:
+            raise FrameError(f"messages on more than {_MOST_UNDER_WAY} channels at once")
+        self._arriving[channel] = arriving
+
+    def _complete(self, channel: int, arriving: _Arriving) -> Event:
+        del self._arriving[channel]
+        if arriving.pieces is not None:
+            self._announced -= arriving.message.size
+        return _event(arriving)
 
     def _deliver(self, channel: int, data: bytes, position: int, end: int) -> tuple[Delivery | None, int]:
         """
@@ -221,7 +273,8 @@ class Decoder:
 
         header = end + 1
         length = len(data)
-        if length - header >= 21:
+        # Not while others are under way, whose number and size are bounded: the result must not depend on cuts.
+        if length - header >= 21 and not self._arriving:
             kind, same_channel, header_size, class_id, _zero, size, flags = _header(data, header)
             header_end = header + 7 + header_size
             body = header_end + 8
@@ -236,10 +289,14 @@ class Decoder:
                 and header_size <= self._max_payload >= size
                 and size <= self._max_body
             ):
-                _read_properties(message, flags, data, header + 21, header_end)
-                message.size, message.body = size, data[body:body_end]
-                return message, body_end + 1
-        self._arriving[channel] = _Arriving(_IS_DELIVER, message)
+                try:
+                    _read_properties(message, flags, data, header + 21, header_end)
+                except (FrameError, IndexError, StructError):
+                    pass  # read again below, frame by frame
+                else:
+                    message.size, message.body = size, data[body:body_end]
+                    return message, body_end + 1
+        self._begin(channel, _Arriving(_IS_DELIVER, message))
         return None, header
 
     def _one_frame(self, kind: int, channel: int, data: bytes, start: int, end: int) -> Event | None:
@@ -251,8 +308,7 @@ class Decoder:
                 raise FrameError("a method within a message")
             return self._method(channel, data, start, end)
         if kind == HEADER:
-            if arriving is None or arriving.left >= 0:
-                raise FrameError("a header without its method")
+            arriving = self._awaiting_header(channel)
             self._header(arriving, data, start, end)
         elif kind == BODY:
             if arriving is None or arriving.left < 0:
@@ -262,12 +318,7 @@ class Decoder:
             arriving.add(data, start, end)
         else:
             raise FrameError(f"a frame of the unknown type {kind}")
-        complete = arriving.left == 0
-        if complete:
-            del self._arriving[channel]
-        if arriving.method == _IS_GET_OK:
-            return Frame(kind, channel, data[start:end])
-        return _event(arriving) if complete else None
+        return self._complete(channel, arriving) if arriving.left == 0 else None
 
     def _method(self, channel: int, data: bytes, start: int, end: int) -> Event | None:
         if end - start < 4:
@@ -286,25 +337,60 @@ class Decoder:
             if position != end:
                 raise _uneven(position, end)
             message = Delivery(channel, 0, False, exchange, routing_key, None)
-            self._arriving[channel] = _Arriving(method, message, (code, text))
+            self._begin(channel, _Arriving(method, message, (code, text)))
             return None
         if method == _IS_GET_OK:
-            self._arriving[channel] = _Arriving(method, Delivery(channel, 0, False, "", "", None))
+            self._got(channel, data, start + 4, end)
+            return None
         return Frame(METHOD, channel, data[start:end])
 
+    def _got(self, channel: int, data: bytes, start: int, end: int) -> None:
+        if not self._is_browsing:
+            raise FrameError("a message that was not asked for (basic.get-ok)")
+        tag, bits = _tag_and_bits(data, start)
+        exchange, position = _text(data, start + 9)
+        routing_key, position = _text(data, position)
+        if position + 4 != end:  # behind it, the number of messages that are left
+            raise _uneven(position + 4, end)
+        message = Delivery(channel, tag, bits & 1 == 1, exchange, routing_key, None, headers_of=self._headers_of)
+        self._begin(channel, _Arriving(_IS_GET_OK, message))
+
+    def _awaiting_header(self, channel: int) -> _Arriving:
+        arriving = self._arriving.get(channel)
+        if arriving is None or arriving.left >= 0:
+            raise FrameError("a header without its method")
+        return arriving
+
     def _header(self, arriving: _Arriving, data: bytes, start: int, end: int) -> None:
-        _kind, _channel, _size, class_id, _zero, size, flags = _header(data, start - 7)
-        if class_id != BASIC:
-            raise FrameError(f"a header of class {class_id}")
-        _read_properties(arriving.message, flags, data, start + 14, end)
-        arriving.message.size = arriving.left = size
-        if arriving.method == _IS_DELIVER and size <= self._max_body:
+        flags = self._read_size(arriving, data, start)
+        if start + 14 > end:
+            raise _uneven(start + 14, end)
+        size = arriving.left = arriving.message.size
+        try:
+            _read_properties(arriving.message, flags, data, start + 14, end)
+        except (FrameError, IndexError, StructError):
+            arriving.give_up("its properties do not add up to the size of their frame")
+            return
+        if arriving.method != _IS_RETURN and size <= self._max_body:
+            self._announced += size
+            if self._announced > self._max_body:
+                raise FrameError(f"messages on several channels at once, of {self._announced} bytes")
             arriving.pieces = []
 
+    @staticmethod
+    def _read_size(arriving: _Arriving, data: bytes, start: int) -> int:
+        """Note the size of the body, as the beginning of the header announces it; return the flags of properties."""
+        _kind, _channel, _size, class_id, _zero, arriving.message.size, flags = _header(data, start - 7)
+        if class_id != BASIC:
+            raise FrameError(f"a header of class {class_id}")
+        return int(flags)
 
-def _event(arriving: _Arriving) -> Delivery | ReturnEvent:
+
+def _event(arriving: _Arriving) -> Delivery | ReturnEvent | Undecoded:
     message = arriving.message
-    if arriving.method == _IS_DELIVER:
+    if arriving.method != _IS_RETURN:
+        if arriving.fault:
+            return Undecoded(message, arriving.fault)
         message.body = None if arriving.pieces is None else b"".join(arriving.pieces)
         return message
     code, text = arriving.reply

@@ -81,7 +81,9 @@ class Confirms:
 
     def note_returned(self, returned: Returned) -> None:
         """Remember that a message was returned. Its ack follows, and does not say so."""
-        self._returned[_key(returned)] = unroutable(returned)
+        # A broker returns each message once at most; what it says beyond that is not kept.
+        if len(self._returned) < len(self._waiting):
+            self._returned[_key(returned)] = unroutable(returned)
 
     def settle(self, tag: int, multiple: bool, nack: bool) -> list[tuple[Outcome, TransportError | None]]:
         """Return the outcomes that a ``basic.ack`` or ``basic.nack`` decides, each with its error or None."""

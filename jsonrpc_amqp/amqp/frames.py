@@ -15,6 +15,7 @@ when it is empty. Frames of other channels may come between them, frames of the 
       basic.publish   short 0, shortstr exchange, shortstr routing-key, bits (1 mandatory, 2 immediate)
       basic.deliver   shortstr consumer-tag, longlong delivery-tag, bit redelivered, shortstr exchange,
                       shortstr routing-key
+      basic.get-ok    longlong delivery-tag, bit redelivered, shortstr exchange, shortstr routing-key, long messages
       basic.return    short reply-code, shortstr reply-text, shortstr exchange, shortstr routing-key
       basic.ack       longlong delivery-tag, bit multiple
       basic.nack      longlong delivery-tag, bits (1 multiple, 2 requeue)
@@ -83,4 +84,16 @@ class ReturnEvent(NamedTuple):
     returned: Returned
 
 
-Event: TypeAlias = Delivery | ReturnEvent | Confirm | Frame
+class Undecoded(NamedTuple):
+    """
+    A delivery of which only its method could be read: its properties are missing, and its body was not kept.
+
+    Attributes:
+        why: What is wrong with it.
+    """
+
+    delivery: Delivery
+    why: str
+
+
+Event: TypeAlias = Delivery | ReturnEvent | Confirm | Undecoded | Frame

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ..errors import ConnectionLost
 from .base import Delivery
-from .frames import Confirm, Event, Frame, FrameError, ReturnEvent
+from .frames import Confirm, Event, Frame, FrameError, ReturnEvent, Undecoded
 from .heartbeat import Heartbeat
 from .link import Link
 from .outbox import Outbox
@@ -29,7 +29,7 @@ class Handler(Protocol):
         """Take deliveries, in order."""
         ...
 
-    def handle(self, event: Confirm | ReturnEvent | Frame) -> None:
+    def handle(self, event: Confirm | ReturnEvent | Undecoded | Frame) -> None:
         """Take anything else."""
         ...
 

@@ -32,7 +32,7 @@ from .broker_errors import describe, summary
 from .deadline import Deadline
 from .decoder import MOST_OF_A_HEADER, Decoder
 from .encoder import Encoder
-from .frames import Frame
+from .frames import BODY, HEADER, Frame
 from .happy_eyeballs import Address, AddressMemory
 from .happy_eyeballs import connect as connect_socket
 from .url import BrokerURL, parse_urls, tls_options
@@ -41,6 +41,9 @@ from .url import BrokerURL, parse_urls, tls_options
 contain_handlers(logging.getLogger("amqp"))
 
 _CHANNEL_CLOSE = pack(">HH", *spec.Channel.Close)
+# The methods that messages begin with, and the types of the frames that follow.
+_OF_MESSAGES = tuple(pack(">HH", *method) for method in (spec.Basic.Deliver, spec.Basic.GetOk, spec.Basic.Return))
+_CONTENT = (HEADER, BODY)
 # AMQP 0-9-1, section 4.2.3: the least that frames may be limited to, in bytes.
 _FRAME_MIN = 4096
 # More is not agreed on: py-amqp reserves a buffer of this size, and a whole frame is kept in memory.
@@ -95,9 +98,8 @@ class _Bounded:
         return self.sock
 
     def _read(self, size: int, initial: bool = False) -> Any:
-        # Once it is set up, the frame may be the header of a message; which kind it is, is not known here.
-        header = MOST_OF_A_HEADER if self.connection._handshake_complete else 0
-        if size > max(self.connection.frame_max, header):
+        # The frame may be the header of a message; which kind it is, is not known here.
+        if size > max(self.connection.frame_max, MOST_OF_A_HEADER if self.connection.takes_messages else 0):
             raise ConnectionError(f"a frame of {size} bytes, more than {self.connection.frame_max}")
         return super()._read(size, initial)  # type: ignore[misc]
 
@@ -216,12 +218,13 @@ class AmqpConnection(pyamqp.Connection):
     Attributes:
         address: The address that it is connected to, or tried last; None before that.
         live: Nothing may wait any more; what happens is passed to the ``on_...`` callables.
+        takes_messages: py-amqp is to assemble messages, which takes as much memory as the broker sends.
     """
 
     Channel = AmqpChannel
     live = False
+    takes_messages = False
     _is_pipelined = False
-    _handshake_complete: bool  # py-amqp's; its stubs leave it out
 
     def __init__(self, *, peer: tuple[str, int], deadline: Deadline, memory: AddressMemory, **options: Any) -> None:
         self.peer = peer
@@ -285,6 +288,10 @@ class AmqpConnection(pyamqp.Connection):
         """Return what cuts the bytes of this connection into frames and messages."""
         return Decoder(max_body=max_body, frame_max=self.frame_max)
 
+    def browsing_decoder(self, *, max_body: int) -> Decoder:
+        """Return one for ``basic.get``, which keeps headers of as many bytes as bodies."""
+        return Decoder(max_body=max_body, frame_max=self.frame_max, max_header=max_body, is_browsing=True)
+
     def encoder(self) -> Encoder:
         """Return what encodes the publishes of this connection."""
         return Encoder(frame_max=self.frame_max)
@@ -298,7 +305,10 @@ class AmqpConnection(pyamqp.Connection):
     def blocking_read(self, timeout: float | None = None) -> Any:
         # drain_events(timeout=) is no deadline: every frame, heartbeats too, starts it anew. With 0, as before each
         # publish, it only looks.
-        return self.on_inbound_frame(self.read_frame(is_looking=timeout == 0))
+        frame = self.read_frame(is_looking=timeout == 0)
+        if not self.takes_messages and (frame.type in _CONTENT or frame.payload.startswith(_OF_MESSAGES)):
+            raise ConnectionError("a message from the broker, before any was asked for")
+        return self.on_inbound_frame(tuple(frame))
 
     def read_frame(self, *, is_looking: bool = False) -> Frame:
         """Block until there is a frame, or only look; return it unhandled."""
@@ -325,6 +335,18 @@ class AmqpConnection(pyamqp.Connection):
                 self.deadline.extend()
         finally:
             self._is_pipelined = False
+
+    def read_in_pieces(self) -> Iterator[bytes]:
+        """Block until there is a frame, and yield its bytes as they arrive, so that none has to be kept."""
+        read, most = self.transport._read, self.frame_max
+        self.transport.is_looking = False
+        head = read(7)
+        yield head
+        left = unpack_from(">I", head, 3)[0] + 1
+        while left:
+            piece = read(min(left, most))
+            left -= len(piece)
+            yield piece
 
     def begin_close(self) -> None:
         """Ask the broker to close the connection (``connection.close``)."""

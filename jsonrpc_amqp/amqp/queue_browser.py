@@ -19,14 +19,13 @@ from ..errors import TransportError
 from ..options import ConnectionOptions
 from .base import Delivery
 from .broker_errors import describe
-from .frames import Frame
+from .frames import BASIC, Event, Frame, Undecoded
 from .py_amqp import connect_to_first
 
 # Seconds that the queue may take to show a requeued message; another consumer may have taken it meanwhile.
 _PATIENCE = 1.0
-_METHOD, _BASIC = 1, 60
-_GET, _NACK = (_BASIC, 70), (_BASIC, 120)
-_DELIVER, _GET_OK, _GET_EMPTY = (pack(">HH", _BASIC, method) for method in (60, 71, 72))
+_GET, _NACK = (BASIC, 70), (BASIC, 120)
+_GET_EMPTY = pack(">HH", BASIC, 72)
 
 
 class QueueBrowser:
@@ -36,7 +35,7 @@ class QueueBrowser:
     Args:
         url: As for ``connection.Connection``; several are tried in turn.
         queue: The queue's name.
-        max_body: Bodies over this many bytes are not kept.
+        max_body: Bodies, and headers, over this many bytes are not kept.
         timeout: Seconds for each operation.
         connect_timeout: Seconds for one attempt to connect.
         connection_name: Shown by RabbitMQ's management.
@@ -68,7 +67,7 @@ class QueueBrowser:
         self._url, self._connection = connect_to_first(
             url, ConnectionOptions(connection_name, heartbeat=0, connect_timeout=connect_timeout, tls=tls)
         )
-        self._decoder = self._connection.decoder(max_body=max_body)
+        self._decoder = self._connection.browsing_decoder(max_body=max_body)
         try:
             with self._bounded():
                 self._channel = self._connection.open_channel(1)
@@ -87,7 +86,7 @@ class QueueBrowser:
 
     def get(self) -> Delivery | None:
         """
-        Take the next message; None when there is no other.
+        Take the next message; None when there is no other. One that cannot be decoded has no body and no properties.
 
         Raises:
             AccessRefused: The user may not read the queue.
@@ -95,15 +94,19 @@ class QueueBrowser:
         with self._bounded():
             self._channel.send_method(_GET, "Bsb", (0, self._queue, False))
             while True:
-                # Not py-amqp's decoder: it fails on texts that are not UTF-8.
-                for event in self._decoder.feed(_as_deliver(self._connection.read_frame())):
-                    if isinstance(event, Delivery):
+                for event in self._next_events():
+                    if isinstance(event, (Delivery, Undecoded)):
                         self._held += 1
-                        return event
+                        return event if isinstance(event, Delivery) else event.delivery
                     if isinstance(event, Frame):
                         if event.payload.startswith(_GET_EMPTY):
                             return None
                         self._connection.handle(event)
+
+    def _next_events(self) -> Iterator[Event]:
+        """Read one frame. Not by py-amqp, which fails on texts that are not UTF-8."""
+        for piece in self._connection.read_in_pieces():
+            yield from self._decoder.feed(piece)
 
     def ack(self, message: Delivery) -> None:
         """Remove a message that was taken from its queue."""
@@ -143,12 +146,3 @@ class QueueBrowser:
             yield
         except Exception as exc:
             raise describe(exc, self._url) from exc.with_traceback(None)
-
-
-def _as_deliver(frame: Frame) -> bytes:
-    """Return a frame as it was on the wire; ``basic.get-ok`` as the ``basic.deliver`` that it nearly is."""
-    payload = frame.payload
-    if frame.type == _METHOD and payload.startswith(_GET_OK):
-        # An empty consumer tag in front, and no message count (a long) behind.
-        payload = _DELIVER + b"\0" + payload[4:-4]
-    return pack(">BHI", frame.type, frame.channel, len(payload)) + payload + b"\xce"

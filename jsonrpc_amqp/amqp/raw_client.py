@@ -61,6 +61,7 @@ class RawClient:
         self._url, self._connection = connect_to_first(
             url, ConnectionOptions(connection_name, heartbeat=0, connect_timeout=timeout, tls=tls)
         )
+        self._connection.takes_messages = True
         try:
             with self._bounded():
                 self._channel = self._connection.open_channel(1)

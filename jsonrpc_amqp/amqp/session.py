@@ -17,7 +17,7 @@ from ..errors import ConnectionLost, TransportError
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
 from .consumption import Consumption
 from .encoder import reject, requeue
-from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent
+from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent, Undecoded
 from .heartbeat import Heartbeat, Suspensions
 from .inbox import Inbox
 from .link import Link
@@ -278,13 +278,15 @@ class LiveSession:
         """Report deliveries."""
         self._listener.on_deliveries(self, deliveries)
 
-    def handle(self, event: Confirm | ReturnEvent | Frame) -> None:
+    def handle(self, event: Confirm | ReturnEvent | Undecoded | Frame) -> None:
         """Handle anything but a delivery."""
         if isinstance(event, Confirm):
             self._publisher.confirmed(event)
         elif isinstance(event, ReturnEvent):
             if not self._publisher.returned(event):
                 self._listener.on_returned(self, event.returned)
+        elif isinstance(event, Undecoded):
+            self._listener.on_undecoded(self, event.delivery, event.why)
         else:
             self.link.handle(event)
 

@@ -176,8 +176,8 @@ class Client(Calls):
 
         ``pending`` calls now, ``timeouts``, ``retries`` (attempts after the first), ``cancelled`` (calls that were
         dropped because their future was cancelled), ``dropped_replies`` (their calls had ended, at their deadline or
-        cancelled), ``rejected_replies`` (they carry the number of a call, but not what its reply must have),
-        ``unreadable_headers`` (values that were left out, of messages whose headers were looked at), ``connections``
-        made, ``connections_lost``, ``failed_attempts`` to connect.
+        cancelled), ``rejected_replies`` (they carry the number of a call, but not what its reply must have, or cannot
+        be decoded), ``unreadable_headers`` (values that were left out, of messages whose headers were looked at),
+        ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
         """
         return self._requests.counts()

@@ -97,6 +97,12 @@ class Replies:
         for delivery, _call, mismatch in strays:  # last: a log handler may take its time, or wait for a call of these
             _log_stray(delivery, mismatch)
 
+    def note_undecoded(self, delivery: Delivery, why: str) -> None:
+        """Count a reply that cannot be read, so that it is not known to which call."""
+        self._last_mismatch = why
+        self._stats["rejected_replies"] += 1
+        log.warning("rejected an answer that cannot be read (%s): %s", printable(delivery.routing_key), why)
+
     def _mismatch(self, call: Call, delivery: Delivery) -> str | None:
         if call.send_options.is_notification or not call.sent:
             return "nothing was asked under this number"

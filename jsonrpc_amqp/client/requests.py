@@ -287,6 +287,9 @@ class Requests:
             paired = replies.pair(deliveries)
         replies.end_calls(paired)
 
+    def on_undecoded(self, session: Session, delivery: Delivery, why: str) -> None:
+        self._replies.note_undecoded(delivery, why)
+
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._end(returned.correlation_id, unroutable(returned))
 
@@ -345,16 +348,13 @@ class Requests:
         session.flush()
 
     def _on_confirmed(self, call: Call, error: TransportError | None) -> None:
-        if error is None and not call.send_options.is_notification:
-            return  # the broker has it; the reply is still to come
-        with self._lock:
-            mine = self._pending.pop(call.number)
-        if mine is None:
-            return
-        if error is None:
-            mine.succeed(b"")
-        else:
-            self._endings.fail(mine, error)
+        if error is not None:
+            self._end(call.number, error)
+        elif call.send_options.is_notification:  # of a call, the reply is still to come
+            with self._lock:
+                mine = self._pending.pop(call.number)
+            if mine is not None:
+                mine.succeed(b"")
 
     def _end(self, number: str | None, error: TransportError) -> None:
         with self._lock:

@@ -23,6 +23,7 @@ _KEY = re.compile(r"[0-9a-f]{4,64}")
 # operator's name, to queues that the sender of the request chose.
 _NOT_RESENT = re.compile(r"x-.*|timeout-ms|CC|BCC", re.DOTALL)
 _NO_HEADERS = bytes(4)
+_UNDECODED = "it cannot be read: it is not as AMQP says, or larger than any message that RabbitMQ takes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def digest_of(delivery: Delivery, body: bytes) -> str:
 
 
 def read_letter(delivery: Delivery) -> HeldLetter:
-    """Read a message that was taken from a queue of dead letters; its body is never over the size cap there."""
+    """Read a message that was taken from a queue of dead letters."""
     body, (headers, unreadable) = delivery.body or b"", tables.read(delivery.raw_headers or _NO_HEADERS)
     digest = digest_of(delivery, body)
     reason, count, died = _death(headers)
@@ -156,7 +157,8 @@ def read_letter(delivery: Delivery) -> HeldLetter:
         is_notification=messages.classify(body).is_notification,
         method=_method(body),
     )
-    return HeldLetter(delivery, letter, digest, _obstacle(letter, unreadable.names))
+    obstacle = _UNDECODED if delivery.body is None else _obstacle(letter, unreadable.names)
+    return HeldLetter(delivery, letter, digest, obstacle)
 
 
 def _death(headers: Mapping[str, Any]) -> tuple[str | None, int | None, datetime | None]:

@@ -230,6 +230,13 @@ class Consumer:
                 jobs.append(job)
         self._executor.submit(jobs, now)
 
+    def on_undecoded(self, session: Session, delivery: Delivery, why: str) -> None:
+        self._counters.add("received")
+        self._counters.add("malformed")
+        # Not rejected: as a dead letter it would harm its next reader, which may use another library.
+        session.ack(delivery)
+        log.warning("dropped a request that cannot be read (%s): %s", printable(delivery.routing_key), why)
+
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._counters.add("dropped_replies")
         log.info("no client awaits the reply for %s any more", printable(returned.routing_key))

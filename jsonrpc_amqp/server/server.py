@@ -346,15 +346,15 @@ class Server:
         Return the counters since the start.
 
         ``received`` (requests), ``answered`` (replies written), ``failed`` (of them or of notifications: errors),
-        ``expired`` (skipped, since the caller no longer waited), ``redelivered``, ``isolated`` (redelivered, and
-        run in a process of their own by ``serve --workers``), ``malformed`` (dropped: neither JSON-RPC nor a request of
-        the dialect), ``refused`` (requests whose sender could not be verified, and calls and notifications that were
-        not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has them), ``dropped_replies``
-        (replies that could not be delivered), ``abandoned`` (requests whose connection was lost before they began; the
-        broker delivers them again), ``dropped_acks`` (it was lost while they ran; likewise),
-        ``unreadable_headers`` (values that were left out, of requests whose headers were looked at), ``connections``
-        made, ``failed_attempts`` to connect, ``consumers_cancelled`` (by the broker: the queue was deleted, say; it is
-        consumed again).
+        ``expired`` (skipped, since the caller no longer waited), ``redelivered``, ``isolated`` (redelivered, and run in
+        a process of their own by ``serve --workers``), ``malformed`` (dropped: neither JSON-RPC nor a request of the
+        dialect, or no message that can be decoded), ``refused`` (requests whose sender could not be verified, and calls
+        and notifications that were not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has
+        them), ``dropped_replies`` (replies that could not be delivered), ``abandoned`` (requests whose connection was
+        lost before they began; the broker delivers them again), ``dropped_acks`` (it was lost while they ran;
+        likewise), ``unreadable_headers`` (values that were left out, of requests whose headers were looked at),
+        ``connections`` made, ``failed_attempts`` to connect, ``consumers_cancelled`` (by the broker: the queue was
+        deleted, say; it is consumed again).
         """
         counts = self._counters.snapshot()
         counts["failed"] += getattr(self._dispatcher, "failures", 0)

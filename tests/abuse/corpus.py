@@ -139,6 +139,16 @@ TYPES: dict[str, Any] = {
 }
 
 
+def large(size: int, *, other: int) -> dict[str, str]:
+    """Return headers that make the header frame of a message this large, with so many bytes of other properties."""
+    # Class, weight, size of the body and flags; the length of the table, and all of its entry but the text.
+    return {"x": "A" * (size - 14 - 4 - 7 - other)}
+
+
+# Bytes in a frame that was agreed on, and what RabbitMQ takes beyond that.
+LARGE = (131_064, 131_065, 131_072)
+
+
 def nested(levels: int) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for _ in range(levels):
@@ -196,6 +206,8 @@ _PARAMS: dict[str, Any] = {
 }
 _IDS = ["null", "true", "1.5", "-0.0", "[]", "{}", "[1]", '{"a": 1}', '""', '"*"', '"#"', '"a.b.c"', '"request"', "1e2"]
 _TAILS = ["", ".", "..", ".#", ".*", ".*.#", ".q538", ".a b", ".ü\u202e", "." + "x" * 200, ".a..b.", ".request.request"]
+# Bytes of the content type among the properties.
+_TYPE = 1 + len("application/json")
 # The broker rejects it from a channel without a consumer of direct reply-to.
 _NO_CONSUMER = "amq.rabbitmq.reply-to"
 _REPLY_TO = [
@@ -257,6 +269,10 @@ REQUESTS: dict[str, Case] = {
     **{f"header of {name}": [Message(GOOD, properties={"headers": {"x": value}})] for name, value in TYPES.items()},
     "headers of every type": [Message(GOOD, properties={"headers": dict(TYPES)})],
     "10,000 headers": [Message(GOOD, properties={"headers": {f"h{number}": number for number in range(10_000)}})],
+    **{
+        f"headers of {size:,} bytes": [Message(GOOD, properties={"headers": large(size, other=_TYPE)})]
+        for size in LARGE
+    },
     "headers 200 levels deep": [Message(GOOD, properties={"headers": nested(200)})],
     "header names of escapes": [Message(GOOD, properties={"headers": {ESCAPES[:50]: ESCAPES}})],
     "headers of the broker": [
@@ -348,6 +364,13 @@ REPLIES: dict[str, Case] = {
     **{
         f"header of {name}": [Message(response(result=1), properties={"headers": {"x": value}})]
         for name, value in TYPES.items()
+    },
+    **{
+        # A correlation_id of up to four bytes.
+        f"headers of {size:,} bytes": [
+            Message(response(result=1), properties={"headers": large(size, other=_TYPE + 5)})
+        ]
+        for size in LARGE
     },
     "a header x-death": [Message(response(result=1), properties={"headers": {"x-death": []}})],
     "headers 200 levels deep": [Message(response(result=1), properties={"headers": nested(200)})],

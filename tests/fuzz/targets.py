@@ -17,7 +17,7 @@ from amqp.serialization import loads as decode_fields
 
 from jsonrpc_amqp.amqp.base import Delivery
 from jsonrpc_amqp.amqp.decoder import Decoder
-from jsonrpc_amqp.amqp.frames import FrameError
+from jsonrpc_amqp.amqp.frames import FrameError, Undecoded
 from jsonrpc_amqp.amqp.tables import encode, read
 from jsonrpc_amqp.dialects import Inbound, MalformedEnvelope
 from jsonrpc_amqp.dialects.rabbitmq_java import JavaServer
@@ -36,67 +36,10 @@ from jsonrpc_amqp.wire.reply_route import reply_route
 from jsonrpc_amqp.wire.sender_checks import refuse_sender
 
 from ..headers import RAW, same
+from . import peers
+from .reader import Reader
 
 Target = Callable[[bytes], None]
-
-
-_MEANINGFUL = (
-    "alice", "a.b", "a%2Eb", "_", "*", "#", ".", "x_req", "x_dead", "q", "amq.topic", "amq.gen-x", "request",
-    "response", "amq.rabbitmq.reply-to", "S", "S.T", "g1h2AA5yZXBseUAxNDk5NTU3MgAADAUAAAAAawYyTg==.k", "CN=a,O=b",
-    "\x1b[2J",
-)  # fmt: skip
-
-
-class Reader:
-    """Derives values from bytes deterministically; zeros follow the last byte."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.position = 0
-
-    def take(self, count: int) -> bytes:
-        piece = self._data[self.position : self.position + count]
-        self.position += count
-        return piece.ljust(count, b"\0")
-
-    def number(self, most: int) -> int:
-        return int.from_bytes(self.take(1 if most < 256 else 2), "big") % (most + 1)
-
-    def text(self) -> str:
-        """Return text as it is decoded from AMQP (UTF-8 with ``surrogateescape``), often a meaningful one."""
-        kind = self.number(5)
-        if kind == 0:
-            return "x" * self.number(300)
-        word = "" if kind == 1 else self.choice(*_MEANINGFUL)
-        return word + (self.take(self.number(12)).decode("utf-8", "surrogateescape") if kind < 4 else "")
-
-    def maybe(self) -> str | None:
-        return self.text() if self.number(1) else None
-
-    def choice(self, *values: Any) -> Any:
-        return values[self.number(len(values) - 1)]
-
-    def rest(self) -> bytes:
-        return self._data[self.position :]
-
-    def delivery(self, body: bytes = b"") -> Delivery:
-        text = self.text()
-        named = f"S.request.{text}-0123456789ab"
-        key = self.choice(text, f"S.request.{text}", named, f"{named}.7", "S.request", f"S.response.{text}")
-        headers = self.choice(None, self.take(self.number(64)))
-        return Delivery(
-            1,
-            1,
-            bool(self.number(1)),
-            self.choice("jsonrpc", "", self.text()),
-            key,
-            body,
-            correlation_id=self.maybe(),
-            reply_to=self.choice(None, self.text(), f"amq.rabbitmq.reply-to.{self.text()}"),
-            user_id=self.choice(text, self.text(), None, ""),
-            raw_headers=headers,
-            headers_of=lambda _raw: {},
-        )
 
 
 # -- dispatch -----------------------------------------------------------------------------------------------------
@@ -291,6 +234,8 @@ def _fed(pieces: list[bytes]) -> list[str]:
 
 
 def _described(event: Any) -> str:
+    if isinstance(event, Undecoded):
+        return repr((event.delivery.tag, event.delivery.size, event.why))
     if isinstance(event, Delivery):
         return repr(
             [getattr(event, name) for name in ("tag", "routing_key", "body", "user_id", "timeout_ms", "headers")]
@@ -319,9 +264,8 @@ def tables(data: bytes) -> None:
         assert not read(struct.pack(">I", len(entries)) + entries)[1].names
 
 
-TARGETS: dict[str, Target] = {
-    each.__name__: each for each in (dispatch, replies, jsontext, names, routes, urls, dialects, frames, tables)
-}
+_ALL = (dispatch, replies, jsontext, names, routes, urls, dialects, frames, tables, peers.broker, peers.server)
+TARGETS: dict[str, Target] = {each.__name__: each for each in _ALL}
 
 
 def seeds(target: str) -> list[bytes]:
@@ -343,6 +287,8 @@ def seeds(target: str) -> list[bytes]:
         return [b"".join(struct.pack(">BHI", kind, 1, len(part)) + part + b"\xce" for kind, part in parts)]
     if target == "tables":
         return [raw for raw, _code in RAW.values() if len(raw) < 500]
+    if target == "broker":
+        return peers.SCRIPTS
     if target in ("names", "routes", "urls"):
         return [b"\4\0" * 20, b"\4\1\3\1\0\1\0\2" * 8, bytes(range(200)), b"\0\1" * 40]
     if target == "dialects":

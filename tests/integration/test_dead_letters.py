@@ -36,6 +36,7 @@ from jsonrpc_amqp.cli import TRANSPORT_ERROR, USAGE_ERROR, main
 from ..broker import Broker
 from ..command import run, serving
 from ..dead_letters import JUNK, two_that_begin_alike
+from ..grown import grow
 from ..tools import wait_for
 
 NOTIFICATION = b'{"jsonrpc": "2.0", "method": "record", "params": [1]}'
@@ -515,6 +516,26 @@ def test_a_frozen_broker_is_not_waited_for(second_broker: Any, service: str) -> 
     assert 0.9 < time.monotonic() - began < 4
     node.thaw()
     queues.close()
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_letters_whose_headers_have_grown_keep_no_other_from_being_read(
+    empty: Queues, dead: DeadLetters, service: str, queue_type: Any
+) -> None:
+    empty.declare(queue_type)
+    empty.channel.queue_bind(f"{service}_dead", "jsonrpc", "grown")
+    for notification in (NOTIFICATION, NOTIFICATION.replace(b"1", b"2")):
+        empty.reject(notification, headers={"trace": "t"})
+    sent = grow(empty.channel, NOTIFICATION, "grown", f"{service}.own", 1_200_000, user_id="guest")
+    wait_for(lambda: empty.waiting("dead") == sent + 2)
+    letters = dead.list()
+    assert sorted(len(letter.headers.get("x-death", ())) for letter in letters)[-1] == sent - 1
+    assert bodies(letters).count(NOTIFICATION) == sent + 1
+    assert {letter.user_id for letter in letters} == {None, "guest"}
+    done = dead.requeue(all=True)
+    assert (done.sent, done.left) == (sent + 2, 0)
+    assert empty.waiting("req") == sent + 2
+    assert dead.purge(all=True) == 0
 
 
 # -- the command ------------------------------------------------------------------------------------------

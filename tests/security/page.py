@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from .attacks import ATTACKS
+from .disruptions import DISRUPTIONS, WAYS
 
 TEMPLATE = Path(__file__).with_name("security.md.in")
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
@@ -26,6 +27,7 @@ def document(figures: dict[str, Any]) -> str:
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         version=figures["version"],
         attacks=_table(("attack", "Eve needs to know", *COLUMNS), _attacks(figures["attacks"])),
+        disruptions=_table(("attack", "without", *WAYS), _disruptions(figures["disruptions"])),
         tls=_table(("what was tried", "how it ends"), (figures["tls"].values())),
         requests=abuse["server"]["cases"],
         answers=abuse["client"]["cases"],
@@ -44,6 +46,11 @@ def document(figures: dict[str, Any]) -> str:
 def _attacks(seen: dict[str, dict[str, str]]) -> Iterable[Sequence[str]]:
     for key, attack in ATTACKS.items():
         yield (attack.what, attack.knows, *(seen[key][column] for column in COLUMNS))
+
+
+def _disruptions(seen: dict[str, dict[str, str]]) -> Iterable[Sequence[str]]:
+    for key, disruption in DISRUPTIONS.items():
+        yield (disruption.what, *(seen[key][column] for column in ("without", *WAYS)))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ import os
 from ..abuse.corpus import REPLIES, REQUESTS
 from . import figures, page
 from .attacks import ATTACKS
+from .disruptions import DISRUPTIONS, WAYS
 from .node import Node
 from .test_tls import ROWS
 
@@ -30,6 +31,17 @@ def test_what_is_listed_was_seen(
     if node.broker.version == known["version"]:  # other versions refuse more, or less
         for key, ends in seen.items():
             assert ends.items() <= known["attacks"][key].items(), "run with SECURITY_WRITE=1"
+
+
+def test_the_disruptions_that_are_listed_were_seen(node: Node, disrupted: dict[str, dict[str, str]]) -> None:
+    is_complete = all(set(disrupted[key]) == {"without", *WAYS} for key in DISRUPTIONS)
+    if WRITE and is_complete:
+        figures.note("disruptions", disrupted)
+    known = figures.read()
+    assert set(known["disruptions"]) == set(DISRUPTIONS), "run with SECURITY_WRITE=1"
+    if node.broker.version == known["version"]:
+        for key, ends in disrupted.items():
+            assert ends.items() <= known["disruptions"][key].items(), "run with SECURITY_WRITE=1"
 
 
 def test_the_corpus_is_the_one_that_was_counted(abused: dict[str, dict[str, int]]) -> None:

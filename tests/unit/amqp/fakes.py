@@ -191,6 +191,9 @@ class FakeListener:
     def on_deliveries(self, session: Session, deliveries: list[Delivery]) -> None:
         self._hear("deliveries", [delivery.body for delivery in deliveries])
 
+    def on_undecoded(self, session: Session, delivery: Delivery, why: str) -> None:
+        self._hear("undecoded", delivery.tag, why)
+
     def on_returned(self, session: Session, returned: Returned) -> None:
         self._hear("returned", returned)
 

@@ -224,6 +224,14 @@ def test_return_is_told_once() -> None:
     assert channel.settle(2, multiple=False, nack=False) == [(must_not_be_told, None)]
 
 
+def test_no_more_returns_are_kept_than_messages_wait() -> None:
+    channel, told = confirms(2)
+    for number in range(100):
+        channel.note_returned(returned(correlation_id=f"never sent {number}"))
+    assert len(channel._returned) == 2
+    assert [outcome for outcome, _error in channel.settle(2, True, False)] == told
+
+
 def test_drain_gives_up_on_all_oldest_first() -> None:
     channel, waiting = confirms(3)
     assert channel.drain() == [(publish(correlation_id=str(n)), waiting[n - 1]) for n in (1, 2, 3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from struct import pack
 from typing import Any
@@ -95,8 +96,29 @@ def test_a_peer_that_takes_nothing_does_not_outlast_the_deadline(reader: Reader,
     assert clock.now == 1005
 
 
+@pytest.mark.parametrize("method", [(60, 60), (60, 71), (60, 50)], ids=["deliver", "get-ok", "return"])
+def test_a_message_that_was_not_asked_for_is_refused(reader: Reader, method: tuple[int, int]) -> None:
+    # py-amqp would keep it, for any channel, in full.
+    for frame in (pack(">BHIHHB", 1, 9, 4, *method, 0xCE), pack(">BHIB", 2, 9, 0, 0xCE), pack(">BHIB", 3, 9, 0, 0xCE)):
+        reader.far.send(frame)
+        with pytest.raises(ConnectionError, match="a message from the broker"):
+            reader.connection.blocking_read()
+
+
+def test_a_frame_can_be_read_in_pieces(reader: Reader) -> None:
+    size = 2 * reader.connection.frame_max + 5
+    data = pack(">BHI", 2, 1, size) + bytes(size) + b"\xce"
+    sender = threading.Thread(target=lambda: reader.far.sendall(data + METHOD))
+    sender.start()
+    pieces = list(reader.connection.read_in_pieces())
+    assert b"".join(pieces) == data
+    assert max(map(len, pieces)) <= reader.connection.frame_max
+    assert b"".join(reader.connection.read_in_pieces()) == METHOD
+    sender.join(10)
+
+
 def test_the_header_of_a_message_may_be_over_the_limit(reader: Reader) -> None:
-    reader.connection._handshake_complete = True
+    reader.connection.takes_messages = True
     with pytest.raises(ConnectionError, match="a frame of 1048577 bytes"):
         reader.transport._read((1 << 20) + 1)
     reader.far.send(bytes(10))

@@ -15,7 +15,7 @@ from jsonrpc_amqp.amqp import consumption
 from jsonrpc_amqp.amqp import session as module
 from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
 from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
-from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, ReturnEvent
+from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, ReturnEvent, Undecoded
 from jsonrpc_amqp.amqp.heartbeat import Suspensions
 from jsonrpc_amqp.amqp.session import LiveSession, State
 from jsonrpc_amqp.errors import ConnectionLost, TransportError
@@ -101,6 +101,11 @@ def test_a_returned_message_goes_to_the_listener_unless_a_confirm_reports_it(tar
     for channel in (CONFIRMER, PUBLISHER):
         target.session.handle(ReturnEvent(channel, returned))
     assert target.listener.heard == [("returned", returned)]
+
+
+def test_a_delivery_that_cannot_be_decoded_goes_to_the_listener(target: Target) -> None:
+    target.session.handle(Undecoded(Delivery(2, 5, False, "e", "k", None), "why"))
+    assert target.listener.heard == [("undecoded", 5, "why")]
 
 
 def test_a_rare_frame_goes_to_the_link(target: Target) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jsonrpc_amqp.amqp.base import Delivery
 from jsonrpc_amqp.amqp.decoder import Decoder
 from jsonrpc_amqp.amqp.encoder import Encoder
-from jsonrpc_amqp.amqp.frames import HEARTBEAT, Event
+from jsonrpc_amqp.amqp.frames import HEARTBEAT, Event, Undecoded
 
 # The smallest that AMQP allows, so that small bodies take several frames.
 FRAME_MAX = 4096
@@ -54,7 +54,7 @@ def encode_table(table: Mapping[str, Any]) -> bytes:
 
 
 def decoder(*, max_body: int = MIB, frame_max: int = FRAME_MAX) -> Decoder:
-    return Decoder(max_body=max_body, frame_max=frame_max)
+    return Decoder(max_body=max_body, frame_max=frame_max, is_browsing=True)
 
 
 def encoder() -> Encoder:
@@ -74,8 +74,8 @@ def give_back(body: bytes, *, channel: int, code: int, text: str, exchange: str,
     return written(channel, spec.Basic.Return, arguments, Message(body, **properties))
 
 
-def get_ok(body: bytes, *, channel: int) -> bytes:
-    return written(channel, spec.Basic.GetOk, dumps("Lbssl", (1, False, "e", "k", 0)), Message(body))
+def get_ok(body: bytes, *, channel: int, **properties: Any) -> bytes:
+    return written(channel, spec.Basic.GetOk, dumps("Lbssl", (7, True, "e", "k", 3)), Message(body, **properties))
 
 
 def frame(kind: int, channel: int, payload: bytes, end: int = 0xCE) -> bytes:
@@ -92,6 +92,8 @@ def facts(event: Event) -> Any:
     """Make events comparable: a delivery is no tuple."""
     if isinstance(event, Delivery):
         return {name: getattr(event, name) for name in {*Delivery.__slots__, "headers"} - {"headers_of"}}
+    if isinstance(event, Undecoded):
+        return event._replace(delivery=facts(event.delivery))
     return event
 
 

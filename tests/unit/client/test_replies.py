@@ -206,3 +206,11 @@ def test_calls_with_callbacks_come_last_and_keep_their_order() -> None:
     made.receive(*(made.delivery(number=number) for number in ("1", "2", "9", "3", "4")))
     assert ended == ["2", "4", "1", "3"]
     assert made.stats == {"dropped_replies": 1}
+
+
+def test_a_reply_that_cannot_be_decoded_is_told_in_the_hint(caplog: pytest.LogCaptureFixture) -> None:
+    pairing = Pairing()
+    pairing.replies.note_undecoded(pairing.delivery(None), "its headers are too large")
+    assert pairing.stats == {"rejected_replies": 1}
+    assert "1 answers were rejected so far; of the last: its headers are too large" in pairing.replies.hint
+    assert "cannot be read ('S.response." in caplog.text

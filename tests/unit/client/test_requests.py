@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, QueueFacts, Returned
+from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Delivery, QueueFacts, Returned
 from jsonrpc_amqp.client.addresses import Routing, resolve_routing
 from jsonrpc_amqp.client.call import Call, SendOptions
 from jsonrpc_amqp.client.reply_bindings import MOST_AT_SET_UP
@@ -57,6 +57,16 @@ def connected(**more: Any) -> tuple[Rig, FakeSession]:
 
 def returned(number: str | None) -> Returned:
     return Returned(312, "NO_ROUTE", EXCHANGE, f"{SERVICE}.request.c.7", number, None)
+
+
+def test_a_reply_that_cannot_be_decoded_is_counted_and_its_call_waits() -> None:
+    rig, session = connected()
+    made = rig.submit()
+    rig.requests.on_undecoded(session, Delivery(1, 1, False, EXCHANGE, "S.response.c.7", None), "too large")
+    assert rig.requests.counts()["rejected_replies"] == 1
+    assert made.ends == []
+    rig.requests.on_deliveries(session, [reply_to(session.published[0])])
+    assert made.ends == [b"[1]"]
 
 
 # -- submitting -----------------------------------------------------------------------------------------------------

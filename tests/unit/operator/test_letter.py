@@ -128,3 +128,10 @@ def test_what_is_behind_a_break_would_be_lost() -> None:
 def test_headers_that_are_sent_again() -> None:
     headers = {"trace": "t", "x-death": [], "timeout-ms": 1, "CC": ["a"], "BCC": ["b"], b"\xff": 1, "x": 2}
     assert headers_to_resend(letter(NOTIFICATION, headers).letter) == {"trace": "t", "\udcff": 1, "x": 2}
+
+
+def test_what_could_not_be_decoded_is_not_sent_again() -> None:
+    held = read_letter(Delivery(1, 1, False, "", "S.request.someone", None))
+    assert held.obstacle is not None
+    assert "cannot be read" in held.obstacle
+    assert held.letter.body == b""

@@ -233,6 +233,16 @@ def test_a_failed_attempt_is_logged_and_raised(
         bench.lifecycle.wait_for_start(0)
 
 
+def test_a_request_that_cannot_be_decoded_is_acknowledged_alone(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.open()
+    bench.consumer.on_undecoded(bench.session, delivery(tag=3), "its headers are too large")
+    assert bench.session.calls == [("ack", 3)]
+    assert bench.counts == {"received": 1, "malformed": 1}
+    assert "cannot be read ('S.request" in caplog.text
+    assert "its headers are too large" in caplog.text
+    assert bench.jobs == []
+
+
 def test_a_returned_reply_is_dropped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     bench.consumer.on_returned(bench.session, Returned(312, "NO_ROUTE", "", "client", None, None))
