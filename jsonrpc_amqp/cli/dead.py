@@ -46,6 +46,7 @@ _of_a_service = stacked(
     url_option,
     exchange_option,
     click.option("--queue", metavar="NAME", show_default="<service>_dead", help="The queue that keeps them."),
+    click.option("--request-queue", metavar="NAME", show_default="<service>_req", help="The queue of the servers."),
 )
 _keys = click.argument("keys", metavar="[KEY]...", nargs=-1)
 _DEAD_EXIT_CODES = EXIT_CODES.replace(REMOTE_ERROR_LINE, "").replace("nothing was sent", "nothing was done")
@@ -61,7 +62,8 @@ def list_dead(in_json: bool, limit: int, **options: Any) -> None:
     """
     List dead letters, the oldest first.
 
-    A line for each: key, time of death, reason, kind, method, user, size.
+    A line for each: key, time of death, reason, kind, method, user, size; at the end "unchecked", if no server has
+    checked that this user may call this method. The broker has verified the user; "-" is one that is not known.
 
     \b
     jsonrpc-amqp dead list --service example
@@ -91,24 +93,30 @@ def show_dead(key: str, **options: Any) -> None:
 
 @command.command("requeue", epilog=_DEAD_EXIT_CODES)
 @_keys
-@click.option("--all", is_flag=True, help="All dead letters that are not calls.")
+@click.option("--all", is_flag=True, help="All dead letters that are checked, and no calls.")
+@click.option("--unchecked", is_flag=True, help="Send those with these KEYs even if no server has checked them.")
 @_of_a_service
-def requeue_dead(keys: tuple[str, ...], all: bool, **options: Any) -> None:
+def requeue_dead(keys: tuple[str, ...], all: bool, unchecked: bool, **options: Any) -> None:
     """
     Send notifications again, as yourself; each is removed once the broker has confirmed it.
 
     Calls are not sent again: their callers have got an error, or are gone. KEYs as for show.
+
+    Nor are those that no server has checked ("unchecked" in list): that the broker moved here itself, or that a user
+    put here. You may call what their senders may not, so look at each of them before you send it with --unchecked.
 
     \b
     jsonrpc-amqp dead requeue 3fa9 91bc --service example
     jsonrpc-amqp dead requeue --all --service example
     """
     _check_keys_or_all(keys, all)
+    if all and unchecked:
+        raise WrongUsage("give --unchecked with KEYs only: look at each dead letter first")
     with _dead_letters(**options) as letters:
-        done = letters.requeue(*keys, all=all)
+        done = letters.requeue(*keys, all=all, unchecked=unchecked)
     click.echo(f"sent again: {done.sent}")
     if all:
-        click.echo(f"left, since they are calls or cannot be read: {done.left}")
+        click.echo(f"left, since they are calls, unchecked, or cannot be read: {done.left}")
 
 
 @command.command("purge", epilog=_DEAD_EXIT_CODES)
@@ -161,7 +169,7 @@ def _as_row(letter: DeadLetter) -> bytes:
     cells = (letter.key, _time(letter.died), letter.reason, kind, letter.method, letter.user_id)
     widths = (12, 20, 14, 12, 20, 12)
     row = "  ".join(f"{_cell(cell):{width}}" for cell, width in zip(cells, widths, strict=True))
-    return f"{row}  {len(letter.body)} bytes".encode()
+    return f"{row}  {len(letter.body)} bytes{'' if letter.checked else '  unchecked'}".encode()
 
 
 def _cell(text: str | None) -> str:
@@ -185,6 +193,7 @@ _SHOWN = (
     "died",
     "reason",
     "count",
+    "checked",
     "is_notification",
     "method",
     "user_id",

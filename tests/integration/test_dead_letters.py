@@ -170,6 +170,7 @@ def test_all_that_is_known_of_a_letter(queues: Queues, dead: DeadLetters, servic
     assert letter.routing_key == f"{service}.request.alice-k3x9q0zr71bd"
     assert (letter.user_id, letter.message_id, letter.correlation_id) == ("guest", "m1", None)
     assert (letter.reason, letter.count, letter.is_notification, letter.method) == ("rejected", 1, True, "record")
+    assert letter.checked
     assert letter.died is not None
     assert abs(letter.died - now) < timedelta(seconds=30)
     assert letter.headers["trace"] == "t"
@@ -227,15 +228,16 @@ def test_letters_that_are_alike_share_a_key_and_others_do_not(queues: Queues, de
         (b"1", "a", "n"),
     ]:
         queues.reject(body, key, message_id=message_id)
+    queues.reject(b"1", "a", message_id="m", user_id="guest")
     keys = [letter.key for letter in dead.list()]
     assert keys[0] == keys[1]
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 5
     assert dead.purge(keys[0]) == 2
     assert [letter.key for letter in dead.list()] == keys[2:]
 
 
 def test_a_key_may_be_cut_as_long_as_no_other_begins_so(queues: Queues, dead: DeadLetters, service: str) -> None:
-    for body in two_that_begin_alike(f"{service}.request.someone"):
+    for body in two_that_begin_alike(f"{service}.request.someone", checked=True):
         queues.reject(body)
     one, other = dead.list()
     for verb in (dead.get, dead.purge, dead.requeue):
@@ -340,6 +342,63 @@ def test_a_notification_is_sent_again_and_gone(queues: Queues, dead: DeadLetters
         wait_for(lambda: queues.waiting("req") == 0)
     del hop["timeout-ms"]
     assert ran == [(1, "guest", hop, True, False)]
+
+
+def expire_with(queues: Queues, **headers: Any) -> None:
+    """Have a notification expire, with headers with which it is kept."""
+    before = queues.waiting("dead")
+    queues.send(NOTIFICATION, expiration="1", user_id="guest", headers=headers)
+    wait_for(lambda: queues.waiting("dead") == before + 1)
+
+
+def test_what_no_server_has_checked_is_sent_again_by_its_key_only(queues: Queues, dead: DeadLetters) -> None:
+    expire_with(queues, **{"x-death": "junk"})
+    (letter,) = dead.list()
+    assert (letter.checked, letter.reason, letter.user_id) == (False, "expired", "guest")
+    assert dead.requeue(all=True) == (0, 1)
+    with pytest.raises(NotRequeued, match=r"no server has checked that its sender, user 'guest', may call .*unchecked"):
+        dead.requeue(letter.key)
+    with pytest.raises(ValueError, match="look at each"):
+        dead.requeue(all=True, unchecked=True)
+    assert (queues.waiting("dead"), queues.waiting("req")) == (1, 0)
+    assert dead.requeue(letter.key, unchecked=True) == (1, 0)
+    assert (queues.waiting("dead"), queues.waiting("req")) == (0, 1)
+
+
+def test_a_call_is_not_sent_again_though_it_is_named_as_unchecked(queues: Queues, dead: DeadLetters) -> None:
+    queues.reject(CALL)
+    (letter,) = dead.list()
+    with pytest.raises(NotRequeued, match="it is a call"):
+        dead.requeue(letter.key, unchecked=True)
+
+
+def test_the_request_queue_may_have_another_name(queues: Queues, url: str, service: str) -> None:
+    queues.reject(NOTIFICATION)
+    with DeadLetters(url, service, request_queue="other") as dead:
+        assert [letter.checked for letter in dead.list()] == [False]
+    with DeadLetters(url, service, request_queue=f"{service}_req") as dead:
+        assert [letter.checked for letter in dead.list()] == [True]
+
+
+def test_the_commands_tell_what_is_unchecked(queues: Queues, service: str) -> None:
+    queues.reject(NOTIFICATION)
+    expire_with(queues, **{"x-death": []})
+    options = ["--service", service]
+    checked, unchecked = run("dead", "list", *options, url=queues.url).stdout.splitlines()
+    assert checked.endswith(" bytes")
+    assert unchecked.endswith(" bytes  unchecked")
+    assert "  guest  " in unchecked
+    key = unchecked.split()[0]
+    assert "checked: false\n" in run("dead", "show", key, *options, url=queues.url).stdout
+    done = run("dead", "requeue", key, *options, url=queues.url)
+    assert done.returncode == USAGE_ERROR
+    assert "--unchecked" in done.stderr
+    assert run("dead", "requeue", "--all", "--unchecked", *options, url=queues.url).returncode == USAGE_ERROR
+    assert queues.waiting("dead") == 2
+    done = run("dead", "requeue", "--all", *options, url=queues.url)
+    assert done.stdout == "sent again: 1\nleft, since they are calls, unchecked, or cannot be read: 1\n"
+    assert run("dead", "requeue", key, "--unchecked", *options, url=queues.url).stdout == "sent again: 1\n"
+    assert queues.waiting("dead") == 0
 
 
 def test_a_call_is_refused_and_nothing_is_sent(queues: Queues, dead: DeadLetters) -> None:
@@ -553,6 +612,7 @@ def test_list_and_show(queues: Queues, url: str, service: str) -> None:
         "died": died,
         "reason": "rejected",
         "count": 1,
+        "checked": True,
         "is_notification": True,
         "method": "record",
         "user_id": "guest",
@@ -625,7 +685,10 @@ def test_requeue_reaches_a_running_server(queues: Queues, url: str, service: str
         assert "it is a call" in printable_lines(done.stderr)[0]
         done = run("dead", "requeue", "--all", "--service", service, url=url)
         assert (done.returncode, done.stderr) == (0, "")
-        assert printable_lines(done.stdout) == ["sent again: 1", "left, since they are calls or cannot be read: 1"]
+        assert printable_lines(done.stdout) == [
+            "sent again: 1",
+            "left, since they are calls, unchecked, or cannot be read: 1",
+        ]
         wait_for(lambda: sorted(file.read_text().split()) == ["1", "2", "3"])
     assert queues.waiting("dead") == 1
 

@@ -261,7 +261,10 @@ values = st.recursive(
 )
 
 
-@given(st.lists(st.tuples(st.binary(max_size=4), values), max_size=4), st.binary(max_size=3))
+@given(
+    st.lists(st.tuples(st.binary(max_size=4), values), max_size=4, unique_by=lambda each: each[0]),
+    st.binary(max_size=3),
+)
 def test_whatever_py_amqp_reads_is_read_the_same(entries: list[tuple[bytes, bytes]], end: bytes) -> None:
     data = table(*(entry(name, value) for name, value in entries), end)
     ours, unreadable = read(data)
@@ -272,6 +275,20 @@ def test_whatever_py_amqp_reads_is_read_the_same(entries: list[tuple[bytes, byte
         return
     if used == len(data) and not unreadable.names:  # py-amqp reads beyond lengths, and so finds other values
         assert same(ours, theirs[0])
+
+
+@pytest.mark.parametrize("first", [b"t\1", b"V", b"F" + table(entry(b"x", b"t\1"))])
+def test_of_entries_with_one_name_the_first_counts(first: bytes) -> None:
+    """As for RabbitMQ, which replaces the first one: what it wrote must not be hidden by what a sender wrote."""
+    alone, _ = read(table(entry(b"a", first)))
+    assert read(table(entry(b"a", first), entry(b"a", b"t\0"), entry(b"b", b"t\0")))[0] == {**alone, "b": False}
+    nested = b"F" + table(entry(b"a", first), entry(b"a", b"t\0"))
+    assert read(table(entry(b"n", nested)))[0] == {"n": alone}
+
+
+def test_a_value_that_cannot_be_read_is_not_replaced_by_a_later_one() -> None:
+    headers, unreadable = read(table(entry(b"a", b"T" + b"\xff" * 8), entry(b"a", b"t\1")))
+    assert (headers, unreadable.names) == ({}, ["a"])
 
 
 @given(st.binary(max_size=80))
