@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -29,6 +30,8 @@ from .common import (
 # AMQP tables may nest deeper than Python's recursion limit, which json.dumps would reach.
 _MAX_DEPTH = 20
 _LONGEST_CELL = 60
+# Characters of a body, and of any other line, that are shown. Indented, a body takes a hundred times its size.
+_LONGEST_BODY, _LONGEST_LINE = 100_000, 10_000
 
 
 @click.group("dead")
@@ -75,18 +78,25 @@ def list_dead(in_json: bool, limit: int, **options: Any) -> None:
 
 @command.command("show", epilog=_DEAD_EXIT_CODES)
 @click.argument("key")
+@click.option("--raw", is_flag=True, help="Print the body only, all of it, as it was sent.")
 @_of_a_service
-def show_dead(key: str, **options: Any) -> None:
+def show_dead(key: str, raw: bool, **options: Any) -> None:
     """
-    Show one dead letter in full.
+    Show one dead letter; what is very long is cut.
 
     KEY is the first column of list, or its first digits: at least four, and enough to be unambiguous.
 
+    On a terminal, --raw escapes what may control it.
+
     \b
     jsonrpc-amqp dead show 3fa9 --service example
+    jsonrpc-amqp dead show 3fa9 --service example --raw > body.json
     """
     with _dead_letters(**options) as letters:
         letter = letters.get(key)
+    if raw:
+        click.echo(_one_line(letter.body) if sys.stdout.isatty() else letter.body, nl=False)
+        return
     for line in _described(letter):
         click.echo(line)
 
@@ -206,18 +216,31 @@ _SHOWN = (
 def _described(letter: DeadLetter) -> Iterator[bytes]:
     shown = _as_object(letter)
     for name in _SHOWN:
-        yield f"{name}: ".encode() + as_json(shown[name])
+        yield _cut(f"{name}: ".encode() + as_json(shown[name]), _LONGEST_LINE)
     for name, value in shown["headers"].items():
-        yield f"header {one_line(name)}: ".encode() + as_json(value)
+        yield _cut(f"header {one_line(name)}: ".encode() + as_json(value), _LONGEST_LINE)
     yield f"body, {len(letter.body)} bytes:".encode()
-    yield _pretty(letter.body)
+    yield _cut(_pretty(letter.body), _LONGEST_BODY, " (--raw prints all of it)")
 
 
 def _pretty(body: bytes) -> bytes:
+    """Return a body, indented if it is JSON; a little more than the beginning, where it is too long to be shown."""
+    if len(body) > _LONGEST_BODY:
+        return _one_line(body[: _LONGEST_BODY + 1])
     try:
-        return as_json(json.loads(body.decode()), indent=2)
+        return as_json(json.loads(body.decode()), indent=2, most=_LONGEST_BODY)
     except (ValueError, RecursionError):
-        return one_line(body.decode("utf-8", "surrogateescape")).encode()
+        return _one_line(body)
+
+
+def _one_line(body: bytes) -> bytes:
+    return one_line(body.decode("utf-8", "surrogateescape")).encode()
+
+
+def _cut(line: bytes, most: int, hint: str = "") -> bytes:
+    if len(line) <= most:
+        return line
+    return line[:most].decode("utf-8", "ignore").encode() + f"... cut{hint}".encode()
 
 
 def _as_json_value(value: Any, depth: int = 0) -> Any:

@@ -234,11 +234,13 @@ def _id_key(id: Any) -> Any:
         return id
     if isinstance(id, bool):
         return ("bool", id)
-    if isinstance(id, float):
-        id = int(id) if id.is_integer() else id
-    # Not the number itself: a peer can choose numbers that have the same hash, which is not random as that of texts.
-    # Not decimal, which takes quadratic time. Arrays and objects are no ids: they are equal to none.
-    return ("number", hex(id) if isinstance(id, int) else repr(id)) if isinstance(id, (int, float)) else ("none",)
+    if not isinstance(id, (int, float)):
+        return ("no id",)  # an array or an object
+    if isinstance(id, float) and not id.is_integer():
+        return ("number", repr(id))
+    # Not the number itself: a peer can choose numbers with the same hash, which is not random, as that of texts is.
+    # And not its decimal digits, which take quadratic time.
+    return ("number", hex(int(id)))
 
 
 def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedReply]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from jsonrpc_amqp.amqp.queue_browser import QueueBrowser
 from jsonrpc_amqp.cli import TRANSPORT_ERROR, USAGE_ERROR, main
 
 from ..broker import Broker
-from ..command import run, serving
+from ..command import COMMAND, ROOT, run, serving
 from ..dead_letters import JUNK, two_that_begin_alike
 from ..tools import wait_for
 
@@ -584,6 +585,32 @@ def printable_lines(text: str) -> list[str]:
     assert lines.pop() == ""
     assert all(line.isprintable() for line in lines)
     return lines
+
+
+def test_show_cuts_what_is_long(queues: Queues, service: str) -> None:
+    """Indented, this takes a hundred times its size."""
+    deep = b'{"a": %b1%b}' % (b"[" * 94, b"]" * 94)
+    body = b"[%b]" % b",".join([deep] * 400)
+    queues.reject(body, headers={"long": "x" * 100_000}, message_id="deep")
+    queues.reject(b'{"method": "%b"}' % ("é" * 300_000).encode(), message_id="long")
+    queues.reject(b"\x1b" * 300_000, message_id="junk")
+    for line in run("dead", "list", "--service", service, url=queues.url).stdout.splitlines():
+        assert len(line) < 1000
+        shown = run("dead", "show", line.split()[0], "--service", service, url=queues.url)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert len(shown.stdout) < 150_000
+        assert all(each.isprintable() for each in shown.stdout.splitlines())
+        assert shown.stdout.endswith("... cut (--raw prints all of it)\n")
+    assert "... cut\n" in run("dead", "show", dead_key(queues, "deep"), "--service", service, url=queues.url).stdout
+    for message_id, sent in (("deep", body), ("junk", b"\x1b" * 300_000)):
+        command = [*COMMAND, "dead", "show", dead_key(queues, message_id), "--raw", "--service", service]
+        done = subprocess.run([*command, "--url", queues.url], capture_output=True, timeout=60, cwd=ROOT)
+        assert (done.returncode, done.stdout, done.stderr) == (0, sent, b"")
+
+
+def dead_key(queues: Queues, message_id: str) -> str:
+    with DeadLetters(queues.url, queues.service) as dead:
+        return next(letter.key for letter in dead.list() if letter.message_id == message_id)
 
 
 def test_list_and_show(queues: Queues, url: str, service: str) -> None:
