@@ -335,5 +335,7 @@ def _check_error(error: Any) -> None:
 
 
 def _quote(value: Any) -> str:
-    text = ascii(value) if not isinstance(value, (list, dict)) else f"a {type(value).__name__}"
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__}"
+    text = ascii(value[:_LONGEST_QUOTE] if isinstance(value, str) else value)  # escaped, it may take ten times its size
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."

@@ -17,7 +17,7 @@ from pathlib import Path
 from struct import pack
 from typing import NamedTuple
 
-from jsonrpc_amqp import JsonRpcAmqpError
+from jsonrpc_amqp import JsonRpcAmqpError, RemoteError
 from jsonrpc_amqp.amqp import tables
 from jsonrpc_amqp.jsonrpc import inspection, messages
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
@@ -88,7 +88,7 @@ def _call(body: bytes) -> None:
 
 def _gateway(body: bytes) -> None:
     with suppress(JsonRpcAmqpError):
-        inspection.repair(inspection.read(body, max_batch=10_000), body, inspection.RemoteError(1, "m"))
+        inspection.repair(inspection.read(body, max_batch=10_000), body, RemoteError(1, "m"))
 
 
 def _headers(size: int) -> bytes:
