@@ -72,7 +72,7 @@ def list_dead(in_json: bool, limit: int, **options: Any) -> None:
     jsonrpc-amqp dead list --service example
     """
     with _dead_letters(**options) as letters:
-        for letter in letters.list(limit=limit):
+        for letter in letters.list(limit=limit, bodies=in_json):
             click.echo(as_json(_as_object(letter)) if in_json else _as_row(letter))
 
 
@@ -179,7 +179,7 @@ def _as_row(letter: DeadLetter) -> bytes:
     cells = (letter.key, _time(letter.died), letter.reason, kind, letter.method, letter.user_id)
     widths = (12, 20, 14, 12, 20, 12)
     row = "  ".join(f"{_cell(cell):{width}}" for cell, width in zip(cells, widths, strict=True))
-    return f"{row}  {len(letter.body)} bytes{'' if letter.checked else '  unchecked'}".encode()
+    return f"{row}  {letter.size} bytes{'' if letter.checked else '  unchecked'}".encode()
 
 
 def _cell(text: str | None) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -134,12 +135,14 @@ class DeadLetters:
         """Close the connection that sent letters again, if there is one."""
         self._client.close()
 
-    def list(self, *, limit: int = LIMIT) -> _Letters:
+    def list(self, *, limit: int = LIMIT, bodies: bool = True) -> _Letters:
         """
         Return the letters, oldest first by the second of their death, and leave them in the queue.
 
         Args:
-            limit: Most letters to return: all their bodies are in memory.
+            limit: Most letters to return.
+            bodies: Return their bodies, too, which are in memory all at once: a user can have large ones kept. False:
+                each ``body`` is empty.
 
         Raises:
             TopologyMismatch: There is no such queue: the service keeps no dead letters here.
@@ -147,7 +150,7 @@ class DeadLetters:
             NotConnected: There is no connection to the broker, or no reply from it.
         """
         with self._browser() as browser:
-            letters = [held.letter for held in self._take(browser, limit)]
+            letters = [held.letter if bodies else replace(held.letter, body=b"") for held in self._take(browser, limit)]
         # A queue has them in this order until the letters in it are read for the first time.
         return sorted(letters, key=lambda letter: letter.died or _LONG_AGO)
 

@@ -55,6 +55,7 @@ class DeadLetter:
         method: Of a batch the methods of its members, joined by ", "; None: it has none.
         checked: A server of the service rejected it, which it does only once it knows that its sender may call what it
             asks for (``Server(authorize=...)``). False: RabbitMQ moved it here itself, or it was put here by a user.
+        size: Bytes of the body.
     """
 
     key: str
@@ -70,6 +71,7 @@ class DeadLetter:
     is_notification: bool
     method: str | None
     checked: bool = False
+    size: int = 0
 
 
 class Service(NamedTuple):
@@ -189,6 +191,7 @@ def read_letter(delivery: Delivery, service: Service) -> HeldLetter:
         is_notification=messages.kind_of(value).is_notification,
         method=_method(value),
         checked=checked,
+        size=len(body),
     )
     return HeldLetter(delivery, letter, digest, _obstacle(letter, unreadable.names))
 

@@ -159,6 +159,7 @@ def test_no_more_than_the_limit_are_listed(queues: Queues, dead: DeadLetters) ->
     for number in range(5):
         queues.reject(b"%d" % number)
     assert bodies(dead.list(limit=3)) == [b"0", b"1", b"2"]
+    assert [(letter.body, letter.size) for letter in dead.list(bodies=False)] == [(b"", 1)] * 5
     assert len(dead.list(limit=6)) == 5
 
 
