@@ -272,7 +272,7 @@ def read(table: bytes) -> tuple[dict[str, Any], Unreadable]:
     Read a table with its length, as py-amqp does, but entry by entry.
 
     Of several entries with one name the first counts, as for RabbitMQ, which replaces the first one when it writes a
-    header itself: the others are its sender's. An entry whose value cannot be read is left out, and None stands for
+    header itself; the others are unreadable. An entry whose value cannot be read is left out, and None stands for
     such an element of an array. Behind lengths that do not add up, or a type that is not known, nothing can be read;
     what comes before is kept, at each level. Text that is not UTF-8 is returned as bytes; in names, it is decoded with
     ``surrogateescape``.
@@ -305,9 +305,11 @@ def _read_entries(
                 unreadable.note(name if header is None else header, exc.why)
                 skipped.add(name)
                 position = exc.position
+                continue
+            if name in into or name in skipped:
+                unreadable.note(name if header is None else header, "it occurs again, and the first one counts")
             else:
-                if name not in skipped:
-                    into.setdefault(name, value)
+                into[name] = value
     except _Break as exc:
         unreadable.note("" if header is None else header, f"{exc}, in the entry {name!r:.80}")
 
