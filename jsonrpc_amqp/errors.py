@@ -99,7 +99,7 @@ class NoDeadLetter(JsonRpcAmqpError, LookupError):
 
 
 class NotRequeued(JsonRpcAmqpError):
-    """A named dead letter is a call, or cannot be read, so it is not sent again. Nothing was done."""
+    """A named dead letter is a call, is unchecked, or cannot be read, so it is not sent again. Nothing was done."""
 
 
 class MissingExtra(JsonRpcAmqpError, ImportError):

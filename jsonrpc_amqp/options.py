@@ -24,6 +24,8 @@ MAX_SIZE = 16 << 20
 MAX_BATCH = 1000
 # JSON-RPC needs three levels. Python's own recursion limit is far above this.
 MAX_DEPTH = 100
+# Bytes of a method's name. Names are matched with patterns, logged, and looked up; those that people write are shorter.
+MAX_METHOD = 256
 
 # -- clients ------------------------------------------------------------------------------------------------
 

@@ -22,12 +22,12 @@ JUNK = [
 """Bodies that are no notifications, and their methods."""
 
 
-def two_that_begin_alike(routing_key: str) -> tuple[bytes, bytes]:
-    """Return two bodies whose keys have their first four digits in common."""
+def two_that_begin_alike(routing_key: str, *, checked: bool) -> tuple[bytes, bytes]:
+    """Return two bodies of which the keys of letters have their first four digits in common."""
     seen: dict[str, bytes] = {}
     for number in range(100_000):
         body = b"%d" % number
-        other = seen.setdefault(digest_of(Delivery(1, 1, False, "", routing_key, body), body)[:4], body)
+        other = seen.setdefault(digest_of(Delivery(1, 1, False, "", routing_key, body), body, checked)[:4], body)
         if other != body:
             return other, body
     raise AssertionError("the keys are no digests")

@@ -67,6 +67,6 @@ def dispatcher(methods: SimpleJSONRPCDispatcher, **caps: int) -> Callable[[bytes
     Return a dispatcher for a ``Server``. Several threads call the functions of ``methods`` at once.
 
     Args:
-        caps: ``max_batch``, ``max_depth``, ``max_size``: see ``jsonrpc.foreign.ForeignDispatcher``.
+        caps: ``max_batch``, ``max_depth``, ``max_method``, ``max_size``: see ``jsonrpc.foreign.ForeignDispatcher``.
     """
     return inspection.dispatcher(methods._marshaled_dispatch, **caps)

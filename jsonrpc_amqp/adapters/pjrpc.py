@@ -89,8 +89,8 @@ def dispatcher(methods: Dispatcher[ServedRequest], **caps: int) -> Callable[[byt
     pjrpc gets the members of a batch one after the other, so an ``executor`` of its ``Dispatcher`` runs one at a time.
 
     Args:
-        caps: ``max_batch`` (or the ``max_batch_size`` of ``methods``, if that is lower), ``max_depth``, ``max_size``:
-            see ``jsonrpc.foreign.ForeignDispatcher``.
+        caps: ``max_batch`` (or the ``max_batch_size`` of ``methods``, if that is lower), ``max_depth``,
+            ``max_method``, ``max_size``: see ``jsonrpc.foreign.ForeignDispatcher``.
     """
     if own_cap := getattr(methods, "_max_batch_size", None):
         caps["max_batch"] = min(own_cap, caps.get("max_batch", MAX_BATCH))

@@ -28,7 +28,7 @@ from ..jsonrpc import inspection
 from ..jsonrpc.foreign import NotBegun
 from ..jsonrpc.messages import text_of
 from ..logs import on_own_thread
-from ..options import GRACE, MAX_BATCH, MAX_DEPTH, MAX_SIZE, START_TIMEOUT
+from ..options import GRACE, MAX_BATCH, MAX_DEPTH, MAX_METHOD, MAX_SIZE, START_TIMEOUT
 from ..server.server import Server
 
 try:
@@ -167,7 +167,7 @@ class AmqpServerTransport(ServerTransport):  # type: ignore[misc]  # it has no t
     """
 
     def __init__(self, url: str = "amqp://", service: str = "", **options: Any) -> None:
-        caps = {"max_batch": MAX_BATCH, "max_depth": MAX_DEPTH, "max_size": MAX_SIZE}
+        caps = {"max_batch": MAX_BATCH, "max_depth": MAX_DEPTH, "max_method": MAX_METHOD, "max_size": MAX_SIZE}
         dispatcher = inspection.dispatcher(self._ask, **{name: options.get(name, cap) for name, cap in caps.items()})
         self._make_server: Callable[[], Server] = lambda: Server(url, service, dispatcher=dispatcher, **options)
         self._server = self._make_server()

@@ -271,9 +271,11 @@ def read(table: bytes) -> tuple[dict[str, Any], Unreadable]:
     """
     Read a table with its length, as py-amqp does, but entry by entry.
 
-    An entry whose value cannot be read is left out, and None stands for such an element of an array. Behind lengths
-    that do not add up, or a type that is not known, nothing can be read; what comes before is kept, at each level. Text
-    that is not UTF-8 is returned as bytes; in names, it is decoded with ``surrogateescape``.
+    Of several entries with one name the first counts, as for RabbitMQ, which replaces the first one when it writes a
+    header itself; the others are unreadable. An entry whose value cannot be read is left out, and None stands for
+    such an element of an array. Behind lengths that do not add up, or a type that is not known, nothing can be read;
+    what comes before is kept, at each level. Text that is not UTF-8 is returned as bytes; in names, it is decoded with
+    ``surrogateescape``.
     """
     unreadable = Unreadable()
     headers: dict[str, Any] = {}
@@ -288,7 +290,7 @@ def _read_entries(
     into: dict[str, Any], data: bytes, position: int, end: int, depth: int, unreadable: Unreadable, header: str | None
 ) -> None:
     """Read the entries of a table; ``header`` is the top-level one that it belongs to, None at the top."""
-    name = ""
+    name, skipped = "", set[str]()
     try:
         while position < end:
             name = ""
@@ -298,10 +300,16 @@ def _read_entries(
                 raise _Break("a name is longer than the table")
             name = data[start:position].decode("utf-8", "surrogateescape")
             try:
-                into[name], position = _read(data, position, end, depth, unreadable, header or name)
+                value, position = _read(data, position, end, depth, unreadable, header or name)
             except _Skip as exc:
                 unreadable.note(name if header is None else header, exc.why)
+                skipped.add(name)
                 position = exc.position
+                continue
+            if name in into or name in skipped:
+                unreadable.note(name if header is None else header, "it occurs again, and the first one counts")
+            else:
+                into[name] = value
     except _Break as exc:
         unreadable.note("" if header is None else header, f"{exc}, in the entry {name!r:.80}")
 

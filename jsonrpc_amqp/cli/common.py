@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,18 +92,32 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def as_json(value: Any, *, indent: int | None = None) -> bytes:
+def as_json(value: Any, *, indent: int | None = None, most: int | None = None) -> bytes:
     """
     Return JSON in UTF-8, with everything escaped that may control a terminal, reverse its text, or be invisible.
 
     Args:
         indent: As for ``json.dumps``.
+        most: No more is made once there are more characters than this; None: all is.
     """
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    encoder = json.JSONEncoder(ensure_ascii=False, indent=indent)
+    text = encoder.encode(value) if most is None else _begin(encoder.iterencode(value), most)
     if not text.isprintable():
         text = _NOT_PLAIN.sub(_escape_unprintable, text)
     # Bytes, since JSON is UTF-8 whatever the terminal's encoding is.
     return text.encode()
+
+
+def _begin(parts: Iterable[str], most: int) -> str:
+    """Join parts until there are more characters than ``most``."""
+    taken: list[str] = []
+    length = 0
+    for part in parts:
+        taken.append(part)
+        length += len(part)
+        if length > most:
+            break
+    return "".join(taken)
 
 
 def _escape_unprintable(match: re.Match[str]) -> str:
@@ -157,7 +172,17 @@ def _choose_url(context: click.Context, parameter: click.Parameter, url: str) ->
     if path is None or (url_is_set and not by_option):
         return url
     context.meta[_READ_FROM] = path
-    return read_url(path)
+    url = read_url(path)
+    _warn_of_readers(path)
+    return url
+
+
+def _warn_of_readers(path: str) -> None:
+    with suppress(OSError):  # it was read, and may be gone
+        mode = os.stat(path).st_mode if path != "-" else 0
+        if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+            told = f"warning: any user of this machine may read {path}, and a password in it: chmod o-r"
+            click.echo(one_line(told), err=True)
 
 
 def file_of_url(context: click.Context) -> str | None:
@@ -212,7 +237,8 @@ url_option = stacked(
         is_eager=True,
         expose_value=False,
         callback=_store_url_file,
-        help='A file that has the URL of the broker on its one line; "-" is standard input.',
+        help='A file that has the URL of the broker on its one line, and that no other users may read; "-" is '
+        "standard input.",
     ),
 )
 declare_option = click.option(

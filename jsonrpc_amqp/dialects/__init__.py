@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..amqp.base import JSON, Delivery, Publish
 from ..jsonrpc.text import Malformed, dumps, loads
+from ..options import MAX_BATCH
 from ..wire.publish import Address, QueueAddress
 from ..wire.reply_route import Route
 
@@ -86,7 +87,7 @@ class ClientDialect(Protocol):
 def read_object(body: bytes) -> dict[str, Any] | None:
     """Return the members of a JSON object, or None for everything else."""
     try:
-        value = loads(body)
+        value = loads(body, max_members=MAX_BATCH)  # an array is no object
     except Malformed:
         return None
     return value if isinstance(value, dict) else None

@@ -23,12 +23,12 @@ from ..errors import (
     PARSE_ERROR,
     REDELIVERY_REFUSED,
 )
-from ..options import MAX_BATCH, MAX_DEPTH, MAX_SIZE
+from ..options import MAX_BATCH, MAX_DEPTH, MAX_METHOD, MAX_SIZE
 from .error_objects import Response, error_response, over_cap
 from .invocation import global_methods
-from .methods import Ack, Methods, Policy, Redelivery
+from .methods import Ack, Methods, Policy, Redelivery, is_longer
 from .reply_writer import ReplyWriter
-from .text import Malformed, loads
+from .text import Malformed, TooManyMembers, loads
 
 __all__ = ["Ack", "Call", "Decoded", "Dispatcher", "Redelivery", "global_methods"]
 
@@ -95,6 +95,7 @@ class Dispatcher:
         max_size: Most bytes of a request, and of a reply.
         max_batch: Most members of a batch.
         max_depth: Most arrays and objects inside one another, in a request and in a reply.
+        max_method: Most bytes of a method's name, in UTF-8; a request with a longer one is invalid.
         redelivery: What to do with a request that a server may have had before: "run" runs it again, "refuse" responds
             with -32001 instead. ``register`` can override it for one method.
         ack: When to acknowledge a request to the broker: "late", after its reply is written, so that it survives a
@@ -104,7 +105,7 @@ class Dispatcher:
 
     Raises:
         TypeError: A method cannot be called, or is ``async def``.
-        ValueError: A name is empty or reserved, or a limit leaves no room for any reply.
+        ValueError: A name is empty, reserved or too long, or a limit leaves no room for any reply.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Dispatcher:
         max_size: int = MAX_SIZE,
         max_batch: int = MAX_BATCH,
         max_depth: int = MAX_DEPTH,
+        max_method: int = MAX_METHOD,
         redelivery: Redelivery = "run",
         ack: Ack = "late",
         authorize: Callable[[Request], bool] | None = None,
@@ -123,14 +125,17 @@ class Dispatcher:
         _check_least("max_size", max_size, _LEAST_MAX_SIZE)
         _check_least("max_batch", max_batch, 1)
         _check_least("max_depth", max_depth, _LEAST_MAX_DEPTH)
+        _check_least("max_method", max_method, 1)
         self._max_size = max_size
         self._max_batch = max_batch
         self._max_depth = max_depth
+        self._max_method = max_method
         self._authorize = authorize
         self._methods = Methods(
             {} if methods is None else methods,
             extensions=_extensions or {},
             policy=Policy(redelivery, ack),
+            max_name=max_method,
             expose_errors=expose_errors,
         )
         self._writer = ReplyWriter(max_size=max_size, max_depth=max_depth, expose_errors=expose_errors)
@@ -157,7 +162,7 @@ class Dispatcher:
 
         Raises:
             TypeError: It cannot be called, is ``async def``, or the name is no string.
-            ValueError: The name is empty, reserved, or taken by another function; or there is no such policy.
+            ValueError: The name is empty, reserved, too long, or taken by another function; or there is no such policy.
         """
         self._methods.add(function, name, redelivery, ack)
 
@@ -256,16 +261,16 @@ class Dispatcher:
         if len(body) > self._max_size:
             return _invalid_body(INVALID_REQUEST, over_cap(len(body), self._max_size))
         try:
-            value = loads(body, max_depth=self._max_depth)
+            value = loads(body, max_depth=self._max_depth, max_members=self._max_batch)
+        except TooManyMembers:
+            return _invalid_body(INVALID_REQUEST, f"the batch is over the cap of {self._max_batch} members")
         except Malformed as exc:
             return _invalid_body(PARSE_ERROR, str(exc))
         if not isinstance(value, list):
-            return Decoded([_member(value)], False)
+            return Decoded([_member(value, self._max_method)], False)
         if not value:
             return _invalid_body(INVALID_REQUEST, "the batch is empty")
-        if len(value) > self._max_batch:
-            return _invalid_body(INVALID_REQUEST, f"the batch is over the cap of {self._max_batch} members")
-        return Decoded([_member(item) for item in value], True)
+        return Decoded([_member(item, self._max_method) for item in value], True)
 
     def invoke(self, member: Call | Response) -> Response | None:
         """Run the method of a request. Return None for a notification, and an error response as it is."""
@@ -380,26 +385,29 @@ def _method_of(member: Call | Response) -> str | None:
 # -- decoding -------------------------------------------------------------------------------------------------
 
 
-def _member(value: Any) -> Call | Response:
+def _member(value: Any, max_method: int) -> Call | Response:
     """Return a member of a batch (or the single request) as a call, or the error response to it."""
     if not isinstance(value, dict):
         return error_response(None, INVALID_REQUEST, "a request must be an object")
     id = value.get("id")
     if type(id) not in _ID_TYPES:
         return error_response(None, INVALID_REQUEST, "id must be a string, a number or null")
-    problem = _problem(value)
+    problem = _problem(value, max_method)
     if problem is not None:
         return error_response(id, INVALID_REQUEST, problem)
     return Call(value["method"], value.get("params", []), id, "id" not in value)
 
 
-def _problem(request: dict[str, Any]) -> str | None:
+def _problem(request: dict[str, Any], max_method: int) -> str | None:
     """Return why an object is no request. Members that the specification does not know are ignored."""
     if request.get("jsonrpc") != "2.0":
         is_old = request.get("version") == "1.1"
         return 'jsonrpc must be "2.0"' + ("; for JSON-RPC 1.1 see the dialect rabbitmq-java" if is_old else "")
-    if not isinstance(request.get("method"), str):
+    method = request.get("method")
+    if not isinstance(method, str):
         return "method must be a string"
+    if 4 * len(method) > max_method and is_longer(method, max_method):  # the first alone for nearly all
+        return f"method is over the cap of {max_method} bytes"
     if not isinstance(request.get("params", []), (list, dict)):
         return "params must be an array or an object"
     return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..context import current_or_none
 from ..errors import INTERNAL_ERROR, MalformedReply
-from ..options import MAX_BATCH, MAX_DEPTH
+from ..options import MAX_BATCH, MAX_DEPTH, MAX_METHOD
 from .dispatcher import Call, Dispatcher
 from .error_objects import Response, error_response
 from .messages import check_response
@@ -47,6 +47,7 @@ class ForeignDispatcher:
             notification.
         max_batch: Most members of a batch.
         max_depth: Most arrays and objects inside one another, in a request and in a reply.
+        max_method: Most bytes of a method's name.
         max_size: Most bytes of a request, and of a reply, whose responses are replaced by -32603 where they are too
             large; None: only the server's own cap holds, which replaces the reply as a whole.
 
@@ -60,13 +61,17 @@ class ForeignDispatcher:
         *,
         max_batch: int = MAX_BATCH,
         max_depth: int = MAX_DEPTH,
+        max_method: int = MAX_METHOD,
         max_size: int | None = None,
     ) -> None:
         self._dispatch = dispatch
         self._max_depth = max_depth
         # It has no methods: only its first and its last step are used.
         self._own = Dispatcher(
-            max_batch=max_batch, max_depth=max_depth, max_size=sys.maxsize if max_size is None else max_size
+            max_batch=max_batch,
+            max_depth=max_depth,
+            max_method=max_method,
+            max_size=sys.maxsize if max_size is None else max_size,
         )
         self._failed_notifications = 0
         self._lock = Lock()

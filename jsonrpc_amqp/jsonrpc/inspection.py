@@ -7,16 +7,14 @@ which ids await a response, to respond in place of a peer that does not.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ..errors import INVALID_REQUEST, PARSE_ERROR, MalformedReply, RemoteError
-from ..options import MAX_BATCH, MAX_DEPTH
+from ..options import MAX_BATCH, MAX_DEPTH, MAX_METHOD
 from .foreign import ForeignDispatcher
-from .messages import check_response, id_key, is_notification
-from .text import Malformed, dumps, loads
+from .messages import check_response, is_notification, match, most_members
+from .text import Malformed, TooManyMembers, dumps, loads
 
 _ID_TYPES = (str, int, float)
 
@@ -53,14 +51,15 @@ def read(body: bytes, *, max_batch: int = MAX_BATCH, max_depth: int = MAX_DEPTH)
             batch with too many members (-32600).
     """
     try:
-        value = loads(body, max_depth=max_depth)
+        value = loads(body, max_depth=max_depth, max_members=max_batch)
+    except TooManyMembers as exc:
+        data = f"the batch is over the cap of {max_batch} members"
+        raise RemoteError(INVALID_REQUEST, "Invalid Request", data) from exc
     except Malformed as exc:
         raise RemoteError(PARSE_ERROR, "Parse error", str(exc)) from exc
     if not isinstance(value, list):
         is_version_2 = isinstance(value, dict) and value.get("jsonrpc") == "2.0"
         return Requested(() if is_notification(value) else (_id(value),), False, is_version_2)
-    if len(value) > max_batch:
-        raise RemoteError(INVALID_REQUEST, "Invalid Request", f"a batch of {len(value)} is over the cap of {max_batch}")
     if not value:
         return UNREADABLE  # an empty batch gets a single error
     return Requested(tuple(_id(member) for member in value if not is_notification(member)), True)
@@ -91,7 +90,7 @@ def repair(
         The reply, unchanged if nothing is wrong with it; and how many calls get ``failure``.
     """
     try:
-        value = loads(reply, max_depth=max_depth)
+        value = loads(reply, max_depth=max_depth, max_members=most_members(requested.ids))
         if not isinstance(value, list) or not requested.is_batch:
             _check_single(requested, value)
             return reply, 0
@@ -115,6 +114,7 @@ def dispatcher(
     *,
     max_batch: int = MAX_BATCH,
     max_depth: int = MAX_DEPTH,
+    max_method: int = MAX_METHOD,
     max_size: int | None = None,
 ) -> ForeignDispatcher:
     """
@@ -122,10 +122,12 @@ def dispatcher(
 
     Args:
         dispatch: Given one valid request, it returns a response. The members of a batch come one after the other.
-        max_batch, max_depth, max_size: See ``ForeignDispatcher``, which says what becomes of invalid requests, and of
-            a library that raises or gives no valid response.
+        max_batch, max_depth, max_method, max_size: See ``ForeignDispatcher``, which says what becomes of invalid
+            requests, and of a library that raises or gives no valid response.
     """
-    return ForeignDispatcher(dispatch, max_batch=max_batch, max_depth=max_depth, max_size=max_size)
+    return ForeignDispatcher(
+        dispatch, max_batch=max_batch, max_depth=max_depth, max_method=max_method, max_size=max_size
+    )
 
 
 def _error_object(error: RemoteError) -> dict[str, Any]:
@@ -144,14 +146,15 @@ def _check_single(requested: Requested, value: Any) -> None:
 
 def _match(ids: Sequence[Any], members: Sequence[Any]) -> tuple[list[dict[str, Any] | None], list[dict[str, Any]]]:
     """Return the response to each id, None where there is none; and further errors with an id of null."""
-    by_id: defaultdict[Any, deque[dict[str, Any]]] = defaultdict(deque)
-    for member in members:
-        with suppress(MalformedReply):
-            response = _checked(member)
-            by_id[id_key(response["id"])].append(response)
-    queues = [by_id[id_key(id)] for id in ids]
-    responses = [queue.popleft() if queue else None for queue in queues]
-    return responses, [each for each in by_id[None] if "error" in each]
+    responses, strays = match(ids, filter(None, map(_response_or_none, members)))
+    return responses, [each for each in strays if "error" in each]
+
+
+def _response_or_none(value: Any) -> dict[str, Any] | None:
+    try:
+        return _checked(value)
+    except MalformedReply:
+        return None
 
 
 def _checked(value: Any) -> dict[str, Any]:

@@ -8,14 +8,15 @@ and an unrelated object is a ``KeyError``), so each response is checked here bef
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jsonrpcclient
 from jsonrpcclient import Error, Ok
 
 from ..errors import MalformedReply, RemoteError, remote_error
-from .text import Malformed, dumps, loads
+from ..options import MAX_BATCH
+from .text import Malformed, TooManyMembers, dumps, loads
 
 __all__ = ["Error", "Ok"]
 
@@ -92,9 +93,13 @@ def encode(requests: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
 def classify(body: bytes) -> Kind:
     """Return what a body is. Anything but a valid notification gets a reply: an error, if it is invalid."""
     try:
-        value = loads(body)
+        return kind_of(loads(body))
     except Malformed:
         return Kind(False, None)
+
+
+def kind_of(value: Any) -> Kind:
+    """Return what a body is, given the JSON value in it; see ``classify``."""
     if isinstance(value, list):
         return Kind(bool(value) and all(map(is_notification, value)), None)
     if is_notification(value):
@@ -142,7 +147,7 @@ def parse_response(body: bytes, expected_id: Any) -> Response:
     Raises:
         MalformedReply: The reply is no JSON-RPC 2.0 response to that id.
     """
-    value = _read(body)
+    value = _read(body, max_members=MAX_BATCH)
     return _checked_response(value, expected_id, _names_id(value, expected_id))
 
 
@@ -154,7 +159,7 @@ def result_of(body: bytes, expected_id: Any) -> Any:
         RemoteError: The response is an error.
         MalformedReply: See ``parse_response``.
     """
-    value = _read(body)
+    value = _read(body, max_members=MAX_BATCH)
     if type(value) is dict and len(value) == 3 and value.get("jsonrpc") == "2.0" and "result" in value:
         id = value.get("id")
         if type(id) is type(expected_id) and id == expected_id:
@@ -193,11 +198,49 @@ def check_response(value: Any, expected_id: Any) -> dict[str, Any]:
     return _checked_object(value, _names_id(value, expected_id))
 
 
-def id_key(id: Any) -> Any:
+def most_members(ids: Sequence[Any]) -> int:
+    """Return how many responses a reply to these calls may have; those that were not asked for are ignored."""
+    return len(ids) + MAX_BATCH
+
+
+def match(
+    ids: Sequence[Any], members: Iterable[dict[str, Any]]
+) -> tuple[list[dict[str, Any] | None], list[dict[str, Any]]]:
+    """
+    Return the response to each id, None where there is none; and further members with an id of null.
+
+    Args:
+        ids: Those of the calls. If one occurs more than once, its responses are taken in their order.
+        members: Of the reply. Only ids that were asked are kept: a peer chooses the others.
+    """
+    places: defaultdict[Any, deque[int]] = defaultdict(deque)
+    for place, id in enumerate(ids):
+        places[_id_key(id)].append(place)
+    responses: list[dict[str, Any] | None] = [None] * len(ids)
+    strays = []
+    for member in members:
+        id = member.get("id")
+        left = places.get(_id_key(id))
+        if left:
+            responses[left.popleft()] = member
+        elif id is None:
+            strays.append(member)
+    return responses, strays
+
+
+def _id_key(id: Any) -> Any:
     """Return a key that is equal for ids that are equal in JSON: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(id, (bool, list, dict)):
-        return (type(id).__name__, repr(id))
-    return id
+    if id is None or isinstance(id, str):
+        return id
+    if isinstance(id, bool):
+        return ("bool", id)
+    if not isinstance(id, (int, float)):
+        return ("no id",)  # an array or an object
+    if isinstance(id, float) and not id.is_integer():
+        return ("number", repr(id))
+    # Not the number itself: a peer can choose numbers with the same hash, which is not random, as that of texts is.
+    # And not its decimal digits, which take quadratic time.
+    return ("number", hex(int(id)))
 
 
 def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedReply]:
@@ -215,7 +258,7 @@ def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedRep
     Raises:
         MalformedReply: The reply is neither an array nor a single error.
     """
-    value = _read(body)
+    value = _read(body, max_members=most_members(ids))
     if isinstance(value, dict):
         error = _checked_response(value, None, True)
         if isinstance(error, Ok):
@@ -223,13 +266,9 @@ def parse_batch(body: bytes, ids: Sequence[Any]) -> list[Response | MalformedRep
         return [Error(error.code, error.message, error.data, id) for id in ids]
     if not isinstance(value, list):
         raise MalformedReply(f"a batch was answered with {_quote(value)}, not an array")
-    by_id: defaultdict[Any, deque[Any]] = defaultdict(deque)
-    for member in value:
-        if isinstance(member, dict):
-            by_id[id_key(member.get("id"))].append(member)
-    matched = [(id, by_id[id_key(id)].popleft() if by_id[id_key(id)] else None) for id in ids]
-    others = len(value) - sum(member is not None for _id, member in matched)
-    return [_member(member, id, others) for id, member in matched]
+    matched, _strays = match(ids, (member for member in value if isinstance(member, dict)))
+    others = len(value) - sum(member is not None for member in matched)
+    return [_member(member, id, others) for id, member in zip(ids, matched, strict=True)]
 
 
 def _member(member: Any, id: Any, others: int) -> Response | MalformedReply:
@@ -243,15 +282,21 @@ def _member(member: Any, id: Any, others: int) -> Response | MalformedReply:
         return malformed
 
 
-def _read(body: bytes) -> Any:
+def _read(body: bytes, *, max_members: int | None = None) -> Any:
     try:
-        return loads(body)
+        return loads(body, max_members=max_members)
+    except TooManyMembers as exc:
+        raise MalformedReply(f"the answer is {exc}") from exc
     except Malformed as exc:
         raise MalformedReply(f"the answer is not JSON: {exc}") from exc
 
 
 def _names_id(value: Any, expected: Any) -> bool:
-    return isinstance(value, dict) and "id" in value and id_key(value["id"]) == id_key(expected)
+    """Whether a response has an id that is equal in JSON: 1 and 1.0 are, 1 and true are not."""
+    if not isinstance(value, dict) or "id" not in value:
+        return False
+    id = value["id"]
+    return bool(id == expected) and isinstance(id, bool) == isinstance(expected, bool)
 
 
 def _checked_response(value: Any, id: Any, id_agrees: bool) -> Response:
@@ -290,5 +335,7 @@ def _check_error(error: Any) -> None:
 
 
 def _quote(value: Any) -> str:
-    text = ascii(value) if not isinstance(value, (list, dict)) else f"a {type(value).__name__}"
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__}"
+    text = ascii(value[:_LONGEST_QUOTE] if isinstance(value, str) else value)  # escaped, it may take ten times its size
     return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."

@@ -44,6 +44,7 @@ class Methods:
         given: Further functions by name. The mapping is never written to, and entries added to it later count.
         extensions: Functions by names that JSON-RPC reserves (``rpc.*``).
         policy: The policy of methods that were registered without one.
+        max_name: Most bytes of a name.
         expose_errors: See ``PreparedMethod``.
 
     Attributes:
@@ -51,7 +52,7 @@ class Methods:
 
     Raises:
         TypeError: A function of ``given`` cannot be called, or is ``async def``.
-        ValueError: A name in ``given`` is empty or reserved, or there is no such policy.
+        ValueError: A name in ``given`` is empty, reserved or too long, or there is no such policy.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Methods:
         *,
         extensions: Mapping[str, Callable[..., Any]],
         policy: Policy,
+        max_name: int,
         expose_errors: bool,
     ) -> None:
         self._policy = policy.checked()
         self.has_early = policy.ack == "early"
         self._given = given
+        self._max_name = max_name
         self._extensions = extensions
         self._expose_errors = expose_errors
         self._registered: dict[str, Callable[..., Any]] = {}
@@ -72,7 +75,7 @@ class Methods:
         self._prepared: dict[str, PreparedMethod] = {}
         self._lock = Lock()
         for name, function in given.items():
-            _check_name(name)
+            self._check_name(name)
             self._prepare(name, function)
 
     @property
@@ -85,7 +88,7 @@ class Methods:
     ) -> None:
         """Register a function; see ``Dispatcher.register``."""
         name = _own_name(function) if name is None else name
-        _check_name(name)
+        self._check_name(name)
         policy = Policy(redelivery or self._policy.redelivery, ack or self._policy.ack).checked()
         with self._lock:
             if self._function(name) not in (None, function):
@@ -130,9 +133,25 @@ class Methods:
         function = self._registered.get(name)
         return self._given.get(name) if function is None else function
 
+    def _check_name(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a method must be a string, not {name!r}")
+        if not name:
+            raise ValueError("the name of a method must not be empty")
+        if name.startswith(_RESERVED_PREFIX):
+            raise ValueError(f"method name {name!r}: JSON-RPC reserves the names that begin with {_RESERVED_PREFIX!r}")
+        if is_longer(name, self._max_name):
+            raise ValueError(f"method name {name[:40]!r}...: it has more than {self._max_name} bytes, see max_method")
+
     def _prepare(self, name: str, function: Callable[..., Any]) -> PreparedMethod:
         method = self._prepared[name] = PreparedMethod(name, function, self._expose_errors)
         return method
+
+
+def is_longer(name: str, most: int) -> bool:
+    """Whether a name has more bytes in UTF-8."""
+    # No character takes more than four bytes, so most names need no encoding, and one that is far too long gets none.
+    return 4 * len(name) > most and (len(name) > most or len(name.encode("utf-8", "surrogatepass")) > most)
 
 
 def _own_name(function: Callable[..., Any]) -> str:
@@ -140,12 +159,3 @@ def _own_name(function: Callable[..., Any]) -> str:
     if name.startswith("<"):
         raise ValueError(f"{function!r} has no name of its own: say under which name to register it")
     return cast(str, name)
-
-
-def _check_name(name: str) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a method must be a string, not {name!r}")
-    if not name:
-        raise ValueError("the name of a method must not be empty")
-    if name.startswith(_RESERVED_PREFIX):
-        raise ValueError(f"method name {name!r}: JSON-RPC reserves the names that begin with {_RESERVED_PREFIX!r}")

@@ -13,7 +13,8 @@ and msgspec structs (objects), enums (their value), dates and times (ISO 8601), 
 from __future__ import annotations
 
 import re
-from itertools import accumulate, chain
+from collections.abc import Iterator
+from itertools import accumulate, chain, islice
 from math import isfinite
 from typing import Any
 
@@ -26,8 +27,12 @@ _LONG_TEXT, _FEW_PARTS = 4096, 64
 _EXACT = frozenset((str, int, bool, type(None), dict, list))
 _BRACKETS = b"[]{}"
 _NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - {*_BRACKETS, *b'"'})
+_NO_MARK = bytes(set(_NEITHER_BRACKET_NOR_QUOTE) - {*b","})
 # One level down is 1, one level up is 255, which is -1 when the byte is read as signed.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_UP_AND_DOWN = b"\xff\x01"
+_AT_A_TIME = 1 << 16
+_ARRAY = re.compile(rb"[ \t\n\r]*\[")
 # The marks before a string (or the end), and the string. The closing quote is optional, so the pattern matches wherever
 # it is tried and never backtracks: linear on any text.
 _OUTSIDE = re.compile(rb'([^"]*)(?:"[^"]*"?)?')
@@ -37,20 +42,29 @@ class Malformed(ValueError):
     """The bytes are not JSON, or are nested too deep. The message says where, and quotes nothing."""
 
 
-def loads(data: bytes, *, max_depth: int = 100) -> Any:
+class TooManyMembers(Malformed):
+    """The bytes begin as an array with too many members, which was not read further."""
+
+
+def loads(data: bytes, *, max_depth: int = 100, max_members: int | None = None) -> Any:
     """
     Read one JSON value.
 
     Args:
         data: JSON in UTF-8.
         max_depth: Most arrays and objects inside one another.
+        max_members: Most members of the value, if it is an array, at least 1; None: any number.
 
     Raises:
+        TooManyMembers: It has more members.
         Malformed: It is not JSON, is nested too deep, or has a number that Python cannot represent.
     """
-    # Before parsing: the parser recurses, limited only by the interpreter's recursion limit, which programs may raise.
+    # Before parsing, since a value takes up to thirty times the memory of its text. And the parser recurses, limited
+    # only by the interpreter's recursion limit, which programs may raise.
     if _is_deeper(data, max_depth):
         raise Malformed(f"nested deeper than {max_depth} levels")
+    if max_members is not None and data[:1] != b"{" and _has_more_members(data, max_members):
+        raise TooManyMembers(f"an array with more than {max_members} members")
     try:
         return _decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
@@ -97,16 +111,36 @@ def _is_deeper(text: bytes, limit: int) -> bool:
     """Whether more than ``limit`` brackets are open at once, outside of strings; takes time linear in the size."""
     if len(text) <= limit or not _opens_more_than(text, limit):
         return False
+    # The depth changes in steps of one, so a text that exceeds the limit has a depth of exactly one more somewhere.
+    return limit + 1 in _depths(text, _NEITHER_BRACKET_NOR_QUOTE)
+
+
+def _has_more_members(text: bytes, most: int) -> bool:
+    """
+    Whether a text is an array with more members; takes time linear in the size, and little of it if it has many more.
+
+    For a text that is not JSON the result is of no use.
+    """
+    if text.count(b",") < most or not _ARRAY.match(text):
+        return False
+    # A comma goes up and down again, so that the depth is 0 once for each member: at the comma, or the end, behind it.
+    depths = _depths(text, _NO_MARK)
+    found = 0
+    while found <= most and (some := list(islice(depths, _AT_A_TIME))):
+        found += some.count(0)
+    return found > most
+
+
+def _depths(text: bytes, dropped: bytes) -> Iterator[int]:
+    """Return the depth after each bracket and comma outside of strings, but for those that are ``dropped``."""
     if b"\\" in text:
         # An escaped quote does not end a string, unless its backslash is itself escaped.
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = text.translate(_STEPS, _NEITHER_BRACKET_NOR_QUOTE)
     # Two quotes in a row cancel out: what follows stays inside or outside of a string. Few quotes are left after this.
-    marks = marks.replace(b'""', b"")
+    marks = text.translate(_STEPS, dropped).replace(b'""', b"").replace(b",", _UP_AND_DOWN)
     steps = memoryview(marks).cast("b")
     outside = chain.from_iterable(steps[slice(*match.span(1))] for match in _OUTSIDE.finditer(marks))
-    # The depth changes in steps of one, so a text that exceeds the limit has a depth of exactly one more somewhere.
-    return limit + 1 in accumulate(outside)
+    return accumulate(outside)
 
 
 def _opens_more_than(text: bytes, limit: int) -> bool:

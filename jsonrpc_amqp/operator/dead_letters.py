@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,9 +27,10 @@ from ..errors import (
     TopologyMismatch,
 )
 from ..options import CONNECT_TIMEOUT, TIMEOUT
-from ..wire.display import redact
+from ..wire.display import redact, sender
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue
-from .letter import DeadLetter, HeldLetter, headers_to_resend, read_letter, select
+from ..wire.names import request_queue as _request_queue
+from .letter import DeadLetter, HeldLetter, Service, headers_to_resend, read_letter, select
 
 if TYPE_CHECKING:
     from ..amqp.queue_browser import QueueBrowser
@@ -50,8 +52,8 @@ class Requeued(NamedTuple):
 
     Attributes:
         sent: How many letters were sent again.
-        left: How many stayed, with ``all=True``: calls, and letters that cannot be read, or that the broker would not
-            take.
+        left: How many stayed, with ``all=True``: calls, letters that no server has checked, and those that cannot be
+            read, or that the broker would not take.
     """
 
     sent: int
@@ -71,6 +73,7 @@ class DeadLetters:
         service: The service's name.
         exchange: The topic exchange, to send requests again.
         queue: Where the dead letters are; ``<service>_dead`` where not given.
+        request_queue: The queue that the servers consume; ``<service>_req`` where not given.
         tls: py-amqp's TLS options, as for ``Client``.
         connect_timeout: Seconds for one attempt to connect.
         timeout: Seconds that the broker has for each reply, and for each letter that is sent again.
@@ -87,6 +90,7 @@ class DeadLetters:
         *,
         exchange: str = DEFAULT_EXCHANGE,
         queue: str | None = None,
+        request_queue: str | None = None,
         tls: Mapping[str, Any] | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         timeout: float = TIMEOUT,
@@ -95,6 +99,7 @@ class DeadLetters:
         if isinstance(url, str) and url.startswith(MEMORY):
             raise ValueError("dead letters are kept by RabbitMQ only: with memory:// there are none to look at")
         self.queue = queue or dead_letter_queue(service)
+        self._service = Service(exchange, request_queue or _request_queue(service))
         self._url = url
         self._tls = tls
         self._connect_timeout = connect_timeout
@@ -130,12 +135,14 @@ class DeadLetters:
         """Close the connection that sent letters again, if there is one."""
         self._client.close()
 
-    def list(self, *, limit: int = LIMIT) -> _Letters:
+    def list(self, *, limit: int = LIMIT, bodies: bool = True) -> _Letters:
         """
         Return the letters, oldest first by the second of their death, and leave them in the queue.
 
         Args:
-            limit: Most letters to return: all their bodies are in memory.
+            limit: Most letters to return.
+            bodies: Return their bodies, too, which are in memory all at once: a user can have large ones kept. False:
+                each ``body`` is empty.
 
         Raises:
             TopologyMismatch: There is no such queue: the service keeps no dead letters here.
@@ -143,7 +150,7 @@ class DeadLetters:
             NotConnected: There is no connection to the broker, or no reply from it.
         """
         with self._browser() as browser:
-            letters = [held.letter for held in _take(browser, limit)]
+            letters = [held.letter if bodies else replace(held.letter, body=b"") for held in self._take(browser, limit)]
         # A queue has them in this order until the letters in it are read for the first time.
         return sorted(letters, key=lambda letter: letter.died or _LONG_AGO)
 
@@ -159,30 +166,35 @@ class DeadLetters:
             TransportError: As ``list``.
         """
         with self._browser() as browser:
-            return select(_take(browser), (key,))[0].letter
+            return select(self._take(browser), (key,))[0].letter
 
-    def requeue(self, *keys: str, all: bool = False) -> Requeued:
+    def requeue(self, *keys: str, all: bool = False, unchecked: bool = False) -> Requeued:
         """
         Send notifications again, to the service and in the operator's name; remove each once the broker confirmed it.
 
         A failure in between may send one letter twice, and loses none. Headers are kept, except for RabbitMQ's own
-        (``x-``) and CC. Calls are not sent again: their callers got an error, or are gone.
+        (``x-``) and CC. Calls are not sent again: their callers got an error, or are gone. Nor are letters that no
+        server has checked: the operator may call what their senders may not.
 
         Args:
             keys: Which ones; see ``get``.
-            all: All that can be sent again; calls stay in the queue.
+            all: All that can be sent again; the others stay in the queue.
+            unchecked: Send the named letters even if no server has checked them (see ``DeadLetter``).
 
         Raises:
-            NotRequeued: One of the named letters is a call; nothing was sent.
+            ValueError: Neither keys nor ``all``, or both; or ``all`` with ``unchecked``.
+            NotRequeued: One of the named letters is a call, cannot be read, or is not checked; nothing was sent.
             NoDeadLetter: As ``get``; nothing was sent.
             TransportError, EncodeError: As ``list``, and as ``Client.notify``; the message says how many were sent
                 before.
         """
         _check_choice(keys, all)
+        if all and unchecked:
+            raise ValueError("unchecked dead letters are sent again by their keys only: look at each first")
         sent = left = 0
         with self._browser() as browser:
-            for held in _take(browser) if all else _sendable(select(_take(browser), keys)):
-                if held.obstacle or not self._send(held.letter, sent, may_stay=all):
+            for held in self._take(browser) if all else _sendable(select(self._take(browser), keys), unchecked):
+                if _obstacle(held, unchecked) or not self._send(held.letter, sent, may_stay=all):
                     left += 1
                     continue
                 browser.ack(held.delivery)
@@ -207,7 +219,7 @@ class DeadLetters:
         _check_choice(keys, all)
         count = 0
         with self._browser() as browser:
-            for held in _take(browser) if all else select(_take(browser), keys):
+            for held in self._take(browser) if all else select(self._take(browser), keys):
                 browser.ack(held.delivery)
                 count += 1
         return count
@@ -235,6 +247,14 @@ class DeadLetters:
         with browser:
             yield browser
 
+    def _take(self, browser: QueueBrowser, limit: int | None = None) -> Iterator[HeldLetter]:
+        """Take the letters that are in the queue now, and none that arrive meanwhile."""
+        for _ in range(browser.count if limit is None else min(browser.count, limit)):
+            delivery = browser.get()
+            if delivery is None:
+                return
+            yield read_letter(delivery, self._service)
+
     def _send(self, letter: DeadLetter, sent: int, *, may_stay: bool) -> bool:
         """Send a letter again. False: the broker takes no such letter, and it ``may_stay``, so that others are sent."""
         try:
@@ -247,23 +267,25 @@ class DeadLetters:
         return True
 
 
-def _take(browser: QueueBrowser, limit: int | None = None) -> Iterator[HeldLetter]:
-    """Take the letters that are in the queue now, and none that arrive meanwhile."""
-    for _ in range(browser.count if limit is None else min(browser.count, limit)):
-        delivery = browser.get()
-        if delivery is None:
-            return
-        yield read_letter(delivery)
-
-
-def _sendable(letters: list[HeldLetter]) -> list[HeldLetter]:
+def _sendable(letters: list[HeldLetter], unchecked: bool) -> list[HeldLetter]:
     for held in letters:
-        if held.obstacle:
+        obstacle = _obstacle(held, unchecked)
+        if obstacle:
             raise NotRequeued(
-                f"the dead letter {held.letter.key} is not sent again: {held.obstacle}. Look at it with get (dead "
+                f"the dead letter {held.letter.key} is not sent again: {obstacle}. Look at it with get (dead "
                 "show), and remove it with purge. Nothing was sent"
             )
     return letters
+
+
+def _obstacle(held: HeldLetter, unchecked: bool) -> str | None:
+    letter = held.letter
+    if held.obstacle or letter.checked or unchecked:
+        return held.obstacle
+    return (
+        f"no server has checked that its sender, {sender(letter.user_id)}, may call what it asks for, and you may. If "
+        "you know that it is right, say so with unchecked=True (--unchecked)"
+    )
 
 
 def _check_choice(keys: tuple[str, ...], all: bool) -> None:

@@ -34,6 +34,7 @@ from ..options import (
     HEARTBEAT,
     MAX_BATCH,
     MAX_DEPTH,
+    MAX_METHOD,
     MAX_SIZE,
     PREFETCH,
     START_TIMEOUT,
@@ -68,7 +69,7 @@ class Server:
     run a second time: ``current_request().redelivered`` is then true. ``redelivery`` and ``ack`` change that.
     Redelivered requests begin one at a time, since one of them may have killed the server that had it.
 
-    One that serves goes on until ``stop()``, or until the process ends, even if nothing refers to it any more: that
+    One that serves goes on until ``stop()``, or the end of the process, even if nothing refers to it any more, which
     gives a ``ResourceWarning``. One that never served ends then.
 
     Args:
@@ -105,9 +106,8 @@ class Server:
             The reply to a refused call is -32003.
         user: The AMQP user, where it is not in the URL (certificates), or the broker knows it by another name. It is
             sent with replies, for clients with ``server_user``.
-        reply_to_allowed: Narrows which queues a ``reply_to`` may name: a regular expression for the whole name, or a
-            callable.
-        max_size, max_batch, max_depth: Limits of a message in bytes (both ways), of members of a batch, of nesting.
+        reply_to_allowed: Narrows which queues a ``reply_to`` may name: a callable, or a regular expression for it all.
+        max_size, max_batch, max_depth, max_method: Limits: bytes of a message, members, levels, bytes of a name.
         tls, heartbeat, connect_timeout, connection_name, transport: As for ``Client``.
 
     Raises:
@@ -143,6 +143,7 @@ class Server:
         max_size: int = MAX_SIZE,
         max_batch: int = MAX_BATCH,
         max_depth: int = MAX_DEPTH,
+        max_method: int = MAX_METHOD,
         tls: Mapping[str, Any] | None = None,
         heartbeat: float = HEARTBEAT,
         connect_timeout: float = CONNECT_TIMEOUT,
@@ -163,6 +164,7 @@ class Server:
             max_size=max_size,
             max_batch=max_batch,
             max_depth=max_depth,
+            max_method=max_method,
             redelivery=redelivery,
             ack=ack,
             authorize=authorizer(authorize),

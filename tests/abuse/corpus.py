@@ -105,6 +105,8 @@ BODIES: dict[str, bytes] = {
     "an object of 100,000 members": json.dumps({str(number): number for number in range(100_000)}).encode(),
     "100,000 times the same member": b"{" + b'"a":1,' * 100_000 + b'"a":1}',
     "100,000 empty members of a batch": b"[" + b"{}," * 99_999 + b"{}]",
+    "5 million empty batches in a batch": b"[" + b"[]," * 5_000_000 + b"[]]",
+    "100,000 numbers of 23 digits": b"[" + b"1.2345678901234567890123e-300," * 100_000 + b"1]",
     "1,000 empty batches in a batch": b"[" + b"[]," * 999 + b"[]]",
     "NaN": b'{"jsonrpc": "2.0", "result": NaN, "method": "add", "id": NaN}',
     "Infinity": b"-Infinity",
@@ -239,10 +241,12 @@ REQUESTS: dict[str, Case] = {
     },
     **{f"method {name!a}": [Message(call(name))] for name in _METHODS},
     "a method of 1 MB": [Message(call("m" * (1 << 20)))],
+    "a method of 257 bytes": [Message(call("m" * 257))],
     "a notification of a method of 1 MB": [Message(call("m" * (1 << 20)).replace(b', "id": 1', b""))],
     "a method that is an array": [Message(call(["add"]))],
     **{f"params: {name}": [Message(call(params=params))] for name, params in _PARAMS.items()},
     "params that are text": [Message(call(params="ab"))],
+    "params of a million empty arrays": [Message(raw(f"[{'[],' * 1_000_000}[]]"))],
     "params 99 levels deep": [Message(raw(f"[{deep(97)}]"))],
     "params 5,000 levels deep": [Message(raw(f"[{deep(5_000)}]"))],
     "an echo of 15 MB": [Message(call("echo", ["x" * (15 << 20)]))],
@@ -340,6 +344,7 @@ _RESULTS: dict[str, Any] = {
     "terminal escapes": ESCAPES,
     "15 MB": "x" * (15 << 20),
     "a million numbers": list(range(1_000_000)),
+    "300,000 empty arrays": [[]] * 300_000,
 }
 
 REPLIES: dict[str, Case] = {
@@ -360,6 +365,9 @@ REPLIES: dict[str, Case] = {
     "a request": [Message(GOOD)],
     "a batch": [Message(b"[" + response(result=1) + b"]")],
     "a batch of 100,000": [Message(b"[" + b",".join([response(result=1)] * 100_000) + b"]")],
+    "a batch of 16,000 ids that collide": [
+        Message(b"[" + b",".join(b'{"id":%d}' % (number * (2**61 - 1)) for number in range(1, 16_001)) + b"]")
+    ],
     "a result 5,000 levels deep": [Message(b'{"jsonrpc": "2.0", "id": ID, "result": %b}' % deep(5_000).encode())],
     **{
         f"header of {name}": [Message(response(result=1), properties={"headers": {"x": value}})]

@@ -60,8 +60,10 @@ def _method(name: str) -> Callable[..., Any]:
 _METHODS = {name: _method(name) for name in ("add", "a.b", "fail", "subtract")}
 _METHODS["two"] = lambda a, b=1: (a, b)
 _METHODS["pos"] = lambda a, /, *, b=1: (a, b)
-_dispatcher = Dispatcher(_METHODS, max_size=1 << 16, max_batch=50)
-_bounded = Dispatcher(_METHODS, max_size=1024, max_batch=3, max_depth=5, authorize=authorizer({"a*": "*"}))
+_dispatcher = Dispatcher(_METHODS, max_size=1 << 16, max_batch=50, max_method=1 << 16)
+_bounded = Dispatcher(
+    _METHODS, max_size=1024, max_batch=3, max_depth=5, max_method=9, authorize=authorizer({"a*": "*"})
+)
 
 
 def dispatch(data: bytes) -> None:

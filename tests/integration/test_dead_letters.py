@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from jsonrpc_amqp.amqp.queue_browser import QueueBrowser
 from jsonrpc_amqp.cli import TRANSPORT_ERROR, USAGE_ERROR, main
 
 from ..broker import Broker
-from ..command import run, serving
+from ..command import COMMAND, ROOT, run, serving
 from ..dead_letters import JUNK, two_that_begin_alike
 from ..grown import grow
 from ..tools import wait_for
@@ -159,6 +160,7 @@ def test_no_more_than_the_limit_are_listed(queues: Queues, dead: DeadLetters) ->
     for number in range(5):
         queues.reject(b"%d" % number)
     assert bodies(dead.list(limit=3)) == [b"0", b"1", b"2"]
+    assert [(letter.body, letter.size) for letter in dead.list(bodies=False)] == [(b"", 1)] * 5
     assert len(dead.list(limit=6)) == 5
 
 
@@ -171,6 +173,7 @@ def test_all_that_is_known_of_a_letter(queues: Queues, dead: DeadLetters, servic
     assert letter.routing_key == f"{service}.request.alice-k3x9q0zr71bd"
     assert (letter.user_id, letter.message_id, letter.correlation_id) == ("guest", "m1", None)
     assert (letter.reason, letter.count, letter.is_notification, letter.method) == ("rejected", 1, True, "record")
+    assert letter.checked
     assert letter.died is not None
     assert abs(letter.died - now) < timedelta(seconds=30)
     assert letter.headers["trace"] == "t"
@@ -228,15 +231,16 @@ def test_letters_that_are_alike_share_a_key_and_others_do_not(queues: Queues, de
         (b"1", "a", "n"),
     ]:
         queues.reject(body, key, message_id=message_id)
+    queues.reject(b"1", "a", message_id="m", user_id="guest")
     keys = [letter.key for letter in dead.list()]
     assert keys[0] == keys[1]
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 5
     assert dead.purge(keys[0]) == 2
     assert [letter.key for letter in dead.list()] == keys[2:]
 
 
 def test_a_key_may_be_cut_as_long_as_no_other_begins_so(queues: Queues, dead: DeadLetters, service: str) -> None:
-    for body in two_that_begin_alike(f"{service}.request.someone"):
+    for body in two_that_begin_alike(f"{service}.request.someone", checked=True):
         queues.reject(body)
     one, other = dead.list()
     for verb in (dead.get, dead.purge, dead.requeue):
@@ -341,6 +345,63 @@ def test_a_notification_is_sent_again_and_gone(queues: Queues, dead: DeadLetters
         wait_for(lambda: queues.waiting("req") == 0)
     del hop["timeout-ms"]
     assert ran == [(1, "guest", hop, True, False)]
+
+
+def expire_with(queues: Queues, **headers: Any) -> None:
+    """Have a notification expire, with headers with which it is kept."""
+    before = queues.waiting("dead")
+    queues.send(NOTIFICATION, expiration="1", user_id="guest", headers=headers)
+    wait_for(lambda: queues.waiting("dead") == before + 1)
+
+
+def test_what_no_server_has_checked_is_sent_again_by_its_key_only(queues: Queues, dead: DeadLetters) -> None:
+    expire_with(queues, **{"x-death": "junk"})
+    (letter,) = dead.list()
+    assert (letter.checked, letter.reason, letter.user_id) == (False, "expired", "guest")
+    assert dead.requeue(all=True) == (0, 1)
+    with pytest.raises(NotRequeued, match=r"no server has checked that its sender, user 'guest', may call .*unchecked"):
+        dead.requeue(letter.key)
+    with pytest.raises(ValueError, match="look at each"):
+        dead.requeue(all=True, unchecked=True)
+    assert (queues.waiting("dead"), queues.waiting("req")) == (1, 0)
+    assert dead.requeue(letter.key, unchecked=True) == (1, 0)
+    assert (queues.waiting("dead"), queues.waiting("req")) == (0, 1)
+
+
+def test_a_call_is_not_sent_again_though_it_is_named_as_unchecked(queues: Queues, dead: DeadLetters) -> None:
+    queues.reject(CALL)
+    (letter,) = dead.list()
+    with pytest.raises(NotRequeued, match="it is a call"):
+        dead.requeue(letter.key, unchecked=True)
+
+
+def test_the_request_queue_may_have_another_name(queues: Queues, url: str, service: str) -> None:
+    queues.reject(NOTIFICATION)
+    with DeadLetters(url, service, request_queue="other") as dead:
+        assert [letter.checked for letter in dead.list()] == [False]
+    with DeadLetters(url, service, request_queue=f"{service}_req") as dead:
+        assert [letter.checked for letter in dead.list()] == [True]
+
+
+def test_the_commands_tell_what_is_unchecked(queues: Queues, service: str) -> None:
+    queues.reject(NOTIFICATION)
+    expire_with(queues, **{"x-death": []})
+    options = ["--service", service]
+    checked, unchecked = run("dead", "list", *options, url=queues.url).stdout.splitlines()
+    assert checked.endswith(" bytes")
+    assert unchecked.endswith(" bytes  unchecked")
+    assert "  guest  " in unchecked
+    key = unchecked.split()[0]
+    assert "checked: false\n" in run("dead", "show", key, *options, url=queues.url).stdout
+    done = run("dead", "requeue", key, *options, url=queues.url)
+    assert done.returncode == USAGE_ERROR
+    assert "--unchecked" in done.stderr
+    assert run("dead", "requeue", "--all", "--unchecked", *options, url=queues.url).returncode == USAGE_ERROR
+    assert queues.waiting("dead") == 2
+    done = run("dead", "requeue", "--all", *options, url=queues.url)
+    assert done.stdout == "sent again: 1\nleft, since they are calls, unchecked, or cannot be read: 1\n"
+    assert run("dead", "requeue", key, "--unchecked", *options, url=queues.url).stdout == "sent again: 1\n"
+    assert queues.waiting("dead") == 0
 
 
 def test_a_call_is_refused_and_nothing_is_sent(queues: Queues, dead: DeadLetters) -> None:
@@ -548,6 +609,32 @@ def printable_lines(text: str) -> list[str]:
     return lines
 
 
+def test_show_cuts_what_is_long(queues: Queues, service: str) -> None:
+    """Indented, this takes a hundred times its size."""
+    deep = b'{"a": %b1%b}' % (b"[" * 94, b"]" * 94)
+    body = b"[%b]" % b",".join([deep] * 400)
+    queues.reject(body, headers={"long": "x" * 100_000}, message_id="deep")
+    queues.reject(b'{"method": "%b"}' % ("é" * 300_000).encode(), message_id="long")
+    queues.reject(b"\x1b" * 300_000, message_id="junk")
+    for line in run("dead", "list", "--service", service, url=queues.url).stdout.splitlines():
+        assert len(line) < 1000
+        shown = run("dead", "show", line.split()[0], "--service", service, url=queues.url)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert len(shown.stdout) < 150_000
+        assert all(each.isprintable() for each in shown.stdout.splitlines())
+        assert shown.stdout.endswith("... cut (--raw prints all of it)\n")
+    assert "... cut\n" in run("dead", "show", dead_key(queues, "deep"), "--service", service, url=queues.url).stdout
+    for message_id, sent in (("deep", body), ("junk", b"\x1b" * 300_000)):
+        command = [*COMMAND, "dead", "show", dead_key(queues, message_id), "--raw", "--service", service]
+        done = subprocess.run([*command, "--url", queues.url], capture_output=True, timeout=60, cwd=ROOT)
+        assert (done.returncode, done.stdout, done.stderr) == (0, sent, b"")
+
+
+def dead_key(queues: Queues, message_id: str) -> str:
+    with DeadLetters(queues.url, queues.service) as dead:
+        return next(letter.key for letter in dead.list() if letter.message_id == message_id)
+
+
 def test_list_and_show(queues: Queues, url: str, service: str) -> None:
     queues.reject(NOTIFICATION, user_id="guest", headers={"trace": "é"})
     queues.reject(CALL)
@@ -574,6 +661,7 @@ def test_list_and_show(queues: Queues, url: str, service: str) -> None:
         "died": died,
         "reason": "rejected",
         "count": 1,
+        "checked": True,
         "is_notification": True,
         "method": "record",
         "user_id": "guest",
@@ -646,7 +734,10 @@ def test_requeue_reaches_a_running_server(queues: Queues, url: str, service: str
         assert "it is a call" in printable_lines(done.stderr)[0]
         done = run("dead", "requeue", "--all", "--service", service, url=url)
         assert (done.returncode, done.stderr) == (0, "")
-        assert printable_lines(done.stdout) == ["sent again: 1", "left, since they are calls or cannot be read: 1"]
+        assert printable_lines(done.stdout) == [
+            "sent again: 1",
+            "left, since they are calls, unchecked, or cannot be read: 1",
+        ]
         wait_for(lambda: sorted(file.read_text().split()) == ["1", "2", "3"])
     assert queues.waiting("dead") == 1
 

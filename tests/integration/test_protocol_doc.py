@@ -187,9 +187,11 @@ def told_route(answer: str, name: str) -> Route | None:
 def test_limits() -> None:
     rows = {what: (number_in(amount), answer) for what, amount, answer in uncut("Limits")[0]}
     size, depth, batch = rows["body"][0] << 20, rows["nesting"][0], rows["members of a batch"][0]
+    method = rows["a method's name"][0]
     assert rows["result"][0] == rows["body"][0]
     for limited in (Server, Dispatcher):
-        assert [default(limited, name) for name in ("max_size", "max_depth", "max_batch")] == [size, depth, batch]
+        limits = [default(limited, name) for name in ("max_size", "max_depth", "max_batch", "max_method")]
+        assert limits == [size, depth, batch, method]
     assert default(Client, "max_size") == size
     assert f"ours: {max(PREFETCH, 2 * CONCURRENCY)}" in section("A server, step by step")
 
@@ -203,6 +205,9 @@ def test_limits() -> None:
         response = json.loads(dispatch(body) or b"")
         assert (response["error"]["code"], response["id"]) == (-number_in(rows[what][1]), None)
     assert len(json.loads(dispatch(b"[" + b",".join([request] * batch) + b"]") or b"")) == batch
+    for length, code in ((method + 1, -number_in(rows["a method's name"][1])), (method, -32601)):
+        response = json.loads(dispatch(request.replace(b"absent", b"a" * length)) or b"")
+        assert (response["error"]["code"], response["id"]) == (code, 1)
     large = Dispatcher({"large": lambda: "x" * (1 << 20)}, max_size=1 << 20)
     response = json.loads(large(b'{"jsonrpc": "2.0", "method": "large", "id": 1}') or b"")
     assert (response["error"]["code"], response["id"]) == (-number_in(rows["result"][1]), 1)

@@ -20,11 +20,12 @@ from unittest import mock
 import pika
 from pika.exceptions import ChannelClosedByBroker
 
-from jsonrpc_amqp import Client, Server
+from jsonrpc_amqp import Client, DeadLetters, Server
+from jsonrpc_amqp.options import PREFETCH
 from jsonrpc_amqp.wire.names import client_word
 
 from ..tools import wait_for
-from .node import EVE, EXCHANGE, OPEN, SERVER, SERVICE, Node
+from .node import EVE, EXCHANGE, MAX_LENGTH, OPEN, SERVER, SERVICE, Node
 
 FORGED, TRUE = "forged", "true"
 SECRET = "not for others"
@@ -35,6 +36,8 @@ BROKER = "refused by the broker"
 CLIENT_REJECTS = "rejected by the client"
 SERVER_REFUSES = "refused by the server"
 REPLY_REFUSED = "the reply is refused by the broker"
+NOT_SENT_AGAIN = "not sent again"
+OPERATOR = "guest"
 
 PATIENCE = 5.0
 
@@ -61,7 +64,17 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
     gate = Gate()
     notes: list[str] = []
     methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text, "note": notes.append}
-    server = Server(node.url(SERVER, vhost), SERVICE, methods=methods, declare=vhost == OPEN, verify_user=checked)
+    # The victim may call "note", and so may an operator, but not Eve.
+    authorize = {"note": [user, OPERATOR], "*": "*"} if checked else None
+    server = Server(
+        node.url(SERVER, vhost),
+        SERVICE,
+        methods=methods,
+        declare=vhost == OPEN,
+        verify_user=checked,
+        authorize=authorize,
+        dead_letters=True,
+    )
     victim = node.client(user, vhost, reply=reply, server_user=SERVER if checked else None)
     if not checked:
         victim._requests._replies._checks = cast(Any, Trusting())
@@ -83,7 +96,8 @@ class Scene:
 
     Attributes:
         vhost: The virtual host.
-        checked: The server has ``verify_user``, the victim ``server_user``. False: both accept all messages.
+        checked: The server has ``verify_user`` and ``authorize``, the victim ``server_user``. False: both accept all
+            messages, and an operator sends again what no server has checked.
         notes: The arguments that ``note`` was called with.
     """
 
@@ -398,6 +412,77 @@ def call_another_service(scene: Scene) -> str:
     return SUCCEEDS if notes else SERVER_REFUSES
 
 
+# -- dead letters -------------------------------------------------------------------------------------------------
+
+
+class Pairs(dict[str, Any]):
+    """A table for pika, with several entries of one name."""
+
+    def __init__(self, *pairs: tuple[str, Any]) -> None:
+        super().__init__(pairs)
+        self._pairs = pairs
+
+    def items(self) -> Any:
+        return self._pairs
+
+
+UNCHECKED_BODY = json.dumps({"jsonrpc": "2.0", "method": "note", "params": [FORGED]}).encode()
+HARMLESS_BODY = json.dumps({"jsonrpc": "2.0", "method": "echo", "params": [TRUE]}).encode()
+# What RabbitMQ writes when a server rejects a request.
+REJECTED = {"queue": f"{SERVICE}_req", "reason": "rejected", "count": 1, "exchange": EXCHANGE, "routing-keys": ["k"]}
+
+
+def expiring(headers: dict[str, Any], exchange: str = EXCHANGE, key: str = "") -> Callable[[Eve], None]:
+    def attack(eve: Eve) -> None:
+        eve.publish(exchange, key or eve.own_key, UNCHECKED_BODY, user_id=EVE, expiration="1", headers=headers)
+
+    return attack
+
+
+def overflowing(eve: Eve) -> None:
+    for body in (UNCHECKED_BODY, *[HARMLESS_BODY] * MAX_LENGTH):
+        eve.publish(EXCHANGE, eve.own_key, body, user_id=EVE)
+
+
+def put_there(exchange: str, key: str) -> Callable[[Eve], None]:
+    return lambda eve: eve.publish(exchange, key, UNCHECKED_BODY, user_id=EVE, headers={"x-death": [REJECTED]})
+
+
+EXPIRED_AND_REJECTED = Pairs(("queue", f"{SERVICE}_req"), ("reason", "expired"), ("reason", "rejected"), ("count", 1))
+
+
+def send_again(scene: Scene, attack: Callable[[Eve], None]) -> str:
+    """While the server is busy, Eve makes a dead letter of a request that she may not make. An operator sends all."""
+    path = "" if scene.vhost == OPEN else scene.vhost
+    with DeadLetters(f"{scene.node.broker.url}{path}", SERVICE) as dead, scene.eve() as eve:
+        dead.purge(all=True)
+        scene.gate.go.clear()
+        busy = [scene.victim.submit("slow") for _ in range(PREFETCH)]
+        try:
+            wait_for(lambda: scene.server.stats()["received"] == PREFETCH)
+            with mock.patch.object(Scene, "number", "0"):
+                if _is_refused(lambda: attack(eve)):
+                    return BROKER
+            if not _happens(lambda: any(letter.method == "note" for letter in dead.list())):
+                return BROKER  # RabbitMQ 4 does not take the header for its own
+        finally:
+            scene.gate.go.set()
+            for future in busy:
+                future.exception(2 * PATIENCE)
+        keys = () if scene.checked else {letter.key for letter in dead.list()}
+        if not dead.requeue(*keys, all=scene.checked, unchecked=not scene.checked).sent:
+            return NOT_SENT_AGAIN
+    wait_for(lambda: scene.notes or scene.server.stats()["refused"], PATIENCE)
+    return SUCCEEDS if scene.notes else SERVER_REFUSES
+
+
+def _happens(condition: Callable[[], object]) -> bool:
+    give_up = time.monotonic() + PATIENCE
+    while not (happened := condition()) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return bool(happened)
+
+
 # -- direct reply-to ----------------------------------------------------------------------------------------------
 
 
@@ -444,6 +529,7 @@ class Attack(NamedTuple):
         by_checks: How it ends with ``verify_user`` and ``server_user``, if every user may do everything.
         by_both: How it ends with both.
         direct: The victim receives its replies by direct reply-to.
+        before_4: RabbitMQ 4 refuses it.
     """
 
     what: str
@@ -453,6 +539,7 @@ class Attack(NamedTuple):
     by_checks: str
     by_both: str
     direct: bool = False
+    before_4: bool = False
 
 
 def _forging(attack: Callable[[Eve], None]) -> Callable[[Scene], str]:
@@ -461,6 +548,20 @@ def _forging(attack: Callable[[Eve], None]) -> Callable[[Scene], str]:
 
 def _reading(attack: Callable[[Eve], str]) -> Callable[[Scene], str]:
     return lambda scene: read(scene, attack)
+
+
+def _sent_again(
+    how: str,
+    attack: Callable[[Eve], None],
+    by_permissions: str,
+    by_checks: str,
+    by_both: str,
+    *,
+    before_4: bool = False,
+) -> Attack:
+    what = f"have an operator make a request that she may not make (`dead requeue`): {how}"
+    ends = (by_permissions, by_checks, by_both)
+    return Attack(what, "nothing", lambda scene: send_again(scene, attack), *ends, before_4=before_4)
 
 
 TOKEN_KNOWN = "the token"
@@ -544,5 +645,30 @@ ATTACKS: dict[str, Attack] = {
     "direct-reply-to": Attack(
         "make the server reply to a direct reply-to: a request with its name in `reply_to`", "its name",
         lambda scene: forge_direct(scene, by_direct_reply_to), SUCCEEDS, SUCCEEDS, SUCCEEDS, direct=True,
+    ),
+    "sent-again-expired": _sent_again(
+        "it expires while the servers are busy, with a header `x-death` of hers, with which it is kept",
+        expiring({"x-death": "junk"}), SUCCEEDS, NOT_SENT_AGAIN, NOT_SENT_AGAIN, before_4=True,
+    ),
+    "sent-again-two-headers": _sent_again(
+        "the same with a second header `x-death`, which says that a server rejected it",
+        expiring(Pairs(("x-death", "junk"), ("x-death", [REJECTED]))), SUCCEEDS, NOT_SENT_AGAIN, NOT_SENT_AGAIN,
+        before_4=True,
+    ),
+    "sent-again-two-reasons": _sent_again(
+        "the same with two reasons in one `x-death`", expiring({"x-death": [EXPIRED_AND_REJECTED]}),
+        SUCCEEDS, NOT_SENT_AGAIN, NOT_SENT_AGAIN, before_4=True,
+    ),
+    "sent-again-overflow": _sent_again(
+        "it is dropped from a queue that is full (`max-length`)", overflowing,
+        SUCCEEDS, NOT_SENT_AGAIN, NOT_SENT_AGAIN,
+    ),
+    "sent-again-queue": _sent_again(
+        "she publishes it to `S_dead` by its name, with such a header", put_there("", f"{SERVICE}_dead"),
+        BROKER, NOT_SENT_AGAIN, BROKER,
+    ),
+    "sent-again-exchange": _sent_again(
+        "she publishes it to the exchange `S_dead`, with such a header", put_there(f"{SERVICE}_dead", "k"),
+        BROKER, SUCCEEDS, BROKER,
     ),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from .budget import Spent
 from .node import Node, running
 
 # Before the first test that needs it, the node starts and ten commands run on it.
@@ -39,6 +40,12 @@ def seen() -> defaultdict[str, dict[str, str]]:
 def disrupted() -> defaultdict[str, dict[str, str]]:
     """How each disruption ended, by its key and the column of the page."""
     return defaultdict(dict)
+
+
+@pytest.fixture(scope="session")
+def spent() -> dict[str, Spent]:
+    """What hostile input costs, by the key of its case."""
+    return {}
 
 
 @pytest.fixture(scope="session")

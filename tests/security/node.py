@@ -8,6 +8,7 @@ On virtual host "/" every user may do everything. On "topic" and "direct" each u
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ CERTIFIED = r"CN=alice,OU=dev,O=ACME\, Inc."
 CLIENTS = (ALICE, DOTTED, CERTIFIED)
 PASSWORD = "secret"
 OPEN, TOPIC, DIRECT = "/", "topic", "direct"
+# Of the queue of the service, which drops the oldest ones of more.
+MAX_LENGTH = 100
 
 
 class Files(NamedTuple):
@@ -127,8 +130,9 @@ def running(folder: Path) -> Iterator[Node]:
         _add_users(broker)
         for vhost in (TOPIC, DIRECT):
             # An administrator makes exchange, queue and binding.
-            with Server(f"{broker.url}{vhost}", SERVICE):
+            with Server(f"{broker.url}{vhost}", SERVICE, dead_letters=True):
                 pass
+        _limit(node)
         _permit(node)
         yield node
 
@@ -143,6 +147,12 @@ def _add_users(broker: Broker) -> None:
         args = ", ".join(map(_binary, (user, vhost, ".*", ".*", ".*", "t")))
         steps.append(f"rabbit_auth_backend_internal:set_permissions({args})")
     broker.ctl("eval", f"{', '.join(steps)}.")
+
+
+def _limit(node: Node) -> None:
+    policy = ("--apply-to", "queues", "limit", f"^{re.escape(SERVICE)}_req$", f'{{"max-length": {MAX_LENGTH}}}')
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda vhost: node.broker.ctl("set_policy", "-p", vhost, *policy), (OPEN, TOPIC, DIRECT)))
 
 
 def _binary(text: str) -> str:

@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from .attacks import ATTACKS
+from .budget import CASES, MOST_BYTES, MOST_NANOSECONDS
 from .disruptions import DISRUPTIONS, WAYS
 
 TEMPLATE = Path(__file__).with_name("security.md.in")
@@ -29,6 +30,9 @@ def document(figures: dict[str, Any]) -> str:
         attacks=_table(("attack", "Eve needs to know", *COLUMNS), _attacks(figures["attacks"])),
         disruptions=_table(("attack", "without", *WAYS), _disruptions(figures["disruptions"])),
         tls=_table(("what was tried", "how it ends"), (figures["tls"].values())),
+        budget=_table(("input", "CPU, ns", "memory, bytes"), _budget(figures["budget"])),
+        most_microseconds=f"{MOST_NANOSECONDS / 1000:g}",
+        most_bytes=MOST_BYTES,
         requests=abuse["server"]["cases"],
         answers=abuse["client"]["cases"],
         server_growth=f"{abuse['server']['growth'] / 1e6:.1f}",
@@ -51,6 +55,12 @@ def _attacks(seen: dict[str, dict[str, str]]) -> Iterable[Sequence[str]]:
 def _disruptions(seen: dict[str, dict[str, str]]) -> Iterable[Sequence[str]]:
     for key, disruption in DISRUPTIONS.items():
         yield (disruption.what, *(seen[key][column] for column in ("without", *WAYS)))
+
+
+def _budget(spent: dict[str, list[float]]) -> Iterable[Sequence[str]]:
+    for key, case in CASES.items():
+        nanoseconds, size = spent[key]
+        yield (case.what, f"{nanoseconds:.0f}", f"{size:.0f}")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -8,8 +8,8 @@ import pytest
 
 from jsonrpc_amqp import NOT_AUTHORISED, AccessRefused, Client, Server, ServerError
 
-from .attacks import ATTACKS, BROKER, SUCCEEDS, scene
-from .node import ALICE, CERTIFIED, CLIENTS, DIRECT, DOTTED, OPEN, SERVER, TOPIC, Node
+from .attacks import ATTACKS, BROKER, NOT_SENT_AGAIN, SUCCEEDS, expiring, scene, send_again
+from .node import ALICE, CERTIFIED, CLIENTS, DIRECT, DOTTED, OPEN, SERVER, SERVICE, TOPIC, Node
 
 Seen = dict[str, dict[str, str]]
 
@@ -25,7 +25,7 @@ def play(node: Node, key: str, vhost: str, *, checked: bool, user: str = ALICE) 
 @pytest.mark.parametrize("key", ATTACKS)
 def test_it_succeeds_without_protection(node: Node, seen: Seen, key: str) -> None:
     seen[key]["without"] = play(node, key, OPEN, checked=False)
-    assert seen[key]["without"] == SUCCEEDS
+    assert seen[key]["without"] in (SUCCEEDS, *_of_later_versions(node, key))
 
 
 @pytest.mark.parametrize("key", ATTACKS)
@@ -38,7 +38,7 @@ def test_permissions_alone(node: Node, seen: Seen, key: str) -> None:
 @pytest.mark.parametrize("key", ATTACKS)
 def test_checks_alone(node: Node, seen: Seen, key: str) -> None:
     seen[key]["checks"] = play(node, key, OPEN, checked=True)
-    assert seen[key]["checks"] == ATTACKS[key].by_checks
+    assert seen[key]["checks"] in (ATTACKS[key].by_checks, *_of_later_versions(node, key))
 
 
 @pytest.mark.parametrize("user", [ALICE, DOTTED, CERTIFIED])
@@ -47,6 +47,22 @@ def test_both(node: Node, seen: Seen, key: str, user: str) -> None:
     ended = play(node, key, TOPIC, checked=True, user=user)
     assert ended in (ATTACKS[key].by_both, BROKER)
     assert seen[key].setdefault("both", ended) == ended
+
+
+def _of_later_versions(node: Node, key: str) -> list[str]:
+    return [BROKER] if ATTACKS[key].before_4 and not node.broker.version.startswith("3.") else []
+
+
+@pytest.mark.parametrize("key", [key for key, attack in ATTACKS.items() if attack.by_both == NOT_SENT_AGAIN])
+def test_an_operator_is_not_misled_where_clients_use_direct_replies(node: Node, key: str) -> None:
+    with scene(node, DIRECT, checked=True, user=ALICE, reply="direct") as here:
+        assert ATTACKS[key].run(here) in (NOT_SENT_AGAIN, BROKER)
+
+
+def test_an_operator_is_not_misled_by_what_came_to_the_queue_by_its_name(node: Node) -> None:
+    attack = expiring({"x-death": "junk"}, "", f"{SERVICE}_req")
+    with scene(node, OPEN, checked=True, user=ALICE) as here:
+        assert send_again(here, attack) in (NOT_SENT_AGAIN, BROKER)
 
 
 @pytest.mark.parametrize("reply", [TOPIC, DIRECT])

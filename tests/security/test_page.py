@@ -7,6 +7,7 @@ import os
 from ..abuse.corpus import REPLIES, REQUESTS
 from . import figures, page
 from .attacks import ATTACKS
+from .budget import CASES, MOST_BYTES, MOST_NANOSECONDS, Spent
 from .disruptions import DISRUPTIONS, WAYS
 from .node import Node
 from .test_tls import ROWS
@@ -50,6 +51,14 @@ def test_the_corpus_is_the_one_that_was_counted(abused: dict[str, dict[str, int]
     known = figures.read()["abuse"]
     assert known["server"]["cases"] == len(REQUESTS), "run with SECURITY_WRITE=1, tests/abuse as well"
     assert known["client"]["cases"] == len(REPLIES), "run with SECURITY_WRITE=1, tests/abuse as well"
+
+
+def test_the_budget_is_the_one_that_was_measured(spent: dict[str, Spent]) -> None:
+    if WRITE and set(spent) == set(CASES):
+        figures.note("budget", {key: [round(each, 1) for each in spent[key]] for key in CASES})
+    known = figures.read()["budget"]
+    assert set(known) == set(CASES), "run with SECURITY_WRITE=1"
+    assert all(ns <= MOST_NANOSECONDS and size <= MOST_BYTES for ns, size in known.values())
 
 
 def test_the_page_has_what_was_noted() -> None:

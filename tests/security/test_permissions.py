@@ -14,7 +14,7 @@ from jsonrpc_amqp.operator.permissions import permissions
 
 from ..command import run, serving
 from ..http_tools import JSON, RawServer, bridge, gateway, ok, request
-from .node import CERTIFIED, CLIENTS, DOTTED, SERVER, SERVICE, TOPIC, Node, lines_for
+from .node import ALICE, CERTIFIED, CLIENTS, DOTTED, SERVER, SERVICE, TOPIC, Node, lines_for
 
 TOKEN = "0123456789ab"
 
@@ -134,6 +134,21 @@ def test_none_of_the_lines_takes_the_others_for_its_input(node: Node) -> None:
     lines = lines_for(DOTTED, TOPIC)
     assert node.shell(f"{lines}echo that was all", "bash").endswith("that was all\n")
     assert len(lines.splitlines()) == 5
+
+
+def test_the_lines_work_where_nothing_exists_yet(node: Node) -> None:
+    """RabbitMQ 4.3 refuses topic permissions for an exchange that does not exist: the first line declares it."""
+    vhost = "fresh"
+    node.broker.ctl("add_vhost", vhost)
+    node.broker.ctl("set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+    node.shell("\n".join(permissions("calc", server_user=SERVER, client_user=ALICE, vhost=vhost)))
+    with Server(f"{node.broker.url}{vhost}", "calc"):
+        pass  # an administrator makes queue and binding
+    with (
+        Server(node.url(SERVER, vhost), "calc", methods={"echo": str}, declare=False, verify_user=True),
+        Client(node.url(ALICE, vhost), "calc", declare=False, server_user=SERVER, timeout=30) as client,
+    ):
+        assert client.call("echo", ["x"]) == "x"
 
 
 @pytest.mark.parametrize("user", CLIENTS)

@@ -34,6 +34,7 @@ def secret_url(broker: Broker) -> Iterator[str]:
 def url_file(secret_url: str, tmp_path: Path) -> Path:
     path = tmp_path / "url"
     path.write_text(f"{secret_url}\n")
+    path.chmod(0o600)
     return path
 
 
@@ -95,6 +96,20 @@ def test_what_stands_nearest_counts(
         command = [*COMMAND, "notify", "x", "--service", service, *(names.get(each, each) for each in options)]
         done = subprocess.run(command, env=env, input=secret_url, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o604, 0o644])
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_file_that_any_user_may_read_is_warned_of(url_file: Path, service: str, mode: int, how: str) -> None:
+    url_file.chmod(mode)
+    options, env = (["--url-file", str(url_file)], {}) if how == "option" else ([], {"AMQP_URL_FILE": str(url_file)})
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    env.pop("AMQP_URL", None)
+    command = [*COMMAND, "call", "x", "--service", service, "--timeout", "5", *options]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30)
+    warned = f"warning: any user of this machine may read {url_file}, and a password in it: chmod o-r\n"
+    assert done.stderr.startswith(warned) == (mode in (0o604, 0o644))
+    assert PASSWORD not in done.stderr
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", f"amqp://u:{PASSWORD}@h\nand more", f"\x1b[2J{PASSWORD}", "\xff"])

@@ -274,6 +274,23 @@ def test_whatever_py_amqp_reads_is_read_the_same(entries: list[tuple[bytes, byte
         assert same(ours, theirs[0])
 
 
+@pytest.mark.parametrize("first", [b"t\1", b"V", b"F" + table(entry(b"x", b"t\1"))])
+def test_of_entries_with_one_name_the_first_counts(first: bytes) -> None:
+    """As for RabbitMQ, which replaces the first one: what it wrote must not be hidden by what a sender wrote."""
+    alone, _ = read(table(entry(b"a", first)))
+    headers, unreadable = read(table(entry(b"a", first), entry(b"a", b"t\0"), entry(b"b", b"t\0")))
+    assert (headers, unreadable.names) == ({**alone, "b": False}, ["a"])
+    assert "it occurs again" in unreadable.first
+    nested = b"F" + table(entry(b"a", first), entry(b"a", b"t\0"))
+    headers, unreadable = read(table(entry(b"n", nested)))
+    assert (headers, unreadable.names) == ({"n": alone}, ["n"])
+
+
+def test_a_value_that_cannot_be_read_is_not_replaced_by_a_later_one() -> None:
+    headers, unreadable = read(table(entry(b"a", b"T" + b"\xff" * 8), entry(b"a", b"t\1")))
+    assert (headers, unreadable.names) == ({}, ["a", "a"])
+
+
 @given(st.binary(max_size=80))
 def test_no_bytes_raise(data: bytes) -> None:
     for each in (data, table(data)):

@@ -208,7 +208,40 @@ def test_the_depth_cap(batch: bool) -> None:
     check_error(answer[0] if batch else answer, -32603)
 
 
-@pytest.mark.parametrize("limits", [{"max_size": 1023}, {"max_batch": 0}, {"max_depth": 2}])
+@pytest.mark.parametrize("length", [1, 64, 100, 256])
+@pytest.mark.parametrize("letter", ["a", "é", "€", "\U0001f600"])
+def test_the_cap_of_method_names(length: int, letter: str) -> None:
+    name = letter * (length // len(letter.encode()))
+    dispatcher = Dispatcher(max_method=length)
+    too_long = f"method is over the cap of {length} bytes"
+    check_error(ask(dispatcher, request(name + letter)), -32600, data=too_long)
+    check_error(ask(dispatcher, [request(name + letter)])[0], -32600, data=too_long)
+    assert ask(dispatcher, notification(name + letter))["error"]["data"] == too_long
+    if name:
+        assert ask(dispatcher, request(name))["error"]["code"] == -32601
+        dispatcher.register(lambda: 1, name)
+        assert ask(dispatcher, request(name))["result"] == 1
+    with pytest.raises(ValueError, match=f"more than {length} bytes, see max_method"):
+        dispatcher.register(lambda: 1, name + letter)
+    with pytest.raises(ValueError, match="max_method"):
+        Dispatcher({name + letter: lambda: 1}, max_method=length)
+
+
+def test_a_name_over_the_cap_reaches_no_rule() -> None:
+    asked: list[Any] = []
+
+    def authorize(request: Request) -> bool:
+        asked.append(request.method)
+        return True
+
+    dispatcher = Dispatcher(authorize=authorize)
+    check_error(ask(dispatcher, request("a" * 257)), -32600, data="method is over the cap of 256 bytes")
+    assert not asked
+    assert ask(dispatcher, request("a" * 256))["error"]["code"] == -32601
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("limits", [{"max_size": 1023}, {"max_batch": 0}, {"max_depth": 2}, {"max_method": 0}])
 def test_limits_that_leave_no_room_for_a_reply_are_refused(limits: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         Dispatcher(**limits)  # type: ignore[arg-type]

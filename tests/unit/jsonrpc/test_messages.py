@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import time
+import tracemalloc
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -281,6 +283,50 @@ def test_members_are_matched_by_the_identity_that_ids_have_in_json(ids: list[Any
             left.remove(member)
             assert answer == Ok(member[0], id)
             assert type(answer.id) is type(id)
+
+
+def responses(ids: Iterable[Any]) -> bytes:
+    return text([{"jsonrpc": "2.0", "result": 0, "id": id} for id in ids])
+
+
+def test_ids_that_collide_in_a_hash_table_take_no_quadratic_time() -> None:
+    ids = [(2**61 - 1) * place for place in range(1, 20_001)]  # all of them have the hash 0
+    body = responses(ids)
+    before = time.process_time()
+    assert all(isinstance(answer, Ok) for answer in messages.parse_batch(body, ids))
+    assert time.process_time() - before < 4  # quadratic: half a minute
+
+
+def test_numbers_are_no_keys_of_hash_tables() -> None:
+    """Their hashes are not random, so a peer can choose ids that collide."""
+    for ids in ([(2**61 - 1) * place for place in range(1, 101)], [2.0 ** (61 * place) for place in range(1, 16)]):
+        assert len(set(map(hash, ids))) == 1
+        assert len({hash(messages._id_key(id)) for id in ids}) > 1
+    assert messages._id_key(2.0**61) == messages._id_key(2**61)
+
+
+def test_ids_that_were_not_asked_for_are_not_kept() -> None:
+    # Indexed, each takes most of a kilobyte.
+    body = responses([*(f"x{place}" for place in range(1000)), 1])
+    tracemalloc.start()
+    try:
+        value = json.loads(body)
+        size = tracemalloc.get_traced_memory()[0]
+        del value
+        tracemalloc.reset_peak()
+        assert messages.parse_batch(body, [1]) == [Ok(0, 1)]
+        assert tracemalloc.get_traced_memory()[1] < 2 * size
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_reply_with_far_more_members_than_were_asked_for_is_malformed() -> None:
+    assert messages.parse_batch(responses(range(1002)), [1, 5]) == [Ok(0, 1), Ok(0, 5)]
+    with pytest.raises(MalformedReply, match="the answer is an array with more than 1002 members"):
+        messages.parse_batch(responses(range(1003)), [1, 5])
+    for read in (messages.parse_response, messages.result_of):
+        with pytest.raises(MalformedReply, match="the answer is an array with more than 1000 members"):
+            read(responses(range(1001)), 1)
 
 
 @pytest.mark.parametrize(("sent", "came"), [(1, 1.0), (1.0, 1), (0, -0.0)])

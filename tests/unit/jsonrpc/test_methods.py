@@ -147,7 +147,7 @@ def test_the_librarys_own_extensions_can_be_called_and_users_cannot_add_any() ->
 
 
 def registry(**given: Any) -> Methods:
-    return Methods(given, extensions={}, policy=Policy("run", "late"), expose_errors=False)
+    return Methods(given, extensions={}, policy=Policy("run", "late"), max_name=256, expose_errors=False)
 
 
 def test_a_method_has_the_policy_it_was_registered_with() -> None:
@@ -174,7 +174,7 @@ def test_what_is_no_policy(redelivery: Any, ack: Any) -> None:
 
 def test_signatures() -> None:
     given: dict[Any, Any] = {"subtract": subtract}
-    methods = Methods(given, extensions={}, policy=Policy("run", "late"), expose_errors=False)
+    methods = Methods(given, extensions={}, policy=Policy("run", "late"), max_name=256, expose_errors=False)
     given["later"] = asynchronous
     assert str(methods.signature_of("subtract")) == str(inspect.signature(subtract))
     assert methods.signature_of("later") is None

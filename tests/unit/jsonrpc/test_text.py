@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.errors import EncodeError
-from jsonrpc_amqp.jsonrpc.text import Malformed, dumps, loads
+from jsonrpc_amqp.jsonrpc.text import Malformed, TooManyMembers, dumps, loads
 
 MIB = 1024 * 1024
 
@@ -222,6 +222,51 @@ def test_the_text_tells_the_depth_of_the_value(value: Any, limit: int) -> None:
     else:
         with pytest.raises(Malformed):
             loads(text, max_depth=limit)
+
+
+@given(
+    st.lists(st.recursive(brackets, lambda inner: st.lists(inner) | st.dictionaries(brackets, inner), max_leaves=6)),
+    st.integers(1, 6),
+    st.sampled_from([b"", b" ", b"\n\t\r "]),
+)
+@settings(deadline=None)
+def test_the_text_tells_how_many_members_an_array_has(value: list[Any], most: int, space: bytes) -> None:
+    text = space + json.dumps(value).encode() + space
+    if len(value) <= most:
+        assert loads(text, max_members=most) == value
+    else:
+        with pytest.raises(TooManyMembers, match=f"more than {most} members"):
+            loads(text, max_members=most)
+    # Only the outermost array is counted.
+    assert loads(b'{"a": %b}' % text, max_members=1) == {"a": value}
+    assert loads(b"[%b]" % text, max_members=1) == [value]
+
+
+@given(st.binary(max_size=60), st.integers(1, 3))
+def test_arbitrary_bytes_have_some_number_of_members(data: bytes, most: int) -> None:
+    try:
+        value = loads(data)
+    except Malformed:
+        with pytest.raises(Malformed):
+            loads(data, max_members=most)
+        return
+    if isinstance(value, list) and len(value) > most:
+        with pytest.raises(TooManyMembers):
+            loads(data, max_members=most)
+    else:
+        assert loads(data, max_members=most) == value
+
+
+@pytest.mark.parametrize("unit", [b"[]", b"{}", b"1", b'""', b'"["', b'{"":0}', b'"\\""', b"[[[]]]"])
+def test_an_array_with_too_many_members_is_not_built(unit: bytes) -> None:
+    text = b"[" + b",".join([unit] * (MIB // (len(unit) + 1))) + b"]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooManyMembers):
+            loads(text, max_members=1000)
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 hostile = pytest.mark.parametrize(

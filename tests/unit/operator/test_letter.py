@@ -12,18 +12,21 @@ from amqp.serialization import dumps
 
 from jsonrpc_amqp import NoDeadLetter
 from jsonrpc_amqp.amqp.base import Delivery
-from jsonrpc_amqp.operator.letter import HeldLetter, digest_of, headers_to_resend, read_letter, select
+from jsonrpc_amqp.operator.letter import HeldLetter, Service, digest_of, headers_to_resend, read_letter, select
 
 from ...dead_letters import JUNK, two_that_begin_alike
 
 NOTIFICATION = b'{"jsonrpc": "2.0", "method": "record", "params": [1]}'
 CALL = b'{"jsonrpc": "2.0", "method": "record", "params": [1], "id": 1}'
+SERVICE = Service("jsonrpc", "S_req")
 
 
-def letter(body: bytes, headers: dict[Any, Any] | None = None, **properties: Any) -> HeldLetter:
+def letter(
+    body: bytes, headers: dict[Any, Any] | None = None, exchange: str = "S_dead", **properties: Any
+) -> HeldLetter:
     if headers is not None:
         properties["raw_headers"] = bytes(dumps("F", (headers,)))
-    return read_letter(Delivery(1, 1, False, "", "S.request.someone", body, **properties))
+    return read_letter(Delivery(1, 1, False, exchange, "S.request.someone", body, **properties), SERVICE)
 
 
 # -- keys -----------------------------------------------------------------------------------------------------
@@ -32,9 +35,16 @@ def letter(body: bytes, headers: dict[Any, Any] | None = None, **properties: Any
 def test_the_ids_of_a_letter_do_not_run_into_one_another() -> None:
     def digest(message_id: str, correlation_id: str, body: bytes) -> str:
         message = Delivery(1, 1, False, "", "k", body, message_id=message_id, correlation_id=correlation_id)
-        return digest_of(message, body)
+        return digest_of(message, body, False)
 
     assert len({digest("a", "b", b""), digest("ab", "", b""), digest("", "ab", b""), digest("a", "", b"b")}) == 4
+
+
+def test_a_key_names_letters_of_one_sender_which_are_all_checked_or_all_not() -> None:
+    checked = {"x-death": [{"reason": "rejected", "queue": "S_req"}]}
+    letters = [letter(NOTIFICATION), letter(NOTIFICATION, user_id="a"), letter(NOTIFICATION, checked)]
+    assert len({held.letter.key for held in letters}) == 3
+    assert letter(NOTIFICATION, {"trace": "t"}, user_id="a").letter.key == letters[1].letter.key
 
 
 def test_letters_are_selected_in_their_order() -> None:
@@ -46,7 +56,7 @@ def test_letters_are_selected_in_their_order() -> None:
 
 
 def test_a_key_that_names_no_letter_or_several() -> None:
-    letters = [letter(body) for body in two_that_begin_alike("S.request.someone")]
+    letters = [letter(body) for body in two_that_begin_alike("S.request.someone", checked=False)]
     start = letters[0].digest[:4]
     with pytest.raises(NoDeadLetter, match=f"2 dead letters have a key that begins with {start}"):
         select(letters, [start])
@@ -95,6 +105,84 @@ def test_the_last_death(deaths: Any, known: tuple[Any, Any, datetime | None]) ->
     assert (read.reason, read.count, read.died) == (*known[:2], died)
 
 
+# -- whether a server has checked it ------------------------------------------------------------------------------
+
+
+def entry(name: bytes, value: bytes) -> bytes:
+    return bytes([len(name)]) + name + value
+
+
+def text(value: bytes) -> bytes:
+    return b"S" + pack(">I", len(value)) + value
+
+
+def with_length(kind: bytes, content: bytes) -> bytes:
+    return kind + pack(">I", len(content)) + content
+
+
+def deaths(*entries: bytes) -> bytes:
+    """Return the header ``x-death`` with one death of these entries."""
+    return entry(b"x-death", with_length(b"A", with_length(b"F", b"".join(entries))))
+
+
+QUEUE, EXPIRED, REJECTED = (
+    entry(b"queue", text(b"S_req")),
+    entry(b"reason", text(b"expired")),
+    entry(b"reason", text(b"rejected")),
+)
+
+
+def is_checked(entries: bytes, exchange: str = "S_dead") -> bool:
+    return letter(NOTIFICATION, exchange=exchange, raw_headers=pack(">I", len(entries)) + entries).letter.checked
+
+
+def test_what_a_server_rejected_is_checked() -> None:
+    assert is_checked(deaths(QUEUE, REJECTED))
+    assert is_checked(deaths(REJECTED, QUEUE))
+
+
+@pytest.mark.parametrize("reason", [b"expired", b"maxlen", b"delivery_limit", b"", b"REJECTED"])
+def test_what_the_broker_moved_itself_is_not_checked(reason: bytes) -> None:
+    assert not is_checked(deaths(QUEUE, entry(b"reason", text(reason))))
+
+
+def test_what_another_queue_dropped_is_not_checked() -> None:
+    assert not is_checked(deaths(entry(b"queue", text(b"T_req")), REJECTED))
+    assert not is_checked(deaths(REJECTED))
+
+
+@pytest.mark.parametrize("exchange", ["", "jsonrpc"])
+def test_what_was_put_there_is_not_checked(exchange: str) -> None:
+    """By its name, or over the exchange that users may publish to: no part of such a message is the broker's."""
+    assert not is_checked(deaths(QUEUE, REJECTED), exchange)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        b"",
+        # RabbitMQ 3 writes into the first header of that name, and leaves the others.
+        deaths(QUEUE, EXPIRED) + deaths(QUEUE, REJECTED),
+        # In an entry of the sender's, it counts the first reason and queue, and leaves the others.
+        deaths(QUEUE, EXPIRED, REJECTED),
+        deaths(EXPIRED, QUEUE, REJECTED),
+        deaths(entry(b"queue", text(b"T_req")), REJECTED, QUEUE),
+        # Only the first death is the last one.
+        entry(b"x-death", with_length(b"A", with_length(b"F", QUEUE + EXPIRED) + with_length(b"F", QUEUE + REJECTED))),
+        # RabbitMQ 3 does not write these.
+        entry(b"x-last-death-reason", text(b"rejected")) + entry(b"x-last-death-queue", text(b"S_req")),
+        entry(b"x-first-death-reason", text(b"rejected")) + deaths(QUEUE, EXPIRED),
+        # A value that compares as equal in RabbitMQ, of another type; and one that cannot be read.
+        deaths(QUEUE, entry(b"reason", with_length(b"x", b"expired")), REJECTED),
+        deaths(QUEUE, entry(b"reason", b"T" + b"\xff" * 8), REJECTED),
+        entry(b"x-death", b"T" + b"\xff" * 8) + deaths(QUEUE, REJECTED),
+        b"\5break?" + deaths(QUEUE, REJECTED),
+    ],
+)
+def test_a_sender_cannot_say_that_a_server_checked_it(entries: bytes) -> None:
+    assert not is_checked(entries)
+
+
 def test_what_can_be_sent_again() -> None:
     assert letter(NOTIFICATION).obstacle is None
     assert letter(NOTIFICATION, {"trace": "t"}).obstacle is None
@@ -131,7 +219,7 @@ def test_headers_that_are_sent_again() -> None:
 
 
 def test_what_could_not_be_decoded_is_not_sent_again() -> None:
-    held = read_letter(Delivery(1, 1, False, "", "S.request.someone", None))
+    held = read_letter(Delivery(1, 1, False, "", "S.request.someone", None), SERVICE)
     assert held.obstacle is not None
     assert "cannot be read" in held.obstacle
     assert held.letter.body == b""

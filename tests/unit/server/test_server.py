@@ -37,6 +37,7 @@ KEYWORDS: dict[str, Any] = {
     "max_size": 16 << 20,
     "max_batch": 1000,
     "max_depth": 100,
+    "max_method": 256,
     "tls": None,
     "heartbeat": 10.0,
     "connect_timeout": 5.0,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from jsonrpc_amqp import Request
 from jsonrpc_amqp.context import NoEnvelope
@@ -48,6 +52,30 @@ def test_patterns(method: str, user: str | None, may: bool) -> None:
     authorize = authorizer(RULES)
     assert authorize is not None
     assert authorize(request(method, user)) is may
+
+
+names = st.text(st.sampled_from("ab."), max_size=8)
+
+
+@given(st.text(st.sampled_from("ab.*"), max_size=8), names)
+@example("a*a", "a")
+@example("*ab*ab*", "aab.ab")
+@example("*", "")
+def test_a_star_stands_for_any_characters(pattern: str, name: str) -> None:
+    authorize = authorizer({pattern: "*"})
+    assert authorize is not None
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name)
+    assert authorize(request(name, "alice")) is (expected is not None)
+
+
+@pytest.mark.parametrize("pattern", ["*.users.*.delete", "*a*a*a*a*b", "a*", "*a", "*a*"])
+@pytest.mark.parametrize("unit", [".users.", "a", ".users.a.delet"])
+def test_patterns_take_linear_time(pattern: str, unit: str) -> None:
+    authorize = authorizer({pattern: "*"})
+    assert authorize is not None
+    before = time.process_time()
+    authorize(request(unit * (1_000_000 // len(unit)), "alice"))
+    assert time.process_time() - before < 2  # what is quadratic takes minutes
 
 
 def test_a_rule_allows_a_call_only_by_returning_true(caplog: pytest.LogCaptureFixture) -> None:
