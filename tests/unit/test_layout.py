@@ -27,7 +27,7 @@ ONLY_IN = {
     "yarl": {"http/bridge"},
     "starlette": {"http/gateway"},
     "anyio": {"http/gateway"},
-    "uvicorn": {"cli/gateway"},
+    "uvicorn": {"http/http_server"},
     "jsonrpclib": {"adapters/jsonrpclib"},
     "pjrpc": {"adapters/pjrpc"},
     "tinyrpc": {"adapters/tinyrpc"},
@@ -44,6 +44,7 @@ PURE = {
     "options",
     "operator/letter",
     "operator/permissions",
+    *(f"http/{name}" for name in ("headers", "limits", "origins")),
     *(
         f"client/{name}"
         for name in ("addresses", "call", "pending", "replies", "reply_bindings", "retries", "timeouts")
