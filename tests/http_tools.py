@@ -53,13 +53,14 @@ class RawServer:
 
     Args:
         answer: Called with the connection and each request; True: read another request from it.
+        port: Where it listens; 0 for any that is free.
     """
 
-    def __init__(self, answer: Callable[[socket.socket, Asked], object]) -> None:
+    def __init__(self, answer: Callable[[socket.socket, Asked], object], port: int = 0) -> None:
         self.asked: list[Asked] = []
         self.connections = 0
         self._answer = answer
-        self._listener = socket.create_server((HOST, 0))
+        self._listener = socket.create_server((HOST, port))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}/"
         self._open: list[socket.socket] = []

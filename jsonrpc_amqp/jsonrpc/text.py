@@ -23,6 +23,7 @@ from ..errors import EncodeError
 
 # To find floats: walk a value of at most so many parts if its text is over so many bytes; otherwise search the text.
 _LONG_TEXT, _FEW_PARTS = 4096, 64
+_SPACE = b" \t\r\n"
 _EXACT = frozenset((str, int, bool, type(None), dict, list))
 _BRACKETS = b"[]{}"
 _NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - {*_BRACKETS, *b'"'})
@@ -31,6 +32,10 @@ _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 # The marks before a string (or the end), and the string. The closing quote is optional, so the pattern matches wherever
 # it is tried and never backtracks: linear on any text.
 _OUTSIDE = re.compile(rb'([^"]*)(?:"[^"]*"?)?')
+
+
+Raw = msgspec.Raw
+"""The text of a JSON value; ``bytes(raw)`` are its bytes."""
 
 
 class Malformed(ValueError):
@@ -74,6 +79,26 @@ def dumps(value: Any, *, max_depth: int = 100) -> bytes:
     except Exception as exc:
         raise EncodeError(str(exc)) from exc
     return text
+
+
+def begins(text: bytes | Raw, characters: str) -> bool:
+    """Whether a JSON text begins with one of some characters, behind white space."""
+    return bytes(memoryview(text)[:_LONG_TEXT]).lstrip(_SPACE)[:1].decode("latin-1") in tuple(characters)
+
+
+def split_object(text: bytes | Raw) -> dict[str, Raw]:
+    """Return the members of an object, each as the text that it is; ``text`` was read by ``loads`` before."""
+    return _decode_object(text)
+
+
+def split_array(text: bytes | Raw) -> list[Raw]:
+    """Return the elements of an array, each as the text that it is; ``text`` was read by ``loads`` before."""
+    return _decode_array(text)
+
+
+def join(parts: dict[str, Raw] | list[Raw]) -> Raw:
+    """Write an object or an array of texts, which stay as they are."""
+    return Raw(_encode(parts))
 
 
 def _check_written(text: bytes, value: Any, max_depth: int) -> None:
@@ -160,4 +185,6 @@ def _plain(value: Any) -> Any:
 
 
 _decode = msgspec.json.Decoder().decode
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_array = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode

@@ -1,4 +1,4 @@
-"""A live server, and a corpus of hostile requests."""
+"""A live server, and a corpus of hostile requests, while another user calls it all the time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..tools import wait_for
 from . import patched
 from .corpus import MARK, REQUESTS, Case, Message
 from .health import FREED, Patient
+from .neighbour import Neighbour
 
 SERVICE = "abuse"
 
@@ -72,12 +73,25 @@ def abuser(broker: Broker) -> Iterator[Abuser]:
 
 
 @pytest.fixture(scope="module")
-def patient(broker: Broker, served: Program, abused: dict[str, dict[str, int]]) -> Iterator[Patient]:
-    with Client(broker.url, SERVICE, timeout=30) as client:
-        patient = Patient(served.pid, lambda: client.call("add", [1, 2]), abused["server"])
+def patient(
+    broker: Broker,
+    other_user: str,
+    served: Program,
+    abused: dict[str, dict[str, int]],
+    slowed: dict[str, dict[str, float]],
+) -> Iterator[Patient]:
+    with (
+        Client(broker.url, SERVICE, timeout=30) as client,
+        Client(other_user, SERVICE, timeout=30) as other,
+        Neighbour(lambda name, number: other.call("visit", [name, number])) as neighbour,
+    ):
+        patient = Patient(
+            served.pid, lambda: client.call("add", [1, 2]), neighbour.report, abused["server"], slowed["server"]
+        )
         for _ in range(300):
             patient.call()
         yield patient
+        neighbour.check()
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -420,6 +420,6 @@ def test_there_and_back(url: str, service: str) -> None:
         assert [(each["id"], each["result"]) for each in answers] == [(number, number) for number in range(IN_FLIGHT)]
         server.process.kill()
         server.process.wait()
-        reply = post(port, ECHO, path)
+        reply = post(port, ECHO, path, prefer="wait=3")
         # An error of the method as far as the gateway knows: the bridge answered.
         assert (reply.status, reply.json["id"], reply.json["error"]["code"]) == (200, "a.b", NOT_DELIVERED)

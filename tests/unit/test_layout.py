@@ -23,8 +23,8 @@ ONLY_IN = {
     "jsonrpcclient": {"jsonrpc/messages"},
     "msgspec": {"jsonrpc/text"},
     "click": {name for name in MODULES if name.startswith("cli/")} - {"cli/streams"},
-    "aiohttp": {"http/bridge"},
-    "yarl": {"http/bridge"},
+    "aiohttp": {"http/upstream"},
+    "yarl": {"http/upstream"},
     "starlette": {"http/gateway"},
     "anyio": {"http/gateway"},
     "uvicorn": {"http/http_server"},
@@ -111,7 +111,7 @@ def test_who_starts_threads() -> None:
         "server/isolation",
         "server/signals",
         "server/worker",
-        "http/bridge",
+        "http/upstream",
         "adapters/tinyrpc",
     }
 
