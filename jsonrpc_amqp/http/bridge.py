@@ -27,7 +27,7 @@ from ..options import MAX_SIZE, TIMEOUT
 from ..runtime.dropped import DropWatch
 from ..runtime.forks import close_when_forked
 from ..wire.display import printable
-from .headers import TOKEN
+from .headers import TOKEN, secrets_of
 from .outage import Outage
 from .upstream import HEADERS, URL, Answer, HttpFailure, Upstream, failure
 
@@ -97,6 +97,8 @@ class HttpBridge:
         if (self._url.user, self._url.password) != (None, None) and "Authorization" in own:
             raise ValueError("either a user in the URL or a header Authorization, not both")
         self._max_size = max_size
+        unusual = {name: value for name, value in own.items() if name not in HEADERS}
+        self._secrets = secrets_of(unusual, self._url.user, self._url.password)
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._thread: Upstream | None = None
@@ -176,15 +178,10 @@ class HttpBridge:
 
     def _forward(self, sent: labels.Labelled) -> bytes | None:
         """Post a body, and return the response; wait for the HTTP server before, if it cannot be reached."""
+        if self._thread is not None and self._thread.is_current():  # a log handler
+            raise HttpFailure(NOT_DELIVERED, "the bridge was called by its own thread, which would wait for itself")
         request = context.current_or_none()
-        left = None if request is None else request.remaining
-        now = time.monotonic()
-        if left is not None and left < self._timeout:
-            until = now + left - min(left * _TO_TELL, _MOST_TO_TELL)
-        elif sent.requested.is_notification and request is not None:
-            until = math.inf
-        else:
-            until = now + self._timeout
+        until = time.monotonic() + self._patience(sent.requested, request)
         error: HttpFailure | None = None
         while True:
             attempt = self._outage.admit(until, lambda: self._is_wanted(request))
@@ -203,8 +200,20 @@ class HttpBridge:
                 error = exc
                 self._outage.failed(attempt, exc.message)
                 continue
+            except BaseException:
+                self._outage.reached()  # so that another one tries
+                raise
             self._outage.reached()
             return self._check(sent, answer)
+
+    def _patience(self, asked: inspection.Requested, request: context.Request | None) -> float:
+        """Return the seconds that a request may wait to be sent."""
+        left = None if request is None else request.remaining
+        if asked.is_notification and request is not None:
+            return math.inf if left is None else left
+        if left is None or left >= self._timeout:
+            return self._timeout
+        return left - min(left * _TO_TELL, _MOST_TO_TELL)
 
     def _is_wanted(self, request: context.Request | None) -> bool:
         return not self._closed and (request is None or request.envelope.is_wanted)
@@ -234,13 +243,11 @@ class HttpBridge:
         thread = self._thread
         if thread is None or not thread.is_alive():  # it may have ended otherwise than by close()
             try:
-                thread = self._thread = Upstream(self._url, self._origin, self._headers, self._max_size)
+                thread = self._thread = Upstream(self._url, self._origin, self._headers, self._max_size, self._secrets)
             except Exception as exc:
                 raise HttpFailure(NOT_DELIVERED, f"the bridge can have no thread, or no open file: {exc}") from exc
             advice = "call close(), or use it in a with block"
             self._watch = DropWatch(f"HttpBridge to {self._origin}", advice, thread.is_open, thread.stop)
-        if thread.is_current():  # a log handler
-            raise HttpFailure(NOT_DELIVERED, "the bridge was called by its own thread, which would wait for itself")
         return thread
 
     def _check(self, sent: labels.Labelled, answer: Answer) -> bytes | None:

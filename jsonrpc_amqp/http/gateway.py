@@ -234,10 +234,13 @@ class Gateway:
         """Refuse what the page of another origin has a browser send."""
         hosts, origins = request.headers.getlist("host"), request.headers.getlist("origin")
         if not self._origins.allows_host(hosts):
-            log.warning("refused a request for host %s; --allow-host allows it", printable(", ".join(hosts)))
+            log.warning(
+                "refused a request for host %s; --allow-host (allow_hosts=) allows it", printable(", ".join(hosts))
+            )
             raise _HttpError(421, _not_delivered("this host name is not allowed here"))
         if not self._origins.allows_origin(origins, request.headers.getlist("sec-fetch-site"), hosts):
-            log.warning("refused a request from origin %s; --allow-origin allows it", printable(", ".join(origins)))
+            origin = printable(", ".join(origins))
+            log.warning("refused a request from origin %s; --allow-origin (allow_origins=) allows it", origin)
             raise _HttpError(403, _not_delivered("pages of this origin are not allowed to call"))
 
     def _check_places(self, service: str) -> None:

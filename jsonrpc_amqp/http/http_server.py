@@ -96,7 +96,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Pass the request on."""
-        self._expect_nothing()
+        if not self.transport.get_write_buffer_size():
+            self._expect_nothing()
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
@@ -126,7 +127,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _end_without_progress(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unsent:
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent and self.cycle is not None and not self.cycle.response_complete:
+            self._expect_nothing()  # the next request is being served
+        elif unsent < self._unsent:
             self._expect_head()
         else:
             self.transport.abort()

@@ -62,6 +62,7 @@ class Answer(NamedTuple):
     Attributes:
         is_first: It came over a connection that had no other request before.
         release: Called once, by any thread: whether the connection may be used for another request.
+        secrets: What is not logged.
     """
 
     status: int
@@ -69,6 +70,7 @@ class Answer(NamedTuple):
     body: bytes
     is_first: bool
     release: Callable[[bool], object]
+    secrets: tuple[str, ...] = ()
 
     @property
     def fault(self) -> str:
@@ -83,7 +85,7 @@ class Answer(NamedTuple):
     def failure(self, what: str) -> HttpFailure:
         """Return the error that stands for this response; the method may have run."""
         error = failure(True, what)
-        error.details = f" ({described(self.status, self.headers, self.body)})"
+        error.details = f" ({described(self.status, self.headers, self.body, self.secrets)})"
         return error
 
 
@@ -104,16 +106,20 @@ class Upstream:
         name: Of the server, for the log.
         headers: HTTP headers for each request.
         max_size: Most bytes of a response body.
+        secrets: What is not logged.
 
     Raises:
         OSError, RuntimeError: This process can have no other open file, or no other thread.
     """
 
-    def __init__(self, url: URL, name: str, headers: Mapping[str, str], max_size: int) -> None:
+    def __init__(
+        self, url: URL, name: str, headers: Mapping[str, str], max_size: int, secrets: tuple[str, ...]
+    ) -> None:
         self._url = url
         self._name = name
         self._headers = headers
         self._max_size = max_size
+        self._secrets = secrets
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._selector = selectors.DefaultSelector()
         try:
@@ -217,10 +223,11 @@ class Upstream:
                 received += chunk
                 if len(received) > self._max_size:
                     response.close()
-                    cut = Answer(response.status, response.headers, bytes(received), True, _nothing)
+                    cut = Answer(response.status, response.headers, bytes(received), True, _nothing, self._secrets)
                     raise cut.failure(f"gave an answer over the cap of {self._max_size} bytes")
             release = partial(self._release, exchange)
-            return Answer(response.status, response.headers, bytes(received), not exchange.is_reused, release)
+            is_first = not exchange.is_reused
+            return Answer(response.status, response.headers, bytes(received), is_first, release, self._secrets)
 
     def _release(self, exchange: _Exchange, keep: bool) -> None:
         with suppress(RuntimeError):  # it has ended
@@ -308,7 +315,14 @@ class _Connection(ResponseHandler):
         """Note whether the response was the right one."""
         let_go, self._let_go = self._let_go, None
         if let_go is not None:
-            let_go(should_close=not keep)
+            let_go(should_close=not keep or self._has_begun_another())
+
+    def _has_begun_another(self) -> bool:
+        """Whether the begin of a further response came with the end of this one, which only the parser knows."""
+        try:
+            return self._parser is not None and self._parser.feed_eof() is not None
+        except Exception:  # what began was no response either
+            return True
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; close the connection where no request awaits them."""

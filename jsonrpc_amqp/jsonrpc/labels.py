@@ -16,6 +16,7 @@ from .text import Raw, begins, dumps, join, loads, split_array, split_object
 BITS = 46
 """Of the number to begin with: servers whose numbers have 14 digits would give back a larger one rounded."""
 _NUMBER, _STRING = "-0123456789", '"'
+_SPACE = b" \t\r\n"
 
 
 class Labelled(NamedTuple):
@@ -57,7 +58,7 @@ def label(body: bytes, requested: Requested, start: int) -> Labelled:
 
     if not any(id is not None for id in ids):
         return Labelled(body, requested, originals)
-    whole = join([*map(labelled, split_array(body))]) if requested.is_batch else labelled(Raw(body))
+    whole = join([*map(labelled, split_array(body))]) if requested.is_batch else labelled(Raw(body.strip(_SPACE)))
     return Labelled(bytes(whole), requested._replace(ids=tuple(ids)), originals)
 
 
@@ -73,6 +74,7 @@ def restore(labelled: Labelled, reply: bytes) -> bytes:
 
     if not originals:
         return reply
+    reply = reply.strip(_SPACE)
     if begins(reply, "["):
         return bytes(join([*map(restored, split_array(reply))]))
     return bytes(restored(Raw(reply)))

@@ -23,7 +23,6 @@ from ..errors import EncodeError
 
 # To find floats: walk a value of at most so many parts if its text is over so many bytes; otherwise search the text.
 _LONG_TEXT, _FEW_PARTS = 4096, 64
-_SPACE = b" \t\r\n"
 _EXACT = frozenset((str, int, bool, type(None), dict, list))
 _BRACKETS = b"[]{}"
 _NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - {*_BRACKETS, *b'"'})
@@ -82,8 +81,8 @@ def dumps(value: Any, *, max_depth: int = 100) -> bytes:
 
 
 def begins(text: bytes | Raw, characters: str) -> bool:
-    """Whether a JSON text begins with one of some characters, behind white space."""
-    return bytes(memoryview(text)[:_LONG_TEXT]).lstrip(_SPACE)[:1].decode("latin-1") in tuple(characters)
+    """Whether a JSON text begins with one of some characters. The texts of ``split_object`` begin with no space."""
+    return bytes(memoryview(text)[:1]).decode("latin-1") in tuple(characters)
 
 
 def split_object(text: bytes | Raw) -> dict[str, Raw]:

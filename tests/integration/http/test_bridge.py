@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -16,9 +17,9 @@ from jsonrpc_amqp import NO_ANSWER, NOT_DELIVERED, CallTimeout, Client, Server
 from jsonrpc_amqp.amqp.memory import disconnect
 from jsonrpc_amqp.http.bridge import HttpBridge
 
-from ...bridged import BATCH, CALL, NOTIFICATION, ZERO, Bridged, always, anonymous, ids_of
+from ...bridged import BATCH, CALL, NOTIFICATION, ZERO, Bridged, always, anonymous, ids_of, with_id
 from ...exhausted import NoThread, no_descriptor
-from ...http_tools import Asked, RawServer, free_port, ok
+from ...http_tools import Asked, RawServer, free_port, ok, unread
 from ...tools import wait_for
 
 RESPONSE = b'{"jsonrpc":"2.0","result":1,"id":"a.b"}'
@@ -287,24 +288,29 @@ def genuine(sock: socket.socket, asked: Asked) -> bool:
 @pytest.mark.parametrize("at_once", [True, False])
 def test_what_comes_behind_a_response_answers_nobody(bridging: Bridged, text: str, at_once: bool) -> None:
     """The connection is closed, and the next call has another one."""
+    may_write, written = threading.Event(), threading.Event()
 
     def respond(sock: socket.socket, asked: Asked) -> bool:
-        if b"evil" in asked.body:
-            sock.sendall(ok(b"x") + (TEXTS[text] if at_once else b""))
-            if not at_once:
-                time.sleep(0.05)
-                sock.sendall(TEXTS[text])
-        else:
-            genuine(sock, asked)
+        if b"evil" not in asked.body:
+            return genuine(sock, asked)
+        answer = with_id(ok(RESPONSE), asked)
+        sock.sendall(answer + TEXTS[text] if at_once else answer)
+        if not at_once:
+            assert may_write.wait(10)
+            sock.sendall(TEXTS[text])
+        wait_for(lambda: unread(sock) == 0)
+        written.set()
         return True
 
     bridging.answer = respond
+    assert bridging.ask(victims_call())["result"] == "genuine"
+    answer = bridging.ask(b'{"jsonrpc": "2.0", "method": "evil", "id": "a.b"}')
+    assert answer.get("result", NO_ANSWER) in (1, NO_ANSWER)  # what comes at once may spoil it
+    may_write.set()
+    assert written.wait(10)
     for _ in range(3):
         assert bridging.ask(victims_call())["result"] == "genuine"
-        bridging.ask(b'{"jsonrpc": "2.0", "method": "evil", "id": 1}')
-        time.sleep(0.1)
-        for _ in range(3):
-            assert bridging.ask(victims_call())["result"] == "genuine"
+    assert bridging.http.connections == 2
 
 
 REQUESTS = {
@@ -368,8 +374,15 @@ def test_no_credentials_in_its_log(service: str, caplog: pytest.LogCaptureFixtur
         for answer in (b"x", b"HTTP/1.1 \r\n\r\n", b"SSH-2.0\r\n", CHUNKED + b"z\r\n", b""):
             bridged.answer = always(answer, keep=False)
             assert bridged.ask(CALL)["error"]["code"] == NO_ANSWER
+
+        def repeat(sock: socket.socket, asked: Asked) -> None:
+            sock.sendall(ok(asked.head, "500 Oops"))
+
+        bridged.answer = repeat
+        assert bridged.ask(CALL)["error"]["code"] == NO_ANSWER
     assert "sentinel" not in caplog.text
     assert "'Host'" not in caplog.text
+    assert "500" in caplog.text
     assert "ServerDisconnectedError" in caplog.text
 
 
@@ -407,6 +420,26 @@ def test_a_call_is_told_before_its_time_is_up(service: str) -> None:
         assert time.monotonic() - began >= 2
         assert (answer["id"], answer["error"]["code"]) == ("a.b", NOT_DELIVERED)
         assert answer["error"]["message"] == "the HTTP server cannot be reached: Connection refused"
+
+
+def test_a_log_handler_that_calls_through_it(caplog: pytest.LogCaptureFixture) -> None:
+    """On the bridge's own thread it would wait for itself, all the more while the HTTP server cannot be reached."""
+    caplog.set_level("DEBUG", "jsonrpc_amqp")
+    answers: list[bytes | None] = []
+    with HttpBridge(f"http://127.0.0.1:{free_port()}/", timeout=0.5) as bridge:
+
+        class Calling(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if threading.current_thread().name == "bridge" and not answers:
+                    answers.append(bridge(CALL))
+
+        handler = Calling()
+        logging.getLogger("jsonrpc_amqp.bridge").addHandler(handler)
+        try:
+            assert json.loads(bridge(CALL) or b"")["error"]["code"] == NOT_DELIVERED
+        finally:
+            logging.getLogger("jsonrpc_amqp.bridge").removeHandler(handler)
+    assert b"would wait for itself" in (answers[0] or b"")
 
 
 @pytest.mark.parametrize("end", ["drain", "close"])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
+import json
 import socket
-import sys
-import termios
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from contextlib import ExitStack, suppress
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -22,27 +17,13 @@ from jsonrpc_amqp.http.http_server import LimitedProtocol
 from jsonrpc_amqp.http.limits import MAX_HEAD, MAX_HEADERS
 
 from ...broker import HOST
-from ...gateway_tools import ECHO, Methods, check_error, post
-from ...http_tools import request
+from ...gateway_tools import ECHO, WAIT, Methods, check_error, post, request_to, served
+from ...http_tools import request, unread
 from ...tools import wait_for
 
 
 class Impatient(LimitedProtocol):
     patience = 0.3
-
-
-@contextmanager
-def served(app: Any, protocol: type[LimitedProtocol] = LimitedProtocol) -> Iterator[int]:
-    """Serve an ASGI application on a thread of this process."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, http=protocol))
-    with socket.create_server((HOST, 0)) as sock:
-        thread = threading.Thread(target=server.run, args=([sock],))
-        thread.start()
-        try:
-            yield sock.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(10)
 
 
 def test_mounted(service: str) -> None:
@@ -102,14 +83,6 @@ def test_http_client_that_disconnects_is_not_waited_for(service: str) -> None:
             assert post(port, ECHO, f"/{service}").status == 200
 
 
-def request_to(service: str, body: bytes, *headers: str) -> bytes:
-    lines = [f"POST /{service} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
-    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
-
-
-WAIT = b'{"jsonrpc": "2.0", "method": "wait", "id": 1}'
-
-
 @pytest.mark.parametrize("later", [WAIT, WAIT * 10_000])
 def test_http_client_that_disconnects_behind_another_request_is_not_waited_for(service: str, later: bytes) -> None:
     """uvicorn stops reading there, and so would not notice."""
@@ -125,11 +98,6 @@ def test_http_client_that_disconnects_behind_another_request_is_not_waited_for(s
                 wait_for(lambda: unread(sock) == 0)
             wait_for(lambda: app.stats() == {"499": 1, "in_flight": 0})
             methods.may_end.set()
-
-
-def unread(sock: socket.socket) -> int:
-    """Return how many bytes the other side has not taken yet."""
-    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def test_requests_behind_one_without_a_response_end_the_connection(service: str) -> None:
@@ -214,7 +182,8 @@ def test_a_head_that_does_not_come(service: str, begin: bytes) -> None:
         assert not reaches_the_end_of(sock)
 
 
-def test_a_response_that_is_not_read(service: str) -> None:
+@pytest.mark.parametrize("requests", [1, 2])
+def test_a_response_that_is_not_read(service: str, requests: int) -> None:
     url, ended = f"memory://{service}", threading.Event()
 
     class Noting(Impatient):
@@ -227,6 +196,9 @@ def test_a_response_that_is_not_read(service: str) -> None:
         with served(app, Noting) as port, socket.create_connection((HOST, port), 10) as sock:
             body = b'{"jsonrpc": "2.0", "method": "echo", "params": [15000000], "id": 1}'
             sock.sendall(request_to(service, body))
+            for _ in range(1, requests):
+                wait_for(lambda: app.stats().get("200"))
+                sock.sendall(request_to(service, json.dumps(ECHO).encode()))
             # It cannot be written as a whole: the kernel takes less. When it ends, the rest is dropped.
             assert ended.wait(10)
             with suppress(OSError):
@@ -277,8 +249,8 @@ def test_hosts_and_origins(service: str, caplog: pytest.LogCaptureFixture) -> No
             # The same, once the name of the page leads here.
             check_error(post(port, ECHO, path, host="evil.example", **evil), 421, NOT_DELIVERED, may_have_run=False)
             assert request(port, "GET", "/healthz", headers={"Host": "probe"}).status == 200
-        assert "refused a request for host 'evil.example'; --allow-host allows it" in caplog.text
-        assert "from origin 'http://evil.example'; --allow-origin allows it" in caplog.text
+        assert "refused a request for host 'evil.example'; --allow-host (allow_hosts=) allows it" in caplog.text
+        assert "from origin 'http://evil.example'; --allow-origin (allow_origins=) allows it" in caplog.text
         with served(Gateway(client, allow=[service], allow_hosts=["*"], allow_origins=["*"])) as port:
             assert post(port, ECHO, path, host="evil.example", **evil).status == 200
 

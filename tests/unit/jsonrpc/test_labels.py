@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jsonrpc_amqp.jsonrpc import inspection
 from jsonrpc_amqp.jsonrpc.labels import BITS, Labelled, label, restore
@@ -79,7 +81,34 @@ def test_a_batch() -> None:
 def test_a_single_error_for_a_batch() -> None:
     sent = labelled(b'[{"jsonrpc": "2.0", "method": "m", "id": 1}]')
     error = b' {"jsonrpc": "2.0", "error": {"code": 1, "message": "m"}, "id": null}'
-    assert restore(sent, error) == error
+    assert restore(sent, error) == error.strip()
+
+
+def test_white_space_around_it() -> None:
+    space = b" \t\r\n" * 5000
+    sent = labelled(space + b'{"jsonrpc": "2.0", "method": "m", "id": 7}' + space)
+    assert json.loads(sent.body)["id"] == START
+    assert restore(sent, space + b'{"id": %d}' % START + space) == b'{"id":7}'
+    assert json.loads(restore(sent, space + b'[ {"id": %d} ]' % START)) == [{"id": 7}]
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text('id"\\ü'),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "jsonrpc", "x"]), inner),
+        max_leaves=20,
+    )
+)
+def test_nothing_but_ids_changes(value: Any) -> None:
+    body = json.dumps(value).encode()
+    sent = labelled(body)
+    assert json.loads(restore(sent, sent.body)) == value
+    usable = [id for id in sent.requested.ids if id is not None]
+    assert list(sent.originals) == usable
 
 
 def test_members_that_occur_twice() -> None:
