@@ -84,6 +84,10 @@ class Neighbour:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Make no further call, and wait for the end of the last one."""
         self._is_over.set()
         self._thread.join(60)
 

@@ -73,25 +73,29 @@ def abuser(broker: Broker) -> Iterator[Abuser]:
 
 
 @pytest.fixture(scope="module")
+def neighbour(other_user: str, served: Program) -> Iterator[Neighbour]:
+    with (
+        Client(other_user, SERVICE, timeout=30) as client,
+        Neighbour(lambda name, number: client.call("visit", [name, number])) as neighbour,
+    ):
+        yield neighbour
+
+
+@pytest.fixture(scope="module")
 def patient(
     broker: Broker,
-    other_user: str,
     served: Program,
+    neighbour: Neighbour,
     abused: dict[str, dict[str, int]],
     slowed: dict[str, dict[str, float]],
 ) -> Iterator[Patient]:
-    with (
-        Client(broker.url, SERVICE, timeout=30) as client,
-        Client(other_user, SERVICE, timeout=30) as other,
-        Neighbour(lambda name, number: other.call("visit", [name, number])) as neighbour,
-    ):
+    with Client(broker.url, SERVICE, timeout=30) as client:
         patient = Patient(
             served.pid, lambda: client.call("add", [1, 2]), neighbour.report, abused["server"], slowed["server"]
         )
         for _ in range(300):
             patient.call()
         yield patient
-        neighbour.check()
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -115,6 +119,8 @@ def test_what_it_logged_steers_no_terminal(served: Program, patient: Patient, ab
     assert len(served.output.splitlines()) - before < 1000
 
 
-def test_it_ends_in_order(served: Program) -> None:
+def test_it_ends_in_order(served: Program, neighbour: Neighbour) -> None:
     """Runs last."""
+    neighbour.stop()
+    neighbour.check()
     assert served.terminate() == 0

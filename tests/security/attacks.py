@@ -23,6 +23,7 @@ from pika.exceptions import ChannelClosedByBroker
 from jsonrpc_amqp import Client, Server
 from jsonrpc_amqp.wire.names import client_word
 
+from ..abuse.neighbour import Visits
 from ..tools import wait_for
 from .node import EVE, EXCHANGE, OPEN, SERVER, SERVICE, Node
 
@@ -61,6 +62,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
     gate = Gate()
     notes: list[str] = []
     methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text, "note": notes.append}
+    methods["visit"] = Visits()
     server = Server(node.url(SERVER, vhost), SERVICE, methods=methods, declare=vhost == OPEN, verify_user=checked)
     victim = node.client(user, vhost, reply=reply, server_user=SERVER if checked else None)
     if not checked:
@@ -408,7 +410,8 @@ def name_of_direct(scene: Scene) -> str:
     route = pipeline._reply_route
 
     def look(delivery: Any) -> Any:
-        names.append(delivery.reply_to)
+        if scene.client_word in delivery.routing_key:
+            names.append(delivery.reply_to)
         return route(delivery)
 
     with mock.patch.object(pipeline, "_reply_route", look):

@@ -36,6 +36,12 @@ def seen() -> defaultdict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
+def http_seen() -> defaultdict[str, dict[str, str]]:
+    """How each attack over HTTP ended, by its key and the column of the page."""
+    return defaultdict(dict)
+
+
+@pytest.fixture(scope="session")
 def tls_rows() -> dict[str, tuple[str, str]]:
     """The attempts to connect with TLS, by key: description and outcome."""
     return {}
