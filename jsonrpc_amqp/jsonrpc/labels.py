@@ -67,7 +67,7 @@ def restore(labelled: Labelled, reply: bytes) -> bytes:
     originals = labelled.originals
 
     def restored(text: Raw) -> Raw:
-        members = split_object(text)
+        members = split_object(text) if begins(text, "{") else {}
         own = members.get("id")
         original = None if own is None else originals.get(_key(own))
         return text if original is None else join({**members, "id": original})

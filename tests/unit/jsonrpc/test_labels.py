@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jsonrpc_amqp.jsonrpc import inspection
@@ -92,6 +92,8 @@ def test_white_space_around_it() -> None:
     assert json.loads(restore(sent, space + b'[ {"id": %d} ]' % START)) == [{"id": 7}]
 
 
+@settings(deadline=None)
+@example([None, {"id": 0}])
 @given(
     st.recursive(
         st.none()
