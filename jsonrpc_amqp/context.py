@@ -24,6 +24,11 @@ class Envelope(Protocol):
     def redelivered(self) -> bool: ...
     @property
     def deadline(self) -> float | None: ...
+    @property
+    def is_wanted(self) -> bool:
+        """False once the server drains, or the connection of the message was lost: give back what has not begun."""
+        ...
+
     def acknowledge(self) -> None:
         """Acknowledge the message now, not after the reply."""
         ...
@@ -59,6 +64,7 @@ class NoEnvelope:
     user_id: str | None = None
     redelivered: bool = False
     deadline: float | None = None
+    is_wanted: bool = True
 
     def acknowledge(self) -> None:
         """Do nothing: there is no message."""

@@ -14,6 +14,7 @@ from .http_tools import Asked, RawServer, ok
 
 CALL = b'{"jsonrpc": "2.0", "method": "m", "id": "a.b"}'
 NOTIFICATION = b'{"jsonrpc": "2.0", "method": "m"}'
+ZERO = dict.fromkeys(("answered", "incomplete", "failed", "lost_notifications", "given_back", "outages"), 0)
 BATCH = b'[{"jsonrpc": "2.0", "method": "m", "id": 1}, {"jsonrpc": "2.0", "method": "m"}, {"id": "b"}]'
 
 
@@ -46,8 +47,36 @@ class Bridged:
 
 
 def always(answer: bytes, *, keep: bool = True) -> Callable[[socket.socket, Asked], object]:
-    def write(sock: socket.socket, _asked: Asked) -> bool:
-        sock.sendall(answer)
+    """Write an answer; the id of ``CALL`` in it stands for the one that the bridge has sent in its place."""
+
+    def write(sock: socket.socket, asked: Asked) -> bool:
+        sock.sendall(with_id(answer, asked))
         return keep
 
     return write
+
+
+def with_id(answer: bytes, asked: Asked) -> bytes:
+    """Return an answer, or its body, with the id of the call that was asked in the place of that of ``CALL``."""
+    request = json.loads(asked.body)
+    if not isinstance(request, dict) or "id" not in request:
+        return answer
+    more = answer.count(b'"a.b"')
+    changed = answer.replace(b'"a.b"', json.dumps(request["id"]).encode())
+    length = b"Content-Length: %d\r\n"
+    size = len(answer.partition(b"\r\n\r\n")[2])
+    return changed.replace(length % size, length % (size + len(changed) - len(answer))) if more else answer
+
+
+def ids_of(asked: Asked) -> list[Any]:
+    """Return the ids of the calls of a batch, as the bridge has sent them."""
+    return [each["id"] for each in json.loads(asked.body) if "id" in each]
+
+
+def anonymous(body: bytes) -> Any:
+    """Return a body without the ids of its calls."""
+    value = json.loads(body)
+    members = value if isinstance(value, list) else [value]
+    for member in members:
+        member.pop("id", None)
+    return value

@@ -59,6 +59,25 @@ def service() -> str:
 
 
 @pytest.fixture(scope="session")
+def other_user(broker: Broker) -> str:
+    """The URL of the shared node for a user beside the usual one."""
+    broker.ctl("eval", _ADD_USER)
+    return broker.url.replace("guest:guest", "neighbour:secret")
+
+
+_ADD_USER = """
+    rabbit_auth_backend_internal:add_user(<<"neighbour">>, <<"secret">>, <<"test">>),
+    rabbit_auth_backend_internal:set_permissions(<<"neighbour">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).
+"""
+
+
+@pytest.fixture(scope="session")
+def slowed() -> dict[str, dict[str, float]]:
+    """Seconds of the slowest call of a neighbour in each case of tests/abuse, of the server and of the client."""
+    return {"server": {}, "client": {}}
+
+
+@pytest.fixture(scope="session")
 def abused() -> dict[str, dict[str, int]]:
     """Bytes that each case of tests/abuse has cost, of the server and of the client."""
     return {"server": {}, "client": {}}

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from jsonrpc_amqp import current_request
+import uvicorn
 
+from jsonrpc_amqp import current_request
+from jsonrpc_amqp.http.http_server import LimitedProtocol
+
+from .broker import HOST
 from .http_tools import JSON, Reply, request
 
 ECHO: dict[str, Any] = {"jsonrpc": "2.0", "method": "echo", "params": ["ü 中 😀"], "id": "a.b"}
 
 
+WAIT = b'{"jsonrpc": "2.0", "method": "wait", "id": 1}'
 IN_FLIGHT = 256
 
 
@@ -65,3 +73,23 @@ def check_error(reply: Reply, status: int, code: int, id: Any = None, *, may_hav
     assert (reply.json["id"], reply.json["error"]["code"]) == (id, code)
     if may_have_run is not None:
         assert reply.json["error"]["data"] == {"may_have_run": may_have_run}
+
+
+@contextmanager
+def served(app: Any, protocol: type[Any] = LimitedProtocol) -> Iterator[int]:
+    """Serve an ASGI application on a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, http=protocol))
+    with socket.create_server((HOST, 0)) as sock:
+        thread = threading.Thread(target=server.run, args=([sock],))
+        thread.start()
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def request_to(service: str, body: bytes, *headers: str) -> bytes:
+    """Return a request, byte for byte."""
+    lines = [f"POST /{service} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import socket
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -53,13 +55,16 @@ class RawServer:
 
     Args:
         answer: Called with the connection and each request; True: read another request from it.
+        port: Where it listens; 0 for any that is free.
     """
 
-    def __init__(self, answer: Callable[[socket.socket, Asked], object]) -> None:
+    def __init__(self, answer: Callable[[socket.socket, Asked], object], port: int = 0) -> None:
         self.asked: list[Asked] = []
         self.connections = 0
+        self.ended = 0
+        """Connections that have ended."""
         self._answer = answer
-        self._listener = socket.create_server((HOST, 0))
+        self._listener = socket.create_server((HOST, port))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}/"
         self._open: list[socket.socket] = []
@@ -96,7 +101,8 @@ class RawServer:
             while (asked := self._read(file)) is not None:
                 self.asked.append(asked)
                 if self._answer(sock, asked) is not True:
-                    return
+                    break
+        self.ended += 1
 
     @staticmethod
     def _read(file: Any) -> Asked | None:
@@ -114,6 +120,11 @@ def ok(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     """Return an HTTP response with a body."""
     lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
+
+
+def unread(sock: socket.socket) -> int:
+    """Return how many bytes the other side's system has not taken yet."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 @contextmanager
@@ -137,9 +148,9 @@ def bridge(service: str, to: str, *args: str, url: str) -> Iterator[Program]:
 
 
 @contextmanager
-def gateway(*args: str, url: str) -> Iterator[tuple[Program, int]]:
+def gateway(*args: str, url: str, **options: Any) -> Iterator[tuple[Program, int]]:
     """Run ``jsonrpc-amqp gateway`` on a free port, and return both."""
-    with running("gateway", "--listen", f"{HOST}:0", *args, url=url) as program:
+    with running("gateway", "--listen", f"{HOST}:0", *args, url=url, **options) as program:
         program.wait_until_said(f"http://{HOST}:")
         port = program.output.partition(f"http://{HOST}:")[2].partition("/")[0]
         yield program, int(port)

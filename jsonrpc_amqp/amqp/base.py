@@ -270,6 +270,11 @@ class Session(Protocol):
         ...
 
     @property
+    def is_consuming(self) -> bool:
+        """False once ``cancel`` was called, or the session has ended."""
+        ...
+
+    @property
     def congested(self) -> bool:
         """True while the broker takes no publishes: an alarm (``connection.blocked``), or a full outbox."""
         ...

@@ -29,6 +29,7 @@ class Consumption:
         now: Monotonic seconds.
 
     Attributes:
+        is_over: It was cancelled by us.
         next_event: When ``advance`` has something to do, in monotonic seconds; infinite for never.
     """
 
@@ -39,7 +40,7 @@ class Consumption:
         self._back_off = back_off or BackOff(1)
         self._since = now
         self._consumers = 1
-        self._is_over = False
+        self.is_over = False
         self.next_event = math.inf
 
     def cancel(self, done: Callable[[], None]) -> None:
@@ -55,13 +56,13 @@ class Consumption:
 
     def stop(self) -> None:
         """Consume no more if the broker cancels the consumer, or has."""
-        self._is_over = True
+        self.is_over = True
         self.next_event = math.inf
 
     def cancelled(self, tag: str) -> None:
         """Note that the broker has cancelled a consumer."""
         channel = self._link.consumer
-        if self._is_over or channel is None or tag != self._link.consumer_tag:
+        if self.is_over or channel is None or tag != self._link.consumer_tag:
             return
         self._link.consumer_tag = ""
         # After its consumer timeout, RabbitMQ 4.3 would go on with that consumer behind the late acknowledgement,
@@ -94,7 +95,7 @@ class Consumption:
 
     def _consume(self) -> None:
         channel = self._link.consumer
-        if channel is None or self._is_over:
+        if channel is None or self.is_over:
             return
         self._since = time.monotonic()
         # A tag of ours is known at once, so that ``cancel`` need not wait for the reply.

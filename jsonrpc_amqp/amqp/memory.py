@@ -73,6 +73,7 @@ class MemorySession:
         self._listener = listener
         self._plan = plan
         self._open = True
+        self._is_cancelled = False
         self.generation = next(self._broker.numbers)
         self._queue: Queue | None = None
         self._direct: str | None = None
@@ -145,8 +146,13 @@ class MemorySession:
         with self._broker.lock:
             self._post(found, self._facts(queue) if self._open else _gone())
 
+    @property
+    def is_consuming(self) -> bool:
+        return self._open and not self._is_cancelled
+
     def cancel(self, outcome: Outcome) -> None:
         with self._broker.lock:
+            self._is_cancelled = True
             self._stop_consuming()
             # Posted behind all that has arrived, so that nothing can follow it.
             self._post(outcome, None if self._open else _gone())

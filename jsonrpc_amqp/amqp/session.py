@@ -149,6 +149,10 @@ class LiveSession:
         return self.outbox.flush_is_imminent
 
     @property
+    def is_consuming(self) -> bool:
+        return self._state is State.LIVE and not self._consumption.is_over
+
+    @property
     def congested(self) -> bool:
         if not self._is_congested():
             return False

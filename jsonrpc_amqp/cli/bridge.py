@@ -52,11 +52,12 @@ def command(
     """
     Serve a service by asking a JSON-RPC server over HTTP.
 
-    Each request body is posted unchanged, once, and the HTTP response becomes the reply. What goes wrong becomes a
+    Each request body is posted once, with other ids, and the HTTP response becomes the reply. What goes wrong becomes a
     JSON-RPC error: -32004 where the HTTP server was not reached, -32005 where it may have run the method. A
     notification that was not taken is logged, and becomes a dead letter (--dead-letters).
 
-    The command waits for a missing broker.
+    The command waits for a missing broker. While the HTTP server cannot be reached, requests wait: calls until their
+    time is nearly up, notifications until it can be reached.
 
     \b
     jsonrpc-amqp bridge --service calc --to http://127.0.0.1:8000/

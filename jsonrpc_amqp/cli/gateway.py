@@ -1,4 +1,4 @@
-"""The command ``gateway`` (the only import of uvicorn)."""
+"""The command ``gateway``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ import click
 from .. import Client, TransportError
 from ..http.limits import MAX_IN_FLIGHT, MAX_SIZE, MAX_WAIT
 from ..options import GRACE, TIMEOUT
+from ..server.signals import INSISTENT, drain_signals
 from .common import (
     NOT_DRAINED,
     USAGE_ERROR,
@@ -34,6 +36,18 @@ from .common import (
 )
 
 log = logging.getLogger("jsonrpc_amqp.gateway")
+
+# Accepted connections inherit these. Only some systems have the last three.
+_SOCKET_OPTIONS = (
+    # asyncio sets it only on sockets that name their protocol, which create_server's do not. uvicorn writes a response
+    # in two parts, and with Nagle's algorithm the second one waits 40 ms for the peer's delayed acknowledgement.
+    (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+    # A caller whose host is gone ends no connection: it is noticed within a minute, not after 'Prefer: wait=300'.
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+)
 
 
 @click.command(
@@ -57,6 +71,21 @@ Exit codes:
     multiple=True,
     help="A service that may be called; may be repeated. Without it nothing is served.",
 )
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A name that callers may know it by (the Host header), beside localhost, IP addresses and that of --listen; "
+    "may be repeated. * allows each.",
+)
+@click.option(
+    "--allow-origin",
+    "allow_origins",
+    metavar="ORIGIN",
+    multiple=True,
+    help="An origin whose web pages may call it, such as https://example.com; may be repeated. * allows each.",
+)
 @seconds_option("--timeout", default=TIMEOUT, help="For a request that does not say 'Prefer: wait=SECONDS'.")
 @seconds_option("--max-wait", default=MAX_WAIT, help="The most that a request may ask for.")
 @count_option("--max-size", default=MAX_SIZE, metavar="BYTES", help="The largest request.")
@@ -76,6 +105,8 @@ Exit codes:
 def command(
     listen: str,
     allow: Sequence[str],
+    allow_hosts: Sequence[str],
+    allow_origins: Sequence[str],
     timeout: float,
     max_wait: float,
     max_size: int,
@@ -84,7 +115,7 @@ def command(
     **options: Any,
 ) -> None:
     """
-    Take JSON-RPC over HTTP POST to /SERVICE into that service, until SIGTERM or SIGINT.
+    Take JSON-RPC over HTTP POST to /SERVICE into that service, until SIGTERM, SIGINT or SIGHUP.
 
     Everyone who can reach it calls as its own AMQP user, by whom servers decide who may call what: put authentication
     in front of it. GET /healthz is for load balancers.
@@ -99,14 +130,24 @@ def command(
     start_logging(log_level)
     with usage_errors():
         from ..http.gateway import Gateway
+        from ..http.http_server import make_server
 
+        host, port = parse_address(listen)
         client = Client(**given(options))
         app = Gateway(
-            client, allow=allow, timeout=timeout, max_wait=max_wait, max_size=max_size, max_in_flight=max_in_flight
+            client,
+            allow=allow,
+            timeout=timeout,
+            max_wait=max_wait,
+            max_size=max_size,
+            max_in_flight=max_in_flight,
+            allow_hosts=[*allow_hosts, *named(host)],
+            allow_origins=allow_origins,
         )
-        sock = listening_socket(listen)
+        sock = listening_socket(host, port)
+    server = make_server(app, GRACE)
     # Before it says that it serves: a signal that comes then stops it, rather than end this process.
-    server = _server(app)
+    _stop_by_signals(server)
     if allow:
         log.info("serving %s at http://%s/SERVICE", ", ".join(allow), _address(sock))
     else:
@@ -124,50 +165,58 @@ def command(
     log.info("drained")
 
 
-def listening_socket(listen: str) -> socket.socket:
+def parse_address(listen: str) -> tuple[str, int]:
     """
-    Return a socket that listens at ``HOST:PORT``.
+    Return host and port of ``HOST:PORT``.
 
     Raises:
-        WrongUsage: This is no such address, or one that cannot be used.
+        WrongUsage: It is no such address.
     """
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise WrongUsage("--listen takes HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    return host, int(port)
+
+
+def named(host: str) -> list[str]:
+    """Return a host that is given by its name, and nothing for an address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return [host]
+    return []
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """
+    Return a socket that listens.
+
+    Raises:
+        WrongUsage: The address cannot be used.
+    """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host, int(port)), family=family)
+        sock = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise WrongUsage(f"cannot listen at {listen}: {error.strerror}") from None
-    # Accepted connections inherit this option. asyncio sets it only on sockets that name their protocol, which
-    # create_server's do not. uvicorn writes a response in two parts, and with Nagle's algorithm the second one waits
-    # 40 ms for the peer's delayed acknowledgement.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raise WrongUsage(f"cannot listen at {host}:{port}: {error.strerror}") from None
+    for level, option, value in _SOCKET_OPTIONS:
+        if hasattr(socket, option):
+            sock.setsockopt(level, getattr(socket, option), value)
     return sock
 
 
-def _server(app: Any) -> Any:
-    """Return uvicorn's server of an application, which SIGTERM and SIGINT stop."""
-    import uvicorn
+def _stop_by_signals(server: Any) -> None:
+    """Let the signals that stop ``serve`` stop uvicorn's server."""
+    # uvicorn sets the same handler when it begins, but for SIGHUP. When it has drained, it sets the previous ones and
+    # raises what stopped it once more, which then has no effect, so that the exit code is 0.
+    for number in drain_signals():
+        handler = server.handle_exit if number in INSISTENT else partial(_stop, server)
+        signal.signal(number, handler)
 
-    config = uvicorn.Config(
-        app,
-        # The gateway logs failures itself; access logs belong to the reverse proxy in front of it.
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=int(GRACE),
-    )
-    server = uvicorn.Server(config)
-    # uvicorn sets the same handler when it begins. When it has drained, it sets the previous ones and raises what
-    # stopped it once more, which then has no effect, so that the exit code is 0.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, server.handle_exit)
-    return server
+
+def _stop(server: Any, *_signal: object) -> None:
+    server.should_exit = True
 
 
 def _address(sock: socket.socket) -> str:

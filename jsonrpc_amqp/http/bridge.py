@@ -1,5 +1,5 @@
 """
-Serves a service by asking a JSON-RPC server over HTTP (the only import of aiohttp).
+Serves a service by asking a JSON-RPC server over HTTP .
 
     with HttpBridge("http://127.0.0.1:8000/") as bridge:
         Server("amqp://", "example", dispatcher=bridge, concurrency=32).serve_forever()
@@ -10,79 +10,53 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import re
-import selectors
+import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
-from contextlib import suppress
-from types import SimpleNamespace, TracebackType
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any
 
 from .. import context
-from ..errors import NO_ANSWER, NOT_DELIVERED, MissingExtra, RemoteError
-from ..jsonrpc import inspection
-from ..logs import on_own_thread
+from ..errors import NOT_DELIVERED, RemoteError
+from ..jsonrpc import inspection, labels
 from ..options import MAX_SIZE, TIMEOUT
 from ..runtime.dropped import DropWatch
 from ..runtime.forks import close_when_forked
 from ..wire.display import printable
-from .headers import TOKEN, content_coding, described
-
-try:
-    import aiohttp
-    from yarl import URL
-except ImportError as exc:
-    raise MissingExtra(__name__, "aiohttp", "http") from exc
+from .headers import TOKEN, secrets_of
+from .outage import Outage
+from .upstream import HEADERS, URL, Answer, HttpFailure, Upstream, failure
 
 log = logging.getLogger("jsonrpc_amqp.bridge")
 
-# uvicorn and Node close a connection after 5 s of idleness. If that happens just as a request is sent, nothing says
-# whether the request ran, so close idle connections earlier than they do.
-_IDLE_SECONDS = 4.0
-# Bodies are forwarded as they are, so ask for no compression: it would also hide the size of a response.
-_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
-_CHUNK_BYTES = 1 << 16
-# Seconds; aiohttp takes 0 for no timeout.
-_MIN_TIMEOUT = 0.001
 _CLOSE_SECONDS = 5.0
+# Of a caller's time, to tell it that the HTTP server cannot be reached.
+_TO_TELL, _MOST_TO_TELL = 0.1, 1.0
 _TOKEN = re.compile(TOKEN)
 
 
-class _Failure(RemoteError):
-    """What an HTTP server did instead of responding; ``details`` are for the log alone."""
-
-    details = ""
-
-
-class _Answer(NamedTuple):
-    """An HTTP response."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def fault(self) -> str:
-        """Why it is no JSON-RPC response, as callers may know it."""
-        coding = content_coding([self.headers.get("Content-Encoding", "")])
-        if self.status != 200:
-            return f"answered with HTTP status {self.status}"
-        if coding is not None:
-            return f"gave an answer with the content encoding {coding}, which was not asked for"
-        return "gave an answer that is no JSON-RPC 2.0 response"
+class _NotSent(Exception):
+    """The HTTP server cannot be reached, and the request is not to wait for it here: it is given back."""
 
 
 class HttpBridge:
     """
-    A dispatcher that posts each request body, unchanged and once, to an HTTP server, and returns the response body.
+    A dispatcher that posts each request body once to an HTTP server, and returns the response body.
+
+    All of a body stays as it is but the ids of its calls: the HTTP server sees others, which cannot be guessed, so that
+    nothing that it sends late or besides passes for the response to another caller.
 
     A call without a JSON-RPC response, by its id, gets an error: ``NOT_DELIVERED``, or ``NO_ANSWER`` where the method
     may have run; responses to what was not requested are removed. A notification that was not accepted becomes a dead
     letter. A JSON-RPC body with an HTTP error status is a response like any other. Redirections are not followed. Any
     number of threads may use one bridge.
+
+    While the HTTP server cannot be reached, requests wait: calls until their time is nearly up, notifications until it
+    can be reached, or until the server that received them drains, which gives them back to the queue.
 
     Args:
         url: ``http://`` or ``https://``; the certificate is verified. User and password in it become basic
@@ -119,13 +93,18 @@ class HttpBridge:
         self._timeout = timeout
         # Header names are case-insensitive.
         own = {name.title(): value for name, value in _checked(headers or {}).items()}
-        self._headers = {**_HEADERS, **own}
+        self._headers = {**HEADERS, **own}
         if (self._url.user, self._url.password) != (None, None) and "Authorization" in own:
             raise ValueError("either a user in the URL or a header Authorization, not both")
         self._max_size = max_size
+        unusual = {name: value for name, value in own.items() if name not in HEADERS}
+        self._secrets = secrets_of(unusual, self._url.user, self._url.password)
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._thread: _LoopThread | None = None
+        self._thread: Upstream | None = None
+        self._outage = Outage(self._origin)
+        # Whether the HTTP server responds without ids, so that each request needs a connection of its own.
+        self._lacks_ids = False
         self._closed = False
         self._watch: DropWatch | None = None
         close_when_forked(self)
@@ -143,13 +122,12 @@ class HttpBridge:
             asked = inspection.read(body)
         except RemoteError as error:
             return inspection.error(inspection.UNREADABLE, error)
-        request = context.current_or_none()
-        left = None if request is None else request.remaining
-        timeout = self._timeout if left is None else min(left, self._timeout)
         try:
-            answer = self._wait_for(lambda thread: self._exchange(thread, body, max(timeout, _MIN_TIMEOUT)))
-            response = self._checked(asked, answer)
-        except _Failure as error:
+            response = self._forward(labels.label(body, asked, secrets.randbits(labels.BITS)))
+        except _NotSent:
+            self._give_back()
+            return None
+        except HttpFailure as error:
             return self._report_failure(asked, error)
         self._count("answered")
         return response
@@ -164,10 +142,12 @@ class HttpBridge:
         Return counters since the start.
 
         They count bodies: ``answered``, ``incomplete`` (of these: calls in it had no valid response), ``failed``,
-        ``lost_notifications`` (of these).
+        ``lost_notifications`` (of these), ``given_back`` to the queue, because they could not be sent before the server
+        drained; and ``outages``: how often the HTTP server could not be reached any more.
         """
         with self._lock:
-            return {"answered": 0, "incomplete": 0, "failed": 0, "lost_notifications": 0, **self._counts}
+            counts = dict.fromkeys(("answered", "incomplete", "failed", "lost_notifications", "given_back"), 0)
+            return {**counts, **self._counts, "outages": self._outage.count}
 
     def close(self) -> None:
         """Cancel requests in flight, which end in errors, and close the connections."""
@@ -181,6 +161,7 @@ class HttpBridge:
     def close_in_child(self) -> None:
         """Have a forked process begin with a thread of its own; another thread may have held the lock at the fork."""
         self._lock = threading.Lock()
+        self._outage = Outage(self._origin)
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.close_in_child()
@@ -195,46 +176,111 @@ class HttpBridge:
 
     # -- on the thread of a handler ----------------------------------------------------------------------
 
-    def _wait_for(self, exchange: Callable[[_LoopThread], Coroutine[Any, Any, _Answer]]) -> _Answer:
+    def _forward(self, sent: labels.Labelled) -> bytes | None:
+        """Post a body, and return the response; wait for the HTTP server before, if it cannot be reached."""
+        if self._thread is not None and self._thread.is_current():  # a log handler
+            raise HttpFailure(NOT_DELIVERED, "the bridge was called by its own thread, which would wait for itself")
+        request = context.current_or_none()
+        until = time.monotonic() + self._patience(sent.requested, request)
+        error: HttpFailure | None = None
+        while True:
+            attempt = self._outage.admit(until, lambda: self._is_wanted(request))
+            if attempt is None:
+                if self._closed:
+                    raise self._closed_failure()
+                if not self._is_wanted(request):
+                    raise _NotSent
+                raise error or failure(False, "cannot be reached")
+            try:
+                answer = self._post(sent, request, until)
+            except HttpFailure as exc:
+                if not exc.is_unreached:
+                    self._outage.reached()
+                    raise
+                error = exc
+                self._outage.failed(attempt, exc.message)
+                continue
+            except BaseException:
+                self._outage.reached()  # so that another one tries
+                raise
+            self._outage.reached()
+            return self._check(sent, answer)
+
+    def _patience(self, asked: inspection.Requested, request: context.Request | None) -> float:
+        """Return the seconds that a request may wait to be sent."""
+        left = None if request is None else request.remaining
+        if asked.is_notification and request is not None:
+            return math.inf if left is None else left
+        if left is None or left >= self._timeout:
+            return self._timeout
+        return left - min(left * _TO_TELL, _MOST_TO_TELL)
+
+    def _is_wanted(self, request: context.Request | None) -> bool:
+        return not self._closed and (request is None or request.envelope.is_wanted)
+
+    def _closed_failure(self) -> HttpFailure:
+        return HttpFailure(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
+
+    def _post(self, sent: labels.Labelled, request: context.Request | None, until: float) -> Answer:
+        left = None if request is None else request.remaining
+        timeout = self._timeout if left is None else min(left, self._timeout)
+        connect_timeout = min(timeout, until - time.monotonic())
+        alone = self._lacks_ids or not sent.requested.has_ids_alone
+        return self._wait_for(lambda thread: thread.post(sent.body, timeout, connect_timeout, alone=alone))
+
+    def _wait_for(self, exchange: Callable[[Upstream], Coroutine[Any, Any, Answer]]) -> Answer:
         with self._lock:
             thread = self._running_thread()
             future = asyncio.run_coroutine_threadsafe(exchange(thread), thread.loop)
         try:
             return future.result()
         except CancelledError:
-            raise self._failure(True, "had not answered when the bridge was closed") from None
+            raise failure(True, "had not answered when the bridge was closed") from None
 
-    def _running_thread(self) -> _LoopThread:
+    def _running_thread(self) -> Upstream:
         if self._closed:
-            raise _Failure(NOT_DELIVERED, f"the bridge to {self._origin} is closed")
+            raise self._closed_failure()
         thread = self._thread
         if thread is None or not thread.is_alive():  # it may have ended otherwise than by close()
             try:
-                thread = self._thread = _LoopThread(self._headers)
+                thread = self._thread = Upstream(self._url, self._origin, self._headers, self._max_size, self._secrets)
             except Exception as exc:
-                raise _Failure(NOT_DELIVERED, f"the bridge can have no thread, or no open file: {exc}") from exc
+                raise HttpFailure(NOT_DELIVERED, f"the bridge can have no thread, or no open file: {exc}") from exc
             advice = "call close(), or use it in a with block"
             self._watch = DropWatch(f"HttpBridge to {self._origin}", advice, thread.is_open, thread.stop)
-        if thread.is_current():  # a log handler
-            raise _Failure(NOT_DELIVERED, "the bridge was called by its own thread, which would wait for itself")
         return thread
 
-    def _checked(self, asked: inspection.Requested, answer: _Answer) -> bytes | None:
-        """Return the response to a body with this HTTP response; raise ``_Failure`` if there is none."""
-        if asked.is_notification:
-            if answer.status >= 300:
-                raise self._failure(True, f"answered with HTTP status {answer.status}", answer)
-            return None
-        absent = self._failure(True, "gave no valid response to this call, only to others of its batch")
-        response, missing = inspection.repair(asked, answer.body, absent)
-        if missing == len(asked.ids):
-            raise self._failure(True, answer.fault, answer)
-        if missing:
+    def _check(self, sent: labels.Labelled, answer: Answer) -> bytes | None:
+        """Return the response to a body with this HTTP response; raise ``HttpFailure`` if there is none."""
+        asked, is_right = sent.requested, False
+        try:
+            if asked.is_notification:
+                if answer.status >= 300:
+                    raise answer.failure(f"answered with HTTP status {answer.status}")
+                return None
+            absent = failure(True, "gave no valid response to this call, only to others of its batch")
+            repaired = inspection.repair(asked, answer.body, absent, by_id_alone=not answer.is_first)
+            self._lacks_ids |= repaired.lacks_ids and asked.has_ids_alone
+            if repaired.missing == len(asked.ids):
+                raise answer.failure(answer.fault)
+            is_right = repaired.body is answer.body
+        finally:
+            answer.release(is_right)
+        if repaired.missing:
             self._count("incomplete")
-            log.warning("%s: no valid response to %d of %d calls of a batch", self._origin, missing, len(asked.ids))
-        return response
+            log.warning(
+                "%s: no valid response to %d of %d calls of a batch", self._origin, repaired.missing, len(asked.ids)
+            )
+        return labels.restore(sent, repaired.body)
 
-    def _report_failure(self, asked: inspection.Requested, error: _Failure) -> bytes | None:
+    def _give_back(self) -> None:
+        self._count("given_back")
+        log.info("%s cannot be reached; a request goes back to its queue", self._origin)
+        request = context.current_or_none()
+        if request is not None:
+            request.envelope.give_back()
+
+    def _report_failure(self, asked: inspection.Requested, error: HttpFailure) -> bytes | None:
         self._count("failed")
         if not asked.is_notification:
             log.warning("%s%s; %d calls get this error", error.message, error.details, len(asked.ids))
@@ -249,154 +295,6 @@ class HttpBridge:
     def _count(self, name: str) -> None:
         with self._lock:
             self._counts[name] += 1
-
-    # -- on the thread of the event loop ------------------------------------------------------------------
-
-    async def _exchange(self, thread: _LoopThread, body: bytes, timeout: float) -> _Answer:
-        progress = SimpleNamespace(connected=False)
-        try:
-            return await self._post(thread.open_session(), body, timeout, progress)
-        except asyncio.TimeoutError:
-            raise self._failure(progress.connected, f"did not answer within {timeout:.3g} s") from None
-        except (aiohttp.ClientError, OSError) as exc:
-            log.info("%s: %s", self._origin, printable(repr(exc)))
-            raise self._failure(progress.connected, _describe(exc)) from exc
-
-    async def _post(
-        self, session: aiohttp.ClientSession, body: bytes, timeout: float, progress: SimpleNamespace
-    ) -> _Answer:
-        async with session.post(
-            self._url,
-            data=body,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=timeout, ceil_threshold=math.inf),
-            trace_request_ctx=progress,
-        ) as response:
-            received = bytearray()
-            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                received += chunk
-                if len(received) > self._max_size:
-                    response.close()
-                    cut = _Answer(response.status, response.headers, bytes(received))
-                    raise self._failure(True, f"gave an answer over the cap of {self._max_size} bytes", cut)
-            return _Answer(response.status, response.headers, bytes(received))
-
-    def _failure(self, may_have_run: bool, what: str, answer: _Answer | None = None) -> _Failure:
-        code = NO_ANSWER if may_have_run else NOT_DELIVERED
-        failure = _Failure(code, f"the HTTP server {what}", {"may_have_run": may_have_run})
-        if answer is not None:
-            failure.details = f" ({described(answer.status, answer.headers, answer.body)})"
-        return failure
-
-
-class _LoopThread:
-    """
-    An event loop on a thread of its own, with the connections to the HTTP server.
-
-    It does not refer to the bridge, so that a bridge that a program drops is noticed, and its thread ended.
-
-    Args:
-        headers: HTTP headers for each request.
-
-    Raises:
-        OSError, RuntimeError: This process can have no other open file, or no other thread.
-    """
-
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = headers
-        self._session: aiohttp.ClientSession | None = None
-        self._selector = selectors.DefaultSelector()
-        try:
-            self.loop = asyncio.SelectorEventLoop(self._selector)
-        except BaseException:
-            self._selector.close()
-            raise
-        self._thread = threading.Thread(target=on_own_thread(self._run), name="bridge", daemon=True)
-        try:
-            self._thread.start()
-        except BaseException:
-            self.loop.close()
-            raise
-
-    def is_current(self) -> bool:
-        """Return whether the calling thread is this one."""
-        return threading.current_thread() is self._thread
-
-    def is_alive(self) -> bool:
-        """Return whether it can run a request."""
-        return self._thread.is_alive()
-
-    def is_open(self) -> bool:
-        """Return whether it runs in this process."""
-        return not self.loop.is_closed() and self not in _left_to_parent
-
-    def stop(self) -> None:
-        """Begin to end: what runs is cancelled, and the connections are closed."""
-        with suppress(RuntimeError):  # it has ended
-            self.loop.call_soon_threadsafe(self.loop.stop)
-
-    def join(self, seconds: float) -> None:
-        """Wait for the end."""
-        self._thread.join(seconds)
-
-    def close_in_child(self) -> None:
-        """Leave the connections to the parent: what closes them in order would take them out of its selector, too."""
-        _left_to_parent.append(self)
-        self._selector.close()
-
-    def open_session(self) -> aiohttp.ClientSession:
-        """Return the session; called in the event loop."""
-        if self._session is None:
-            tracing = aiohttp.TraceConfig()
-            tracing.on_connection_create_end.append(_note_connection)
-            tracing.on_connection_reuseconn.append(_note_connection)
-            self._session = aiohttp.ClientSession(
-                headers=self._headers,
-                # No limit of its own: there is one connection for each running handler, and those are bounded.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trace_configs=[tracing],
-            )
-        return self._session
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-        finally:
-            self.loop.run_until_complete(self._close_session())
-            self.loop.close()
-
-    async def _close_session(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-
-
-# In a forked process: the threads of the parent, which must not be finalized here.
-_left_to_parent: list[_LoopThread] = []
-
-
-async def _note_connection(_session: aiohttp.ClientSession, trace: SimpleNamespace, _event: object) -> None:
-    # From here on the server may have read the request, even if the exchange fails.
-    trace.trace_request_ctx.connected = True
-
-
-def _describe(exc: Exception) -> str:
-    """Return what happened without addresses, which the exception's own text may have: this text is sent to callers."""
-    if isinstance(exc, (aiohttp.ClientSSLError, aiohttp.ClientConnectorDNSError)):
-        return "cannot be reached: " + ("its TLS failed" if isinstance(exc, aiohttp.ClientSSLError) else "unknown host")
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        return f"cannot be reached: {os.strerror(exc.errno) if exc.errno else 'no connection'}"
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return "closed the connection before it had answered"
-    if isinstance(exc, aiohttp.ClientPayloadError):
-        return "broke off in its answer"
-    return f"did not answer as HTTP has it ({type(exc).__name__})"
 
 
 def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -41,6 +41,7 @@ from ..wire.display import printable
 from ..wire.names import check_service
 from .headers import content_coding, is_json
 from .limits import MAX_IN_FLIGHT, MAX_SIZE, MAX_WAIT
+from .origins import Origins
 
 try:
     import anyio
@@ -91,14 +92,14 @@ class Gateway:
     Bodies pass unchanged in both directions. 200 has a response, which may be an error of the method; 204 is for a
     notification that the broker has confirmed, on disk. Every other status comes with a JSON-RPC error:
 
-    400 no JSON; 404 no such service, or not allowed here; 405 not a POST; 408 the body came too slowly; 413 a body or
-    a batch over its cap; 415 not JSON by its content type, or compressed; 499 the HTTP client disconnected before the
-    reply (only counted; it may have run); 502 lost on the bus (it may have run); 503 not connected, or too many
-    requests; 504 no reply in time.
+    400 no JSON; 403 from a page of another origin; 404 no such service, or not allowed here; 405 not a POST; 408 the
+    body came too slowly; 413 a body or a batch over its cap; 415 not JSON by its content type, or compressed; 421 for
+    another host; 499 the HTTP client disconnected before the reply (only counted; it may have run); 502 lost on the bus
+    (it may have run); 503 not connected, or too many requests; 504 no reply in time.
 
-    It does not read the body of a request for a service that is not allowed, and its errors repeat nothing of a request
-    but the ids, and the name of a content encoding. It sends no CORS headers and requires a content type that HTML
-    forms cannot send, so a page of another origin cannot make a browser call it.
+    It does not read the body of a request that it refuses for its headers, and its errors repeat nothing of a request
+    but the ids, and the name of a content encoding. A page of another origin cannot make a browser call it: it sends no
+    CORS headers, requires a content type that HTML forms cannot send, and checks ``Origin`` and ``Host``.
 
     Args:
         client: Calls the services. It connects at the first use; the gateway does not close it.
@@ -107,12 +108,15 @@ class Gateway:
         max_wait: The most seconds that a request may ask for.
         max_size: Most bytes of a request.
         max_batch: Most members of a batch.
-        max_in_flight: Most requests at a time; those beyond get 503 at once.
+        max_in_flight: Most requests at a time; those beyond get 503 at once. If several services are allowed, each may
+            have as many as there are places left, so that one that does not answer leaves places to the others.
+        allow_hosts: Names that ``Host`` may have beside localhost and IP addresses; ``*`` allows each.
+        allow_origins: Origins such as ``https://example.com`` whose pages may call it; ``*`` allows each.
 
     Raises:
         InvalidName: A service's name breaks a rule.
-        TypeError: ``allow`` is a string.
-        ValueError: ``timeout`` or ``max_wait`` is not above 0.
+        TypeError: ``allow``, ``allow_hosts`` or ``allow_origins`` is a string.
+        ValueError: ``timeout`` or ``max_wait`` is not above 0; a host or an origin is malformed.
     """
 
     def __init__(
@@ -125,6 +129,8 @@ class Gateway:
         max_size: int = MAX_SIZE,
         max_batch: int = MAX_BATCH,
         max_in_flight: int = MAX_IN_FLIGHT,
+        allow_hosts: Iterable[str] = (),
+        allow_origins: Iterable[str] = (),
     ) -> None:
         if isinstance(allow, str):
             raise TypeError("allow is a list of services, not one name")
@@ -137,7 +143,8 @@ class Gateway:
         self._max_size = max_size
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
-        self._in_flight = 0
+        self._origins = Origins(allow_hosts, allow_origins)
+        self._in_flight: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._app = Starlette(
             routes=[Route("/healthz", self._health), Route("/{service}", self._post, methods=["POST"])],
@@ -156,7 +163,7 @@ class Gateway:
 
         ``cut_off``, where it is not 0: requests without a response, because the HTTP server stopped.
         """
-        return {**self._counts, "in_flight": self._in_flight}
+        return {**self._counts, "in_flight": self._in_flight.total()}
 
     # -- endpoints ----------------------------------------------------------------------------------------
 
@@ -197,7 +204,8 @@ class Gateway:
 
     async def _admit(self, request: Request, headers: dict[str, str]) -> bytes | None:
         service = request.path_params["service"]
-        if service not in self._allow:
+        self._check_origin(request)
+        if service not in self._allow or not _is_literal(request.scope, service):
             raise _HttpError(404, _not_delivered("no such service"))
         if not is_json(request.headers.getlist("content-type")):
             raise _HttpError(415, RemoteError(INVALID_REQUEST, "the content type has to be application/json, in UTF-8"))
@@ -207,21 +215,40 @@ class Gateway:
             headers["Accept-Encoding"] = "identity"
             message = f"the body has the content encoding {coding}; identity is accepted only, that is none"
             raise _HttpError(415, RemoteError(INVALID_REQUEST, message))
-        if self._in_flight >= self._max_in_flight:
-            raise _HttpError(503, _not_delivered("too many requests at a time"))
+        self._check_places(service)
         wait = self._timeout
         wanted = _WAIT.search(",".join(request.headers.getlist("prefer")))
         if wanted is not None:
             wait = min(float(wanted[1]), self._max_wait)
             headers["Preference-Applied"] = f"wait={wait:.0f}"
-        self._in_flight += 1
+        self._in_flight[service] += 1
         try:
             return await self._forward(request, service, time.monotonic() + wait)
         except asyncio.CancelledError:
             self._counts["cut_off"] += 1  # by the server, which stops
             raise
         finally:
-            self._in_flight -= 1
+            self._in_flight[service] -= 1
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse what the page of another origin has a browser send."""
+        hosts, origins = request.headers.getlist("host"), request.headers.getlist("origin")
+        if not self._origins.allows_host(hosts):
+            log.warning(
+                "refused a request for host %s; --allow-host (allow_hosts=) allows it", printable(", ".join(hosts))
+            )
+            raise _HttpError(421, _not_delivered("this host name is not allowed here"))
+        if not self._origins.allows_origin(origins, request.headers.getlist("sec-fetch-site"), hosts):
+            origin = printable(", ".join(origins))
+            log.warning("refused a request from origin %s; --allow-origin (allow_origins=) allows it", origin)
+            raise _HttpError(403, _not_delivered("pages of this origin are not allowed to call"))
+
+    def _check_places(self, service: str) -> None:
+        free = self._max_in_flight - self._in_flight.total()
+        if free <= 0:
+            raise _HttpError(503, _not_delivered("too many requests at a time"))
+        if len(self._allow) > 1 and self._in_flight[service] >= free:
+            raise _HttpError(503, _not_delivered("too many requests at a time for this service"))
 
     async def _forward(self, request: Request, service: str, deadline: float) -> bytes | None:
         body = await self._read_body(request)
@@ -273,6 +300,12 @@ async def _unless_disconnected(request: Request, reply: asyncio.Future[bytes | N
 async def _until_disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _is_literal(scope: Scope, service: str) -> bool:
+    """Whether a path has a service's name as it is: ``/%63alc`` would pass a proxy that guards ``/calc``."""
+    path = scope.get("raw_path")  # optional in ASGI
+    return path is None or path.partition(b"?")[0].endswith(b"/" + service.encode())
 
 
 def _not_delivered(message: str) -> RemoteError:

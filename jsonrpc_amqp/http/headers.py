@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..wire.display import printable
 
@@ -17,6 +18,7 @@ _JSON = ("application/json", "application/json-rpc")
 _UTF_8 = ("utf-8", "utf8")
 
 _SHORT, _LONG = 100, 200
+_SHORTEST_SECRET = 6
 # More than is shown, so that no URL is cut before its "@".
 _BEGIN = 4096
 # A user and a password in a URL.
@@ -50,15 +52,34 @@ def content_coding(content_encoding: Sequence[str]) -> str | None:
     return printable(", ".join(codings), _SHORT) if codings else None
 
 
-def described(status: int, headers: Mapping[str, str], body: bytes) -> str:
-    """Return what to log of an HTTP response: no credentials of URLs in it, and all in one line."""
+def described(status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str] = ()) -> str:
+    """
+    Return what to log of an HTTP response: no credentials of URLs in it, and all in one line.
+
+    Args:
+        secrets: What is not logged either: an error page may have the headers of the request.
+    """
     names = [name for name in _LOGGED if name in headers]
-    shown = "".join(f"{name} {printable(_without_secrets(name, headers[name]), _SHORT)}, " for name in names)
-    begin = _without_secrets("", body[:_BEGIN].decode("utf-8", "backslashreplace"))
+    shown = "".join(f"{name} {printable(_without_secrets(name, headers[name], secrets), _SHORT)}, " for name in names)
+    begin = _without_secrets("", body[:_BEGIN].decode("utf-8", "backslashreplace"), secrets)
     return f"HTTP status {status}, {shown}{len(body)} bytes: {printable(begin, _LONG)}"
 
 
-def _without_secrets(name: str, text: str) -> str:
+def secrets_of(headers: Mapping[str, str], user: str | None, password: str | None) -> tuple[str, ...]:
+    """
+    Return what must not be logged of a request: the words of its headers, and the credentials of its URL.
+
+    Words of a few characters are left out: they are in any text, and no secrets.
+    """
+    words = {word for value in headers.values() for word in re.split(r"[\s,;=]+", value)} | {password or ""}
+    if user is not None or password is not None:
+        words.add(base64.b64encode(f"{user or ''}:{password or ''}".encode()).decode())
+    return tuple(sorted((word for word in words if len(word) >= _SHORTEST_SECRET), key=len, reverse=True))
+
+
+def _without_secrets(name: str, text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
     if name == "Location":
         path, question, _ = text.partition("?")
         text = f"{path}{question}..." if question else path

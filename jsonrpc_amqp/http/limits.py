@@ -8,3 +8,8 @@ MAX_SIZE = 1 << 20
 MAX_WAIT = 300.0
 # Requests at a time. Each holds its body in memory, up to MAX_SIZE.
 MAX_IN_FLIGHT = 1000
+# For each connection of the HTTP server. Bytes of a request beside its body, and fields in them.
+MAX_HEAD = 1 << 16
+MAX_HEADERS = 200
+# Seconds without progress: of a head that comes, of a response that is read.
+PATIENCE = 10.0

@@ -38,8 +38,28 @@ class Requested(NamedTuple):
         """Whether no response is awaited."""
         return not self.ids
 
+    @property
+    def has_ids_alone(self) -> bool:
+        """Whether each response that is awaited has an id, by which it is known."""
+        return self.is_version_2 and bool(self.ids) and None not in self.ids
+
 
 UNREADABLE = Requested((None,), False)
+
+
+class Repaired(NamedTuple):
+    """
+    A reply with one response for each call.
+
+    Attributes:
+        body: The reply, unchanged if nothing was wrong with it.
+        missing: How many calls had no response, or a malformed one, and got an error in its place.
+        lacks_ids: It has errors with an id of null.
+    """
+
+    body: bytes
+    missing: int
+    lacks_ids: bool
 
 
 def read(body: bytes, *, max_batch: int = MAX_BATCH, max_depth: int = MAX_DEPTH) -> Requested:
@@ -73,8 +93,8 @@ def error(requested: Requested, error: RemoteError) -> bytes:
 
 
 def repair(
-    requested: Requested, reply: bytes, failure: RemoteError, *, max_depth: int = MAX_DEPTH
-) -> tuple[bytes, int]:
+    requested: Requested, reply: bytes, failure: RemoteError, *, by_id_alone: bool = False, max_depth: int = MAX_DEPTH
+) -> Repaired:
     """
     Make sure that the reply of another server has one response for each call, by id, and nothing else.
 
@@ -85,28 +105,30 @@ def repair(
         requested: What was requested: at least one call.
         reply: What the server sent.
         failure: The response to each call that has none in the reply, or a malformed one.
-
-    Returns:
-        The reply, unchanged if nothing is wrong with it; and how many calls get ``failure``.
+        by_id_alone: What has none of the ids, such as an error with an id of null, is no response to any call.
     """
     try:
         value = loads(reply, max_depth=max_depth, max_members=most_members(requested.ids))
-        if not isinstance(value, list) or not requested.is_batch:
-            _check_single(requested, value)
-            return reply, 0
-    except (Malformed, MalformedReply):
-        return error(requested, failure), len(requested.ids)
+    except Malformed:
+        return Repaired(error(requested, failure), len(requested.ids), False)
+    members = value if isinstance(value, list) else [value]
+    lacks_ids = any(isinstance(each, dict) and "error" in each and each.get("id") is None for each in members)
+    if not isinstance(value, list) or not requested.is_batch:
+        is_known = not by_id_alone or (isinstance(value, dict) and _answers_one(requested.ids, value))
+        is_response = is_known and _is_single(requested, value)
+        missing = 0 if is_response else len(requested.ids)
+        return Repaired(error(requested, failure) if missing else reply, missing, lacks_ids)
     responses, strays = _match(requested.ids, value)
     if None not in responses and len(value) == len(responses):
-        return reply, 0
+        return Repaired(reply, 0, lacks_ids)
     missing = responses.count(None)
-    if missing == len(strays):
+    if missing == len(strays) and not by_id_alone:
         stray = iter(strays)
         responses = [each or next(stray) for each in responses]
         missing = 0
     failed = {"jsonrpc": "2.0", "error": _error_object(failure)}
     written = [{**(each or failed), "id": id} for each, id in zip(responses, requested.ids, strict=True)]
-    return dumps(written, max_depth=max_depth), missing
+    return Repaired(dumps(written, max_depth=max_depth), missing, lacks_ids)
 
 
 def dispatcher(
@@ -135,13 +157,20 @@ def _error_object(error: RemoteError) -> dict[str, Any]:
     return error_object if error.data is None else {**error_object, "data": error.data}
 
 
-def _check_single(requested: Requested, value: Any) -> None:
-    """Raise ``MalformedReply`` if a value is no response to the single call, or no error for the whole batch."""
-    if requested.is_batch:
-        if "error" not in _checked(value):
-            raise MalformedReply("a batch was answered with a single result")
-    elif requested.is_version_2 or not (isinstance(value, dict) and {"result", "error"} & value.keys()):
-        check_response(value, requested.ids[0])
+def _is_single(requested: Requested, value: Any) -> bool:
+    """Whether a value is the response to the single call, or an error for the whole batch."""
+    try:
+        if requested.is_batch:
+            return "error" in _checked(value)
+        if requested.is_version_2 or not (isinstance(value, dict) and {"result", "error"} & value.keys()):
+            check_response(value, requested.ids[0])
+    except MalformedReply:
+        return False
+    return True
+
+
+def _answers_one(ids: Sequence[Any], response: dict[str, Any]) -> bool:
+    return response.get("id") is not None and any(match(ids, [response])[0])
 
 
 def _match(ids: Sequence[Any], members: Sequence[Any]) -> tuple[list[dict[str, Any] | None], list[dict[str, Any]]]:

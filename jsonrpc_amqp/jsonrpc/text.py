@@ -38,6 +38,10 @@ _ARRAY = re.compile(rb"[ \t\n\r]*\[")
 _OUTSIDE = re.compile(rb'([^"]*)(?:"[^"]*"?)?')
 
 
+Raw = msgspec.Raw
+"""The text of a JSON value; ``bytes(raw)`` are its bytes."""
+
+
 class Malformed(ValueError):
     """The bytes are not JSON, or are nested too deep. The message says where, and quotes nothing."""
 
@@ -88,6 +92,26 @@ def dumps(value: Any, *, max_depth: int = 100) -> bytes:
     except Exception as exc:
         raise EncodeError(str(exc)) from exc
     return text
+
+
+def begins(text: bytes | Raw, characters: str) -> bool:
+    """Whether a JSON text begins with one of some characters. The texts of ``split_object`` begin with no space."""
+    return bytes(memoryview(text)[:1]).decode("latin-1") in tuple(characters)
+
+
+def split_object(text: bytes | Raw) -> dict[str, Raw]:
+    """Return the members of an object, each as the text that it is; ``text`` was read by ``loads`` before."""
+    return _decode_object(text)
+
+
+def split_array(text: bytes | Raw) -> list[Raw]:
+    """Return the elements of an array, each as the text that it is; ``text`` was read by ``loads`` before."""
+    return _decode_array(text)
+
+
+def join(parts: dict[str, Raw] | list[Raw]) -> Raw:
+    """Write an object or an array of texts, which stay as they are."""
+    return Raw(_encode(parts))
 
 
 def _check_written(text: bytes, value: Any, max_depth: int) -> None:
@@ -194,4 +218,6 @@ def _plain(value: Any) -> Any:
 
 
 _decode = msgspec.json.Decoder().decode
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_array = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.Encoder(enc_hook=_plain).encode

@@ -303,6 +303,7 @@ class _Envelope:
         self.user_id = request.user_id
         self.redelivered = request.redelivered
         self.deadline = None if request.remaining is None else time.monotonic() + request.remaining
+        self.is_wanted = True
         self.is_dead_letter = False
         self.may_be_dead_letter = True
         self.is_given_back = False

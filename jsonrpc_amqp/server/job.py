@@ -55,6 +55,10 @@ class Job:
     def redelivered(self) -> bool:
         return self.delivery.redelivered
 
+    @property
+    def is_wanted(self) -> bool:
+        return self.session.is_consuming
+
     def acknowledge(self) -> None:
         self.settle()
         self.session.flush()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .neighbour import Visits
+
 
 def add(a: Any, b: Any) -> Any:
     return a + b
@@ -22,4 +24,10 @@ def grow(size: int) -> str:
     return "x" * size
 
 
-methods: dict[str, Callable[..., Any]] = {"add": add, "echo": echo, "fail": fail, "grow": grow}
+methods: dict[str, Callable[..., Any]] = {
+    "add": add,
+    "echo": echo,
+    "fail": fail,
+    "grow": grow,
+    "visit": Visits(),
+}

@@ -1,4 +1,4 @@
-"""A live client, and a corpus of hostile replies."""
+"""A live client, and a corpus of hostile replies, while another thread calls through it all the time."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..command import ROOT
 from . import patched
 from .corpus import CAP, REPLIES, Case, Message
 from .health import FREED, Patient
+from .neighbour import Report
 from .served import methods
 
 EVIL, GOOD = "evil", "good"
@@ -87,18 +88,21 @@ class Victim:
             text=True,
         )
 
-    def call(self, line: str) -> tuple[str, dict[str, int]]:
-        """Have it call; return how that ended, and its counters."""
+    def call(self, line: str) -> tuple[str, dict[str, int], Report]:
+        """Have it call; return how that ended, its counters, and what became of the calls of its other thread."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
-        ended, stats = json.loads(self.process.stdout.readline())
-        return ended, stats
+        ended, stats, report = json.loads(self.process.stdout.readline())
+        return ended, stats, Report(*report)
 
     def good(self) -> None:
-        ended, _stats = self.call("good")
+        ended, _stats, _report = self.call("good")
         assert ended == "result"
+
+    def report(self) -> Report:
+        return self.call("report")[2]
 
     def close(self) -> int:
         assert self.process.stdin is not None
@@ -121,16 +125,16 @@ def evil(broker: Broker) -> Iterator[EvilServer]:
 
 
 @pytest.fixture(scope="module")
-def victim(broker: Broker, evil: EvilServer) -> Iterator[Victim]:
-    victim = Victim(broker.url)
+def victim(other_user: str, evil: EvilServer) -> Iterator[Victim]:
+    victim = Victim(other_user)
     yield victim
     victim.close()
     victim.errors.close()
 
 
 @pytest.fixture(scope="module")
-def patient(victim: Victim, abused: dict[str, dict[str, int]]) -> Patient:
-    patient = Patient(victim.process.pid, victim.good, abused["client"])
+def patient(victim: Victim, abused: dict[str, dict[str, int]], slowed: dict[str, dict[str, float]]) -> Patient:
+    patient = Patient(victim.process.pid, victim.good, victim.report, abused["client"], slowed["client"])
     for _ in range(300):
         patient.call()
     return patient
@@ -141,7 +145,7 @@ def test_client(evil: EvilServer, victim: Victim, patient: Patient, name: str) -
     evil.case = REPLIES[name]
     ends = []
     patient.examine(name, lambda: ends.append(victim.call("evil")))
-    [(ended, stats)] = ends
+    [(ended, stats, _report)] = ends
     # None of these is a valid response; the largest may arrive too late.
     invalid = name.startswith(("body:", "bomb,", "content type"))
     late = {"CallTimeout"} if len(REPLIES[name][0].body) >= CAP else set()

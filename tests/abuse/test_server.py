@@ -1,4 +1,4 @@
-"""A live server, and a corpus of hostile requests."""
+"""A live server, and a corpus of hostile requests, while another user calls it all the time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..tools import wait_for
 from . import patched
 from .corpus import MARK, REQUESTS, Case, Message
 from .health import FREED, Patient
+from .neighbour import Neighbour
 
 SERVICE = "abuse"
 
@@ -72,9 +73,26 @@ def abuser(broker: Broker) -> Iterator[Abuser]:
 
 
 @pytest.fixture(scope="module")
-def patient(broker: Broker, served: Program, abused: dict[str, dict[str, int]]) -> Iterator[Patient]:
+def neighbour(other_user: str, served: Program) -> Iterator[Neighbour]:
+    with (
+        Client(other_user, SERVICE, timeout=30) as client,
+        Neighbour(lambda name, number: client.call("visit", [name, number])) as neighbour,
+    ):
+        yield neighbour
+
+
+@pytest.fixture(scope="module")
+def patient(
+    broker: Broker,
+    served: Program,
+    neighbour: Neighbour,
+    abused: dict[str, dict[str, int]],
+    slowed: dict[str, dict[str, float]],
+) -> Iterator[Patient]:
     with Client(broker.url, SERVICE, timeout=30) as client:
-        patient = Patient(served.pid, lambda: client.call("add", [1, 2]), abused["server"])
+        patient = Patient(
+            served.pid, lambda: client.call("add", [1, 2]), neighbour.report, abused["server"], slowed["server"]
+        )
         for _ in range(300):
             patient.call()
         yield patient
@@ -101,6 +119,8 @@ def test_what_it_logged_steers_no_terminal(served: Program, patient: Patient, ab
     assert len(served.output.splitlines()) - before < 1000
 
 
-def test_it_ends_in_order(served: Program) -> None:
+def test_it_ends_in_order(served: Program, neighbour: Neighbour) -> None:
     """Runs last."""
+    neighbour.stop()
+    neighbour.check()
     assert served.terminate() == 0

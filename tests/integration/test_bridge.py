@@ -21,7 +21,7 @@ from jsonrpc_amqp import (
     ServerError,
 )
 
-from ..bridged import CALL, NOTIFICATION, Bridged, always
+from ..bridged import CALL, NOTIFICATION, ZERO, Bridged, always
 from ..broker import Broker
 from ..http_tools import RawServer, bridge, free_port, ok, pelix
 from ..tools import wait_for
@@ -73,7 +73,7 @@ def test_the_http_server_is_killed_and_restarted(url: str, service: str) -> None
     few = ["--concurrency", "4"]
     with bridge(service, f"http://127.0.0.1:{port}/", *few, url=url), Client(url, service, timeout=10) as client:
         with pytest.raises(ServerError) as unreached:
-            client.call("whoami")
+            client.call("whoami", timeout=2)
         assert (unreached.value.code, unreached.value.data) == (NOT_DELIVERED, {"may_have_run": False})
         with pelix(port) as first:
             assert client.call("whoami") == first.pid
@@ -84,9 +84,10 @@ def test_the_http_server_is_killed_and_restarted(url: str, service: str) -> None
             assert isinstance(error, ServerError)
             assert (error.code, error.data) == (NO_ANSWER, {"may_have_run": True})
         with pytest.raises(ServerError, match="cannot be reached: Connection refused"):
-            client.call("whoami")
+            client.call("whoami", timeout=2)
+        waiting = client.submit("whoami")
         with pelix(port) as second:
-            assert client.call("whoami") == second.pid != first.pid
+            assert waiting.result(20) == client.call("whoami") == second.pid != first.pid
             assert [each.result(10) for each in [client.submit("echo", [n]) for n in range(100)]] == list(range(100))
 
 
@@ -116,7 +117,7 @@ def test_a_notification_that_is_lost_becomes_a_dead_letter(url: str, service: st
         assert bridged.ask(NOTIFICATION) is None
         wait_for(lambda: len(dead.list()) == 1)
         assert dead.list()[0].body == NOTIFICATION
-        assert bridged.bridge.stats() == {"answered": 1, "incomplete": 0, "failed": 1, "lost_notifications": 1}
+        assert bridged.bridge.stats() == ZERO | {"answered": 1, "failed": 1, "lost_notifications": 1}
 
 
 # -- headers ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from jsonrpc_amqp import Client, DeadLetters, Server
 from jsonrpc_amqp.options import PREFETCH
 from jsonrpc_amqp.wire.names import client_word
 
+from ..abuse.neighbour import Visits
 from ..tools import wait_for
 from .node import EVE, EXCHANGE, MAX_LENGTH, OPEN, SERVER, SERVICE, Node
 
@@ -64,6 +65,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
     gate = Gate()
     notes: list[str] = []
     methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text, "note": notes.append}
+    methods["visit"] = Visits()
     # The victim may call "note", and so may an operator, but not Eve.
     authorize = {"note": [user, OPERATOR], "*": "*"} if checked else None
     server = Server(
@@ -493,7 +495,8 @@ def name_of_direct(scene: Scene) -> str:
     route = pipeline._reply_route
 
     def look(delivery: Any) -> Any:
-        names.append(delivery.reply_to)
+        if scene.client_word in delivery.routing_key:
+            names.append(delivery.reply_to)
         return route(delivery)
 
     with mock.patch.object(pipeline, "_reply_route", look):

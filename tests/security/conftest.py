@@ -43,6 +43,12 @@ def disrupted() -> defaultdict[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
+def http_seen() -> defaultdict[str, dict[str, str]]:
+    """How each attack over HTTP ended, by its key and the column of the page."""
+    return defaultdict(dict)
+
+
+@pytest.fixture(scope="session")
 def spent() -> dict[str, Spent]:
     """What hostile input costs, by the key of its case."""
     return {}

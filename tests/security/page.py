@@ -14,10 +14,12 @@ from typing import Any
 from .attacks import ATTACKS
 from .budget import CASES, MOST_BYTES, MOST_NANOSECONDS
 from .disruptions import DISRUPTIONS, WAYS
+from .http_attacks import HTTP_ATTACKS
 
 TEMPLATE = Path(__file__).with_name("security.md.in")
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 COLUMNS = ("without", "permissions", "checks", "both")
+HTTP_COLUMNS = ("without", "with")
 # Memory growth varies between runs: cases below this, in bytes, are not named.
 _LEAST = 1_000_000
 
@@ -29,6 +31,7 @@ def document(figures: dict[str, Any]) -> str:
         version=figures["version"],
         attacks=_table(("attack", "Eve needs to know", *COLUMNS), _attacks(figures["attacks"])),
         disruptions=_table(("attack", "without", *WAYS), _disruptions(figures["disruptions"])),
+        http=_table(("attack", *HTTP_COLUMNS), _http_attacks(figures["http"])),
         tls=_table(("what was tried", "how it ends"), (figures["tls"].values())),
         budget=_table(("input", "CPU, ns", "memory, bytes"), _budget(figures["budget"])),
         most_microseconds=f"{MOST_NANOSECONDS / 1000:g}",
@@ -39,6 +42,10 @@ def document(figures: dict[str, Any]) -> str:
         server_worst=abuse["server"]["worst"],
         client_growth=f"{abuse['client']['growth'] / 1e6:.1f}",
         client_worst=abuse["client"]["worst"],
+        server_slowest=f"{abuse['server']['slowest']:.2g}",
+        server_slowest_case=abuse["server"]["slowest_case"],
+        client_slowest=f"{abuse['client']['slowest']:.2g}",
+        client_slowest_case=abuse["client"]["slowest_case"],
         engine=fuzz["engine"],
         minutes=f"{fuzz['minutes']:g}",
         executions=f"{sum(fuzz['executions'].values()):,}",
@@ -63,16 +70,29 @@ def _budget(spent: dict[str, list[float]]) -> Iterable[Sequence[str]]:
         yield (case.what, f"{nanoseconds:.0f}", f"{size:.0f}")
 
 
+def _http_attacks(seen: dict[str, dict[str, str]]) -> Iterable[Sequence[str]]:
+    for key, attack in HTTP_ATTACKS.items():
+        yield (attack.what, *(seen[key][column] for column in HTTP_COLUMNS))
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def abused(growth: dict[str, int]) -> dict[str, Any]:
-    """Return the figures of a corpus: the number of cases, and the largest growth of memory, in bytes."""
+def abused(growth: dict[str, int], slowest: dict[str, float]) -> dict[str, Any]:
+    """
+    Return the figures of a corpus.
+
+    They are the number of cases, the largest growth of memory, in bytes, and the slowest call of the neighbour, in
+    seconds.
+    """
     worst = max(growth, key=lambda case: growth[case])
+    slowest_case = max(slowest, key=lambda case: slowest[case])
     return {
         "cases": len(growth),
         "growth": growth[worst],
         "worst": worst if growth[worst] >= _LEAST else "no case more",
+        "slowest": round(slowest[slowest_case], 3),
+        "slowest_case": slowest_case,
     }

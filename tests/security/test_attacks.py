@@ -8,18 +8,32 @@ import pytest
 
 from jsonrpc_amqp import NOT_AUTHORISED, AccessRefused, Client, Server, ServerError
 
+from ..abuse.neighbour import Neighbour
+from ..tools import wait_for
 from .attacks import ATTACKS, BROKER, NOT_SENT_AGAIN, SUCCEEDS, expiring, scene, send_again
+from .http_attacks import HTTP_ATTACKS
 from .node import ALICE, CERTIFIED, CLIENTS, DIRECT, DOTTED, OPEN, SERVER, SERVICE, TOPIC, Node
 
 Seen = dict[str, dict[str, str]]
 
 
 def play(node: Node, key: str, vhost: str, *, checked: bool, user: str = ALICE) -> str:
+    """Run an attack; where there are permissions and checks, a neighbour calls all the time, and nothing hurts it."""
     attack = ATTACKS[key]
     if vhost != OPEN and attack.direct:
         vhost = DIRECT
-    with scene(node, vhost, checked=checked, user=user, reply="direct" if attack.direct else "topic") as set_scene:
-        return attack.run(set_scene)
+    reply: Any = "direct" if attack.direct else "topic"
+    with scene(node, vhost, checked=checked, user=user, reply=reply) as set_scene:
+        if vhost == OPEN or not checked:
+            return attack.run(set_scene)
+        other = node.client(DOTTED if user == ALICE else ALICE, vhost, reply=reply, server_user=SERVER)
+        with other, Neighbour(lambda name, number: other.call("visit", [name, number])) as neighbour:
+            wait_for(lambda: neighbour.report().calls, 60)
+            ended = attack.run(set_scene)
+            calls = neighbour.report().calls
+            wait_for(lambda: neighbour.report().calls > calls + 1, 60)
+            neighbour.check()
+            return ended
 
 
 @pytest.mark.parametrize("key", ATTACKS)
@@ -63,6 +77,18 @@ def test_an_operator_is_not_misled_by_what_came_to_the_queue_by_its_name(node: N
     attack = expiring({"x-death": "junk"}, "", f"{SERVICE}_req")
     with scene(node, OPEN, checked=True, user=ALICE) as here:
         assert send_again(here, attack) in (NOT_SENT_AGAIN, BROKER)
+
+
+@pytest.mark.parametrize("key", HTTP_ATTACKS)
+def test_over_http_it_succeeds_without_protection(http_seen: Seen, key: str) -> None:
+    http_seen[key]["without"] = HTTP_ATTACKS[key].run(False)
+    assert http_seen[key]["without"] == SUCCEEDS
+
+
+@pytest.mark.parametrize("key", HTTP_ATTACKS)
+def test_over_http_with_protection(http_seen: Seen, key: str) -> None:
+    http_seen[key]["with"] = HTTP_ATTACKS[key].run(True)
+    assert http_seen[key]["with"] == HTTP_ATTACKS[key].ends
 
 
 @pytest.mark.parametrize("reply", [TOPIC, DIRECT])

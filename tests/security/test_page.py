@@ -9,6 +9,7 @@ from . import figures, page
 from .attacks import ATTACKS
 from .budget import CASES, MOST_BYTES, MOST_NANOSECONDS, Spent
 from .disruptions import DISRUPTIONS, WAYS
+from .http_attacks import HTTP_ATTACKS
 from .node import Node
 from .test_tls import ROWS
 
@@ -45,9 +46,23 @@ def test_the_disruptions_that_are_listed_were_seen(node: Node, disrupted: dict[s
             assert ends.items() <= known["disruptions"][key].items(), "run with SECURITY_WRITE=1"
 
 
-def test_the_corpus_is_the_one_that_was_counted(abused: dict[str, dict[str, int]]) -> None:
+def test_what_is_listed_over_http_was_seen(http_seen: dict[str, dict[str, str]]) -> None:
+    if WRITE:
+        assert {key: set(ends) for key, ends in http_seen.items()} == {
+            key: set(page.HTTP_COLUMNS) for key in HTTP_ATTACKS
+        }
+        figures.note("http", http_seen)
+    known = figures.read()["http"]
+    assert set(known) == set(HTTP_ATTACKS), "run with SECURITY_WRITE=1"
+    for key, ends in http_seen.items():
+        assert ends.items() <= known[key].items(), "run with SECURITY_WRITE=1"
+
+
+def test_the_corpus_is_the_one_that_was_counted(
+    abused: dict[str, dict[str, int]], slowed: dict[str, dict[str, float]]
+) -> None:
     if WRITE and len(abused["server"]) == len(REQUESTS) and len(abused["client"]) == len(REPLIES):
-        figures.note("abuse", {who: page.abused(growth) for who, growth in abused.items()})
+        figures.note("abuse", {who: page.abused(growth, slowed[who]) for who, growth in abused.items()})
     known = figures.read()["abuse"]
     assert known["server"]["cases"] == len(REQUESTS), "run with SECURITY_WRITE=1, tests/abuse as well"
     assert known["client"]["cases"] == len(REPLIES), "run with SECURITY_WRITE=1, tests/abuse as well"

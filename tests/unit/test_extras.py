@@ -29,7 +29,8 @@ def test_without_the_extra(command: list[str], library: str) -> None:
         ("adapters.jsonrpclib", "jsonrpclib", "jsonrpclib"),
         ("adapters.tinyrpc", "tinyrpc", "tinyrpc"),
         ("adapters.pjrpc", "pjrpc", "pjrpc"),
-        ("http.bridge", "aiohttp", "http"),
+        ("http.upstream", "aiohttp", "http"),
+        ("http.http_server", "uvicorn", "http"),
         ("http.gateway", "starlette", "http"),
     ],
 )

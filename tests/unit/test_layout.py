@@ -23,11 +23,11 @@ ONLY_IN = {
     "jsonrpcclient": {"jsonrpc/messages"},
     "msgspec": {"jsonrpc/text"},
     "click": {name for name in MODULES if name.startswith("cli/")} - {"cli/streams"},
-    "aiohttp": {"http/bridge"},
-    "yarl": {"http/bridge"},
+    "aiohttp": {"http/upstream"},
+    "yarl": {"http/upstream"},
     "starlette": {"http/gateway"},
     "anyio": {"http/gateway"},
-    "uvicorn": {"cli/gateway"},
+    "uvicorn": {"http/http_server"},
     "jsonrpclib": {"adapters/jsonrpclib"},
     "pjrpc": {"adapters/pjrpc"},
     "tinyrpc": {"adapters/tinyrpc"},
@@ -44,6 +44,7 @@ PURE = {
     "options",
     "operator/letter",
     "operator/permissions",
+    *(f"http/{name}" for name in ("headers", "limits", "origins")),
     *(
         f"client/{name}"
         for name in ("addresses", "call", "pending", "replies", "reply_bindings", "retries", "timeouts")
@@ -110,7 +111,7 @@ def test_who_starts_threads() -> None:
         "server/isolation",
         "server/signals",
         "server/worker",
-        "http/bridge",
+        "http/upstream",
         "adapters/tinyrpc",
     }
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from jsonrpc_amqp import NOT_DELIVERED
-from jsonrpc_amqp.cli.gateway import command, listening_socket
+from jsonrpc_amqp.cli.gateway import command, listening_socket, named
 from jsonrpc_amqp.http.gateway import Gateway
 
 from ...broker import HOST
@@ -32,6 +32,8 @@ def test_before_there_is_a_broker() -> None:
         (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
         (["--listen", "192.0.2.1:80"], "cannot listen"),
         (["--allow", "a..b"], "a..b"),
+        (["--allow-host", "example.com:80"], "without a port"),
+        (["--allow-origin", "example.com"], "https://example.com"),
         (["--timeout", "-1"], "seconds"),
         (["--url", "http://host"], "amqp"),
         (["--server-user", ""], "users are one name or several"),
@@ -52,10 +54,25 @@ def test_an_address_that_is_taken(invoke: Invoke) -> None:
 
 
 def test_answers_are_not_held_back() -> None:
-    with listening_socket(f"{HOST}:0") as listener, socket.create_connection(listener.getsockname()):
+    with listening_socket(HOST, 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_caller_whose_host_is_gone_is_noticed() -> None:
+    with listening_socket(HOST, 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+            idle, interval, count = (accepted.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names)
+            assert idle + interval * count <= 60
+
+
+def test_the_host_that_it_listens_at_is_allowed() -> None:
+    assert named("gateway.example") == ["gateway.example"]
+    assert named("127.0.0.1") == named("::1") == []
 
 
 def test_defaults_are_those_of_the_application() -> None:

@@ -324,7 +324,9 @@ def test_what_is_rare_is_done_by_the_leader(target: Target) -> None:
     session.redeclare()
     session.cancel(outcomes.append)
     assert target.link.calls == []
+    consuming = [session.is_consuming]
     target.owner.run()
+    assert [*consuming, session.is_consuming] == [True, False]
     assert target.link.calls == [("bind", "a.#"), ("inspect", "q"), ("redeclare", None)]
     assert target.link.calls_of_consumer == [("cancel", "tag-1", False)]
     assert outcomes == []
@@ -338,7 +340,9 @@ def test_on_an_ended_session_it_fails(target: Target) -> None:
     session, outcomes = target.session, list[TransportError | None]()
     facts: list[QueueFacts | TransportError] = []
     session.bind("a.#", outcomes.append)
+    consuming = [session.is_consuming]
     make_ended(target)
+    assert [*consuming, session.is_consuming] == [True, False]
     session.cancel(outcomes.append)
     session.inspect("q", facts.append)
     session.redeclare()

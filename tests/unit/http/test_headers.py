@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jsonrpc_amqp.http.headers import content_coding, described, is_json
+from jsonrpc_amqp.http.headers import content_coding, described, is_json, secrets_of
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,20 @@ def test_no_credentials_of_urls_in_the_body() -> None:
     assert "s3cret" not in text
     assert "5034 bytes" in text
     assert len(text) < 400
+
+
+def test_no_headers_of_the_request_that_an_error_page_repeats() -> None:
+    secrets = secrets_of(
+        {"Authorization": "Bearer abc.def-123", "X-Tenant": "7", "Cookie": "a=s3cret-value; b=2"}, None, None
+    )
+    assert set(secrets) == {"abc.def-123", "Bearer", "s3cret-value"}
+    page = b"Headers: Authorization: Bearer abc.def-123; Cookie: a=s3cret-value; b=2; X-Tenant: 7"
+    text = described(500, {"Content-Type": "text/abc.def-123"}, page, secrets)
+    assert "abc.def" not in text
+    assert "s3cret" not in text
+    assert "X-Tenant: 7" in text
+
+
+def test_the_credentials_of_a_url_are_secrets() -> None:
+    assert set(secrets_of({}, "joe", "s3cret")) == {"s3cret", "am9lOnMzY3JldA=="}
+    assert secrets_of({}, None, None) == ()

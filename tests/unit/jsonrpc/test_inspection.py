@@ -101,7 +101,7 @@ def bad(id: Any, code: int = -32601) -> dict[str, Any]:
 )
 def test_a_reply_that_answers_each_call_is_left_as_it_is(requested: inspection.Requested, reply: Any) -> None:
     text = json.dumps(reply, indent=1).encode()
-    assert inspection.repair(requested, text, RemoteError(-32005, "lost")) == (text, 0)
+    assert inspection.repair(requested, text, RemoteError(-32005, "lost"))[:2] == (text, 0)
 
 
 LOST = -32005
@@ -130,7 +130,9 @@ REPAIRED: dict[str, tuple[list[Any], Any, list[tuple[Any, int | None]]]] = {
 @pytest.mark.parametrize("fault", REPAIRED)
 def test_each_call_of_a_batch_has_one_response_after_all(fault: str) -> None:
     ids, reply, wanted = REPAIRED[fault]
-    text, missing = inspection.repair(batch_of(*ids), json.dumps(reply).encode(), RemoteError(LOST, "lost", {"a": 1}))
+    text, missing, _lacks_ids = inspection.repair(
+        batch_of(*ids), json.dumps(reply).encode(), RemoteError(LOST, "lost", {"a": 1})
+    )
     assert [(each["id"], each.get("error", {}).get("code")) for each in json.loads(text)] == wanted
     assert missing == sum(code == LOST for _id, code in wanted)
 
@@ -141,5 +143,43 @@ def test_each_call_of_a_batch_has_one_response_after_all(fault: str) -> None:
     + [json.dumps(each) for each in (ok("7"), ok(None), ok(8), [ok(7)], {**ok(7), "error": None})],
 )
 def test_what_does_not_answer_a_single_call(text: str) -> None:
-    reply, missing = inspection.repair(inspection.Requested((7,), False), text.encode(), RemoteError(LOST, "lost"))
+    reply, missing, _lacks_ids = inspection.repair(
+        inspection.Requested((7,), False), text.encode(), RemoteError(LOST, "lost")
+    )
     assert (json.loads(reply)["error"]["code"], json.loads(reply)["id"], missing) == (LOST, 7, 1)
+
+
+@pytest.mark.parametrize(
+    ("requested", "reply", "missing", "missing_by_id"),
+    [
+        (inspection.Requested((7,), False), bad(None), 0, 1),
+        (inspection.Requested((7,), False), bad(7), 0, 0),
+        (inspection.Requested((7,), False, False), {"error": "x", "id": None}, 0, 1),
+        (batch_of(1, 2), bad(None), 0, 2),
+        (batch_of(1, 2), bad(3), 0, 2),
+        (batch_of(1, 2), bad(2), 0, 0),
+        (batch_of(1, 2), [ok(1), bad(None)], 0, 1),
+        (batch_of(1, 2), [ok(1), ok(2), bad(None)], 0, 0),
+        (batch_of(1, 2), [ok(2), ok(1)], 0, 0),
+    ],
+)
+def test_by_id_alone(requested: inspection.Requested, reply: Any, missing: int, missing_by_id: int) -> None:
+    text, lost = json.dumps(reply).encode(), RemoteError(LOST, "lost")
+    members = reply if isinstance(reply, list) else [reply]
+    lacks_ids = any(each["id"] is None for each in members)
+    assert inspection.repair(requested, text, lost)[1:] == (missing, lacks_ids)
+    assert inspection.repair(requested, text, lost, by_id_alone=True)[1:] == (missing_by_id, lacks_ids)
+
+
+def test_what_is_known_by_its_ids_alone() -> None:
+    call = {"jsonrpc": "2.0", "method": "m"}
+    bodies = [
+        {**call, "id": 1},
+        [{**call, "id": 1}, call],
+        {**call, "id": None},
+        [{**call, "id": 1}, 5],
+        call,
+        {"id": 1},
+    ]
+    known = [inspection.read(json.dumps(body).encode()).has_ids_alone for body in bodies]
+    assert known == [True, True, False, False, False, False]

@@ -29,6 +29,7 @@ class FakeSession:
     generation = 1
     reply_queue = ""
     congested = False
+    is_consuming = True
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
