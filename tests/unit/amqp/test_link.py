@@ -200,14 +200,13 @@ def test_a_server_declares_binds_and_consumes_last(amqp: FakeConnection) -> None
     link = Link(cast(Any, amqp), SERVER, URL, max_body=99)
     assert amqp.sent == [
         (CONTROL, "exchange_declare", "jsonrpc", "topic"),
-        (CONFIRMER, "confirm_select"),
         (CONTROL, "queue_declare", "q", ""),
         (CONTROL, "queue_bind", "q", "jsonrpc", "a.#"),
         (CONTROL, "queue_bind", "q", "jsonrpc", "b.#"),
         (CONSUMER, "basic_qos", 9),
         (CONSUMER, "basic_consume", "q", False),
     ]
-    assert (link.consumer_channel, link.publisher_channel, link.confirmer_channel) == (CONSUMER, PUBLISHER, CONFIRMER)
+    assert (link.consumer_channel, link.publisher_channel, link.default_channel) == (CONSUMER, PUBLISHER, CONFIRMER)
     assert (link.reply_queue, link.sends_requests, cast(Any, link.decoder)) == ("", False, ("decoder", 99))
 
 
