@@ -122,16 +122,18 @@ class Lane:
         for _ in range(proven):
             self._recent.popleft()
         self._is_alone = False
+        if self._refusals:
+            now = time.monotonic()
+            self._refusals = {scope: each for scope, each in self._refusals.items() if now < each[0]}
+            self._set(self.state)
         self._advance()
 
     def refusal(self, scope: str = _ALL) -> TransportError | None:
         """Return why replies are not sent for now: any, or those of a scope."""
-        for each in {_ALL, scope} & self._refusals.keys():
-            until, error = self._refusals[each]
-            if time.monotonic() < until:
+        for each in (_ALL, scope):
+            until, error = self._refusals.get(each, (0.0, None))
+            if error is not None and time.monotonic() < until:
                 return error
-            del self._refusals[each]
-            self._set(self.state)
         return None
 
     def pause(self) -> None:

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import ConnectionLost, TransportError
+from ..runtime.base import Runtime
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
 from .consumption import Consumption
 from .encoder import reject, requeue
@@ -42,6 +43,7 @@ class Owner(Protocol):
     """What a session asks of its connection."""
 
     stats: Counter[str]
+    runtime: Runtime
 
     @property
     def name(self) -> str:
@@ -110,7 +112,11 @@ class LiveSession:
 
         if link.sends_requests:
             return Publisher(link, self.outbox, is_awaited=listener.awaits, on_rejected=on_rejected)
-        spare = SpareConnection(link.url, lambda deadline: link.connect_again(deadline), f"{owner.name}-spare")
+        spare = SpareConnection(
+            link.url,
+            lambda deadline: link.connect_again(deadline),
+            lambda function: owner.runtime.run_blocking(function, f"{owner.name}-spare"),
+        )
         return ReplyPublisher(link, self.outbox, spare, post=owner.post, on_rejected=on_rejected)
 
     # -- from any thread ------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ has taken it.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -15,14 +14,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import ConnectionLost, MaybeRejected, NotConnected, TransportError
-from ..logs import contain_handlers
 from .base import Publish
 from .broker_errors import closed
 from .deadline import Deadline
 from .py_amqp import AmqpConnection
 from .url import BrokerURL
-
-log = logging.getLogger("jsonrpc_amqp.transport")
 
 # Replies that may wait; a further one is not sent.
 MOST_WAITING = 1000
@@ -43,13 +39,18 @@ class SpareConnection:
     Args:
         url: Where to connect, for errors.
         connect: Connects, within a deadline.
-        name: Of the thread.
+        run: Runs a function that blocks, on a thread of its own (``Runtime.run_blocking``).
     """
 
-    def __init__(self, url: BrokerURL, connect: Callable[[Deadline], AmqpConnection], name: str) -> None:
+    def __init__(
+        self,
+        url: BrokerURL,
+        connect: Callable[[Deadline], AmqpConnection],
+        run: Callable[[Callable[[], None]], None],
+    ) -> None:
         self._url = url
         self._connect = connect
-        self._name = name
+        self._run_blocking = run
         self._changed = threading.Condition(threading.Lock())
         self._waiting: OrderedDict[str | None, deque[_Item]] = OrderedDict()
         self._count = 0
@@ -70,8 +71,8 @@ class SpareConnection:
                     self._waiting.setdefault(sender, deque()).append(_Item(message, done))
                     self._count += 1
                     self._changed.notify()
-        except RuntimeError as exc:  # no more threads
-            done(NotConnected(f"no second connection for a reply: {exc}"))
+        except TransportError as exc:  # no more threads
+            done(exc)
             return
         if is_full:
             done(NotConnected(f"more than {MOST_WAITING} replies wait for a second connection, or it is closed"))
@@ -86,7 +87,7 @@ class SpareConnection:
 
     def _start(self) -> None:
         if not self._is_running:
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            self._run_blocking(self._run)
             self._is_running = True
 
     def _next(self) -> _Item | None:
@@ -103,7 +104,6 @@ class SpareConnection:
             return item
 
     def _run(self) -> None:
-        contain_handlers(log)
         channel: _ConfirmingChannel | None = None
         try:
             while (item := self._next()) is not None:

@@ -407,7 +407,7 @@ def call_another_service(scene: Scene) -> str:
 
 def by_the_dialect(scene: Scene) -> str:
     """The service serves the dialect recipe2011 as well: a request of it names the victim's key as its ``qid``."""
-    methods = {"slow": scene.gate, "echo": lambda value: value}
+    methods: dict[str, Callable[..., Any]] = {"slow": scene.gate, "echo": lambda value: value}
     scene.server.stop()
     with Server(
         scene.node.url(SERVER, scene.vhost),

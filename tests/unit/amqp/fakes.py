@@ -222,6 +222,7 @@ class FakeOwner:
     """A connection, as a session sees it: what is posted waits until ``run``."""
 
     name = "test"
+    runtime: Any = None
 
     def __init__(self) -> None:
         self.stats: Counter[str] = Counter()

@@ -176,6 +176,17 @@ def test_without_a_verified_sender_the_refusal_is_for_the_client_in_the_key(targ
     assert [each.message for each in target.dropped] == [reply(3)]
 
 
+def test_a_refusal_is_forgotten_after_a_while(target: Target) -> None:
+    target.publish(reply(1), sender="eve")
+    target.close(no_topic(reply(1)))
+    target.clock.now += REFUSED_SECONDS
+    target.publish(reply(2), sender="eve")
+    assert target.dropped == []
+    target.lane.put_barrier()
+    target.lane.passed()
+    assert target.lane._is_free
+
+
 def test_refusals_that_are_remembered_are_bounded(target: Target) -> None:
     for number in range(module._MOST_REFUSALS + 1):
         target.publish(reply(1), sender=f"user {number}")
@@ -222,7 +233,6 @@ def test_without_a_reason_that_names_it_replies_are_sent_one_at_a_time_until_one
     assert target.written() == target.alone(NEXT + 1, reply(3))
     target.lane.passed()
     assert target.written() == target.alone(NEXT + 1, reply(4))
-    assert target.lane.state is State.CAREFUL
     target.lane.passed()
     assert target.lane.state is State.OPEN
     target.publish(reply(5))

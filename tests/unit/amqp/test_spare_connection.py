@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -69,9 +71,17 @@ class Target:
         self.made: list[FakeConnection] = []
         self.refuses: TransportError | None = None
         self.ends: list[BaseException | None] = []
-        self.spare = SpareConnection(URL, lambda deadline: cast(Any, self._connect(deadline)), "spare")
+        self.threads: list[threading.Thread] = []
+        self.cannot_run: TransportError | None = None
+        self.spare = SpareConnection(URL, lambda deadline: cast(Any, self._connect(deadline)), self._run)
         self.done: list[tuple[str, TransportError | None]] = []
         self.changed = threading.Condition()
+
+    def _run(self, function: Callable[[], None]) -> None:
+        if self.cannot_run is not None:
+            raise self.cannot_run
+        self.threads.append(threading.Thread(target=function, daemon=True))
+        self.threads[-1].start()
 
     def _connect(self, deadline: Deadline) -> FakeConnection:
         assert self.go.wait(PATIENCE)
@@ -84,9 +94,7 @@ class Target:
 
     def send(self, sender: str | None, *names: str) -> None:
         for name in names:
-            self.spare.send(
-                sender, Publish("", name, b"{}", correlation_id="1"), lambda error, n=name: self._end(n, error)
-            )  # type: ignore[misc]
+            self.spare.send(sender, Publish("", name, b"{}", correlation_id="1"), partial(self._end, name))
 
     def _end(self, name: str, error: TransportError | None) -> None:
         with self.changed:
@@ -160,14 +168,13 @@ def test_what_waits_is_bounded(target: Target, monkeypatch: pytest.MonkeyPatch) 
     assert "wait for a second connection" in str(errors[0])
 
 
-def test_a_process_without_a_free_thread_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+def test_a_process_without_a_free_thread_is_told(target: Target) -> None:
+    target.cannot_run = NotConnected("this process cannot have another thread")
     target.send("alice", "1")
-    [(_, error)] = target.done
-    assert isinstance(error, NotConnected)
+    assert target.done == [("1", target.cannot_run)]
+    target.cannot_run = None
+    target.send("alice", "2")
+    assert target.wait(2)[1] == ("2", None)
 
 
 def test_a_closed_one_sends_nothing(target: Target) -> None:
@@ -183,9 +190,7 @@ def test_a_connection_that_is_not_used_is_closed(target: Target, monkeypatch: py
     monkeypatch.setattr(module, "_IDLE", 0.001)
     target.send("alice", "1")
     target.wait(1)
-    for thread in threading.enumerate():
-        if thread.name == "spare":
-            thread.join(PATIENCE)
+    target.threads[0].join(PATIENCE)
     assert target.made[0].is_collected
     target.send("alice", "2")
     target.wait(2)
