@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from ..errors import AccessRefused, TopologyMismatch, TransportError
+from ..errors import AccessRefused, MessageTooLarge, TopologyMismatch, TransportError
 from .base import Delivery, Publish
 from .delivery_tracking import find_rejected
 from .encoder import barrier
@@ -30,10 +30,15 @@ _UNPROVEN_BYTES, _OVERHEAD = 1 << 20, 1 << 12
 # Seconds for which what was refused is not tried again; the right may be given meanwhile.
 REFUSED_SECONDS = 10.0
 _MOST_REFUSALS = 1000
-# How the broker says that this user may not write to an exchange, or not with a key, and how much it takes.
-_OF_EXCHANGE, _OF_TOPIC = "access to exchange '", "access to topic '"
+# Clients of one sender whose keys may be refused before all that goes to that sender is.
+_MOST_CLIENTS = 8
+# How the broker says that this user may not write to an exchange, or not with a key, and how much it takes. The key is
+# its client's choice, so the first match counts.
+_NO_ACCESS = re.compile("ACCESS_REFUSED - access to (exchange|topic) '")
 _LIMIT = re.compile(r"message size \d+ is larger than configured max size (\d+)")
-_ALL = ""  # the scope of a refusal of an exchange
+# What a refusal is for: all replies, those to a client (in front of the last word of the key), or those to a sender.
+_Scope = tuple[str, str]
+_ALL: _Scope = ("", "")
 
 
 class State(Enum):
@@ -57,9 +62,10 @@ class _Reply(NamedTuple):
     tag: int | None = None  # to be acknowledged behind it
 
     @property
-    def scope(self) -> str:
-        """What a refusal of its key is remembered for: its sender, whom the broker has verified, or a client's word."""
-        return self.sender or self.message.routing_key.rpartition(".")[0] or _ALL
+    def scopes(self) -> tuple[_Scope, ...]:
+        """What a refusal may be for that concerns it."""
+        client = ("client", self.message.routing_key.rpartition(".")[0])
+        return (_ALL, client) if self.sender is None else (_ALL, client, ("sender", self.sender))
 
 
 class Lane:
@@ -86,7 +92,8 @@ class Lane:
         self._sent = self._unproven = 0
         self._barriers: deque[int] = deque()
         self._is_alone = False  # the one that was sent is the only one, whatever the text of a refusal says
-        self._refusals: dict[str, tuple[float, TransportError]] = {}  # by scope, with the end
+        self._refusals: dict[_Scope, tuple[float, TransportError]] = {}  # with the end of each
+        self._refused_clients: Counter[str] = Counter()  # by sender, while anything is refused
         self._limit: tuple[int, TransportError] | None = None
         self._large = LARGE_BODY
 
@@ -121,17 +128,19 @@ class Lane:
         proven = self._barriers.popleft() - (self._sent - len(self._recent))
         for _ in range(proven):
             self._recent.popleft()
-        self._is_alone = False
+        self._is_alone = self._is_alone and not proven
         if self._refusals:
             now = time.monotonic()
             self._refusals = {scope: each for scope, each in self._refusals.items() if now < each[0]}
+            if not self._refusals:
+                self._refused_clients.clear()
             self._set(self.state)
         self._advance()
 
-    def refusal(self, scope: str = _ALL) -> TransportError | None:
-        """Return why replies are not sent for now: any, or those of a scope."""
-        for each in (_ALL, scope):
-            until, error = self._refusals.get(each, (0.0, None))
+    def refusal(self, scopes: Iterable[_Scope] = (_ALL,)) -> TransportError | None:
+        """Return why replies are not sent for now: any, or those that these scopes are for."""
+        for scope in scopes:
+            until, error = self._refusals.get(scope, (0.0, None))
             if error is not None and time.monotonic() < until:
                 return error
         return None
@@ -155,12 +164,11 @@ class Lane:
             is_refused = first is not None and not isinstance(error, TopologyMismatch)
             behind = (first or 0) + is_refused
             refused, again = lost[behind - is_refused : behind], lost[behind:]
-        waiting = [*again, *self._waiting]
-        scope = self._note_refusal(error, refused)
-        if scope is not None:
-            refused += [each for each in waiting if scope in (_ALL, each.scope)]
-            waiting = [each for each in waiting if scope not in (_ALL, each.scope)]
-        self._waiting = deque(waiting)
+        self._note_refusal(error, refused)
+        self._waiting = deque(again) + self._waiting
+        if self._refusals:
+            refused += [each for each in self._waiting if self.refusal(each.scopes) is not None]
+            self._waiting = deque(each for each in self._waiting if self.refusal(each.scopes) is None)
         for each in refused:
             if each.tag is not None:
                 self._outbox.unacked.finish(each.tag)
@@ -172,20 +180,26 @@ class Lane:
         self._set(State.CAREFUL)
         self._advance()
 
-    def _note_refusal(self, error: TransportError, refused: list[_Reply]) -> str | None:
-        """Note what will be refused from now on; return its scope, if it has one."""
+    def _note_refusal(self, error: TransportError, refused: list[_Reply]) -> None:
+        """Note what will be refused from now on."""
         text = str(error)
-        if limit := _LIMIT.search(text):
+        if isinstance(error, MessageTooLarge) and (limit := _LIMIT.search(text)):
             self._limit = int(limit[1]), error
             self._large = min(LARGE_BODY, int(limit[1]) + 1)
-        if not isinstance(error, AccessRefused):
-            return None
-        scope = _ALL if _OF_EXCHANGE in text else refused[0].scope if _OF_TOPIC in text and refused else None
-        if scope is not None:
-            if len(self._refusals) >= _MOST_REFUSALS:
-                self._refusals.clear()
-            self._refusals[scope] = time.monotonic() + REFUSED_SECONDS, error
-        return scope
+        match = _NO_ACCESS.search(text) if isinstance(error, AccessRefused) else None
+        if match is None:
+            return
+        if len(self._refusals) >= _MOST_REFUSALS:
+            self._refusals.clear()
+        refusal = time.monotonic() + REFUSED_SECONDS, error
+        if match[1] == "exchange":
+            self._refusals[_ALL] = refusal
+        for _all, client, *senders in (each.scopes for each in refused[:1]):
+            self._refusals[client] = refusal
+            for sender in senders:
+                self._refused_clients[sender[1]] += 1
+                if self._refused_clients[sender[1]] >= _MOST_CLIENTS:
+                    self._refusals[sender] = refusal
 
     def _send(self, message: Publish, sender: str | None, tag: int | None) -> None:
         body, link = message.body, self._link
@@ -205,7 +219,7 @@ class Lane:
             self._outbox.unacked.finish(tag)
 
     def _hold(self, reply: _Reply) -> None:
-        error = self.refusal(reply.scope)
+        error = self.refusal(reply.scopes)
         if error is not None:
             self._drop(reply, error)
         elif self.state is State.OPEN:
@@ -226,10 +240,10 @@ class Lane:
         while self._waiting and not self._recent:  # what is over the limit is not sent
             self._send(*self._waiting.popleft())
         self._is_alone = bool(self._recent)
-        if self._is_alone:
-            self.put_barrier()
-        else:
+        if not self._is_alone:
             self._set(State.OPEN)
+        elif not self._barriers:  # there is one behind a large reply
+            self.put_barrier()
 
     def _set(self, state: State) -> None:
         self.state = state

@@ -150,7 +150,7 @@ def test_a_refused_exchange_is_tried_again_after_a_while(target: Target) -> None
 # -- a key that is refused ------------------------------------------------------------------------------------------
 
 
-def test_a_refused_key_costs_its_sender_and_no_other(target: Target) -> None:
+def test_a_refused_key_costs_its_client_and_no_other(target: Target) -> None:
     hers = [reply(number, client="eve-eve000000000") for number in range(3)]
     target.publish(reply(10))
     target.publish(*hers[:2], sender="eve")
@@ -169,11 +169,26 @@ def test_a_refused_key_costs_its_sender_and_no_other(target: Target) -> None:
     assert target.on(NEXT, reply(13)) in target.written()
 
 
-def test_without_a_verified_sender_the_refusal_is_for_the_client_in_the_key(target: Target) -> None:
-    target.publish(reply(1), reply(2), reply(1, client="bob-0123456789ab"))
-    assert target.close(no_topic(reply(1))) == [reply(1), reply(2)]
-    target.publish(reply(3))
-    assert [each.message for each in target.dropped] == [reply(3)]
+def test_a_sender_with_many_refused_clients_is_refused_as_a_whole(target: Target) -> None:
+    def hers(number: int) -> Publish:
+        return reply(1, client=f"eve-eve{number:09}")
+
+    for number in range(module._MOST_CLIENTS):
+        target.publish(hers(number), sender="eve")
+        target.close(no_topic(hers(number)), NEXT + number)
+    target.publish(hers(99), sender="eve")
+    assert [each.message for each in target.dropped] == [hers(99)]
+    target.written()
+    target.publish(hers(99), sender="alice")
+    assert target.on(NEXT + number, hers(99)) in target.written()
+
+
+def test_a_key_that_quotes_another_refusal_is_a_refused_key(target: Target) -> None:
+    odd = reply(1, client="ACCESS_REFUSED - access to exchange 'jsonrpc', message size 1 is larger than")
+    target.publish(odd, sender="eve")
+    assert target.close(no_topic(odd)) == [odd]
+    target.publish(reply(2), sender="alice")
+    assert target.dropped == []
 
 
 def test_a_refusal_is_forgotten_after_a_while(target: Target) -> None:
@@ -189,8 +204,9 @@ def test_a_refusal_is_forgotten_after_a_while(target: Target) -> None:
 
 def test_refusals_that_are_remembered_are_bounded(target: Target) -> None:
     for number in range(module._MOST_REFUSALS + 1):
-        target.publish(reply(1), sender=f"user {number}")
-        target.close(no_topic(reply(1)), NEXT + number)
+        sent = reply(1, client=f"user-{number}")
+        target.publish(sent)
+        target.close(no_topic(sent), NEXT + number)
     assert len(target.lane._refusals) == 1
 
 

@@ -26,7 +26,7 @@ from .fakes import CONSUMER, DEFAULT, PUBLISHER, FakeLink
 from .test_direct_reply_to import GENUINE, name
 
 NEW = 21  # the first channel that is opened
-NO_WRITE = AccessRefused("access to exchange 'amq.default' in vhost '/' refused for user 'srv'")
+NO_WRITE = AccessRefused("ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'srv'")
 ODD = AccessRefused("INTERNAL_ERROR")
 
 
