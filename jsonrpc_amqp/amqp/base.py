@@ -144,6 +144,7 @@ class Returned(NamedTuple):
     routing_key: str
     correlation_id: str | None
     message_id: str | None
+    reply_to: str | None = None
 
 
 class QueueFacts(NamedTuple):

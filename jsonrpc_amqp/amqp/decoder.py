@@ -394,7 +394,7 @@ def _event(arriving: _Arriving) -> Delivery | ReturnEvent | Undecoded:
         message.body = None if arriving.pieces is None else b"".join(arriving.pieces)
         return message
     code, text = arriving.reply
-    names = message.exchange, message.routing_key, message.correlation_id, message.message_id
+    names = message.exchange, message.routing_key, message.correlation_id, message.message_id, message.reply_to
     return ReturnEvent(message.channel, Returned(code, text, *names))
 
 

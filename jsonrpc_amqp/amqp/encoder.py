@@ -32,14 +32,16 @@ from .frames import (
 )
 from .tables import Headers, encode
 
-_PUBLISH, _ACK, _REJECT, _NACK = 40, 80, 90, 120
+_QOS, _CONSUME, _PUBLISH, _ACK, _REJECT, _NACK = 10, 20, 40, 80, 90, 120
+_NO_ACK, _NO_WAIT = 2, 8  # of basic.consume
 _REQUEUE = 2  # the second bit of basic.nack; the first is "multiple"
 # Bound methods: a look-up at each use would cost as much as the unpacking.
 _pack_frame = Struct(">BHI").pack  # type, channel, size
 _pack_publish = Struct(">BHIHHH").pack  # type, channel, size, class, method, 0
 _pack_header = Struct(">BHIHHQH").pack  # type, channel, size, class, 0, body size, flags
 _pack_ack = Struct(">BHIHHQBB").pack  # type, channel, size, class, method, delivery tag, bits, end
-_pack_class = Struct(">HH").pack  # class, 0
+_pack_qos = Struct(">BHIHHIHBB").pack  # type, channel, size, class, method, prefetch size and count, global, end
+_pack_class = Struct(">HH").pack  # class, and 0 or a method
 _pack_flags = Struct(">H").pack
 _pack_long = Struct(">I").pack
 _pack_longlong = Struct(">Q").pack
@@ -69,6 +71,22 @@ def requeue(channel: int, tag: int) -> bytes:
     Not ``basic.reject``: with that, RabbitMQ 4.3 counts a failed delivery, up to the queue's delivery limit.
     """
     return _pack_ack(METHOD, channel, 13, BASIC, _NACK, tag, _REQUEUE, END)
+
+
+def barrier(channel: int) -> bytes:
+    """
+    Encode a ``basic.qos`` that changes nothing on a channel that does not consume.
+
+    The broker handles a channel in order, so its ``basic.qos-ok`` says that all before it was handled, and not refused.
+    """
+    return _pack_qos(METHOD, channel, 11, BASIC, _QOS, 0, 0, 0, END)
+
+
+def consume(channel: int, queue: str, tag: str) -> bytes:
+    """Encode a ``basic.consume`` without acknowledgements, which the broker does not answer."""
+    arguments = b"\0\0" + _shortstr("queue", queue) + _shortstr("consumer_tag", tag)
+    payload = _pack_class(BASIC, _CONSUME) + arguments + bytes([_NO_ACK | _NO_WAIT]) + _pack_long(0)
+    return _pack_frame(METHOD, channel, len(payload)) + payload + bytes([END])
 
 
 class Encoder:

@@ -40,13 +40,17 @@ class Link:
         consumer_channel: Number of the channel that consumes.
         consumer_tag: Of its consumer; empty where there is none.
         publisher_channel: Number of the channel that publishes without confirms.
-        confirmer_channel: Number of the channel that publishes in confirm mode.
+        confirmer_channel: Number of the channel that publishes in confirm mode; a client's.
+        default_channel: Number of the channel for replies to the default exchange; a server's.
+        connect_again: Makes another connection to the same broker, without heartbeats.
     """
+
+    connect_again: Callable[[Deadline], AmqpConnection]
 
     def __init__(self, connection: AmqpConnection, plan: Plan, url: BrokerURL, *, max_body: int) -> None:
         self._connection = connection
         self._plan = plan
-        self._url = url
+        self.url = url
         self._next_channel = 1
         self.reply_queue = ""
         self.consumer_tag = ""
@@ -83,7 +87,12 @@ class Link:
         self.publisher_channel = self.consumer_channel if direct else self._open_channel().number
         if direct and plan.confirm:
             consumer.confirm_select()
-        self.confirmer_channel = self.publisher_channel if direct and plan.confirm else self._open_confirmer().number
+        self.confirmer_channel = self.default_channel = 0
+        if not self.sends_requests:
+            self.default_channel = self._open_channel().number
+        else:
+            shared = direct and plan.confirm
+            self.confirmer_channel = self.publisher_channel if shared else self._open_confirmer().number
         return consumer
 
     def _declare(self, channel: AmqpChannel, plan: Plan) -> None:
@@ -166,7 +175,7 @@ class Link:
         except TransportError:
             raise
         except Exception as exc:
-            raise closed(exc, self._url) from exc
+            raise closed(exc, self.url) from exc
 
     def read(self, size: int) -> bytes | None:
         """Read what has arrived. None: nothing; b"": the broker closed the connection."""
@@ -201,9 +210,13 @@ class Link:
         """Whether the TLS layer holds bytes, which a poll of the socket does not report."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
+    def open_channel(self) -> int:
+        """Open another channel; return its number. RabbitMQ takes publishes right behind ``channel.open``."""
+        return self._open_channel().number
+
     def reopen_publisher(self) -> None:
-        """Open a new channel for ``publish``. RabbitMQ takes publishes right behind ``channel.open``."""
-        self.publisher_channel = self._open_channel().number
+        """Open a new channel for ``publish``."""
+        self.publisher_channel = self.open_channel()
 
     def reopen_confirmer(self) -> None:
         """Open a new channel in confirm mode."""
@@ -266,7 +279,7 @@ class Link:
         self._connection.collect()
 
     def _channel_closed(self, number: int, error: Exception, report: Callable[[int, TransportError], None]) -> None:
-        problem = describe(error, self._url, self._plan)
+        problem = describe(error, self.url, self._plan)
         if self._operations.is_closed:
             self._operations.go_on(self._open_channel(), problem)
         else:
@@ -296,6 +309,7 @@ def dial(url: BrokerURL, plan: Plan, options: ConnectionOptions, deadline: Deadl
     try:
         deadline.step = "the set-up of its channels, exchanges and queues"
         link = Link(connection, plan, url, max_body=options.max_size)
+        link.connect_again = partial(connect, url, replace(options, heartbeat=0))
         connection.note_success()
         return link
     except Exception as exc:

@@ -1,9 +1,9 @@
 """
-What one session publishes: over which channel, whether it was confirmed, and what to do when the broker closes one.
+What a client's session publishes: over which channel, whether it was confirmed, and what to do when the broker closes
+one. A server's replies are in ``reply_publisher``.
 
-Calls and replies leave by a channel without confirms, notifications by one in confirm mode. The broker rejects a
-message by closing its channel, and ignores what came behind it: a new channel is opened, and what came behind is sent
-again.
+Calls leave by a channel without confirms, notifications by one in confirm mode. The broker rejects a message by closing
+its channel, and ignores what came behind it: a new channel is opened, and what came behind is sent again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from threading import RLock
 
 from ..errors import ConnectionLost, MaybeRejected, TopologyMismatch, TransportError
-from .base import DIRECT_REPLY_TO, Outcome, Publish
+from .base import DIRECT_REPLY_TO, Delivery, Outcome, Publish
 from .delivery_tracking import Confirms, Recent, find_rejected
 from .frames import Confirm, ReturnEvent
 from .link import Link
@@ -28,7 +28,7 @@ LARGE_BODY = 1 << 13
 
 class Publisher:
     """
-    The publishes of one session. What any thread may call needs the lock of the outbox held.
+    The requests of one session. What any thread may call needs the lock of the outbox held.
 
     Args:
         link: The channels.
@@ -37,7 +37,7 @@ class Publisher:
         on_rejected: Reports a message of ``publish`` that the broker rejected.
 
     Attributes:
-        is_paused: A channel is being replaced: publishes are kept, and acks behind them.
+        is_paused: A channel is being replaced: publishes are kept.
     """
 
     def __init__(
@@ -56,14 +56,13 @@ class Publisher:
         self._recent = Recent()
         self._confirms = Confirms()
         self._held: list[tuple[Publish, Outcome | None]] = []
-        self._held_acks: list[int] = []
         self.is_paused = False
 
     # -- from any thread, with the lock held ----------------------------------------------------------
 
-    def publish(self, message: Publish, outcome: Outcome | None = None) -> None:
+    def publish(self, message: Publish, acks: Delivery | None = None, outcome: Outcome | None = None) -> None:
         """
-        Queue a publish; with an ``outcome`` over a channel in confirm mode.
+        Queue a publish; with an ``outcome`` over a channel in confirm mode. A client acknowledges nothing.
 
         Raises:
             ValueError: AMQP has no form for it; see ``Encoder.publish``.
@@ -86,12 +85,9 @@ class Publisher:
         else:
             self._confirms.add(message, outcome)
 
-    def ack(self, tag: int) -> None:
-        """Note that a delivery is finished; its reply may be among the publishes that are held."""
-        if self.is_paused:
-            self._held_acks.append(tag)
-        else:
-            self._outbox.unacked.finish(tag)
+    def publish_confirmed(self, message: Publish, outcome: Outcome) -> None:
+        """Queue a publish over a channel in confirm mode; raises as ``publish``."""
+        self.publish(message, None, outcome)
 
     # -- by the leader --------------------------------------------------------------------------------
 
@@ -166,23 +162,17 @@ class Publisher:
             recent, self._recent = list(self._recent), Recent()
         messages = [message for message in recent if self._is_awaited(message)]
         places = find_rejected(messages, str(error))
-        # A request that was handled must not be sent again, so one must be the only candidate. A reply may: its caller
-        # drops the second; and what is rejected once is rejected each time, so the first is the one.
-        if not places or (len(places) > 1 and link.sends_requests):
+        # A request that was handled must not be sent again, so one must be the only candidate.
+        if len(places) != 1:
             for place in _suspects(messages, places, error):
                 self._on_rejected(_suspected(error), messages[place])
             raise _lost(error)
-        rejected, behind = messages[places[0]], messages[places[0] + 1 :]
-        self._on_rejected(error, rejected)
-        is_missing = isinstance(error, TopologyMismatch)
-        if link.publisher_channel == link.consumer_channel or (is_missing and not link.can_redeclare):
-            # The channel took the consumer of the replies with it; or an exchange is gone for good.
+        self._on_rejected(error, messages[places[0]])
+        # The channel may have taken the consumer of the replies with it; a missing exchange is gone for good.
+        if link.publisher_channel == link.consumer_channel or isinstance(error, TopologyMismatch):
             raise _lost(error)
         link.reopen_publisher()
-        if is_missing:
-            link.redeclare(lambda: self.resume(behind))
-        else:
-            self.resume(behind)
+        self.resume(messages[places[0] + 1 :])
 
     def _confirmer_closed(self, error: TransportError) -> None:
         self._report_unconfirmed(error)
@@ -210,18 +200,21 @@ class Publisher:
             else:
                 outcome(_suspected(error) if position in suspects else unknown.again())
 
-    def resume(self, again: list[Publish] | None = None) -> None:
+    def resume(self, again: Sequence[Publish] = ()) -> None:
         """End ``pause``: send some messages again, and then what was held."""
         with self._lock:
             held, self._held = self._held, []
-            acks, self._held_acks = self._held_acks, []
             self.is_paused = False
-            for message in again or ():
+            for message in again:
                 self.publish(message)
             for message, outcome in held:
-                self.publish(message, outcome)
-            for tag in acks:
-                self._outbox.unacked.finish(tag)
+                self.publish(message, outcome=outcome)
+
+    def passed(self, channel: int) -> None:
+        """Do nothing: only replies are followed by barriers."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
 
 
 def _suspects(messages: Sequence[Publish], places: list[int], error: TransportError) -> list[int]:

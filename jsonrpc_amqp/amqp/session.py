@@ -14,15 +14,18 @@ from enum import Enum
 from typing import Protocol
 
 from ..errors import ConnectionLost, TransportError
+from ..runtime.base import Runtime
 from .base import Delivery, Listener, Outcome, Publish, QueueFacts
 from .consumption import Consumption
 from .encoder import reject, requeue
-from .frames import HEARTBEAT, Confirm, Frame, ReturnEvent, Undecoded
+from .frames import HEARTBEAT, QOS_OK, Confirm, Frame, ReturnEvent, Undecoded
 from .heartbeat import Heartbeat, Suspensions
 from .inbox import Inbox
 from .link import Link
 from .outbox import Outbox
 from .publisher import Publisher
+from .reply_publisher import ReplyPublisher
+from .spare_connection import SpareConnection
 from .tables import Unreadable
 
 log = logging.getLogger("jsonrpc_amqp.transport")
@@ -40,6 +43,7 @@ class Owner(Protocol):
     """What a session asks of its connection."""
 
     stats: Counter[str]
+    runtime: Runtime
 
     @property
     def name(self) -> str:
@@ -94,16 +98,26 @@ class LiveSession:
         )
         link.decoder.on_unreadable = self._note_unreadable
         self.inbox = Inbox(link, self.outbox, self.heartbeat, self)
-        self._publisher = Publisher(
-            link,
-            self.outbox,
-            is_awaited=listener.awaits,
-            on_rejected=lambda error, message: listener.on_rejected(self, error, message),
-        )
+        self._publisher = self._make_publisher()
         self._lock = self.outbox.lock
         self._state = State.LIVE
         self._blocked = False
         self._has_congested = False
+
+    def _make_publisher(self) -> Publisher | ReplyPublisher:
+        owner, link, listener = self._owner, self.link, self._listener
+
+        def on_rejected(error: TransportError, message: Publish) -> None:
+            listener.on_rejected(self, error, message)
+
+        if link.sends_requests:
+            return Publisher(link, self.outbox, is_awaited=listener.awaits, on_rejected=on_rejected)
+        spare = SpareConnection(
+            link.url,
+            lambda deadline: link.connect_again(deadline),
+            lambda function: owner.runtime.run_blocking(function, f"{owner.name}-spare"),
+        )
+        return ReplyPublisher(link, self.outbox, spare, post=owner.post, on_rejected=on_rejected)
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -116,16 +130,14 @@ class LiveSession:
             if self._is_gone():
                 self._owner.stats["dropped_acks"] += acks is not None
                 return False
-            self._publisher.publish(message)
-            if acks is not None:
-                self._publisher.ack(acks.tag)
+            self._publisher.publish(message, acks)
         return True
 
     def publish_confirmed(self, message: Publish, outcome: Outcome) -> bool:
         with self._lock:
             if self._is_gone():
                 return False
-            self._publisher.publish(message, outcome)
+            self._publisher.publish_confirmed(message, outcome)
         return True
 
     def ack(self, delivery: Delivery) -> None:
@@ -133,7 +145,7 @@ class LiveSession:
             if self._is_gone():
                 self._owner.stats["dropped_acks"] += 1
             else:
-                self._publisher.ack(delivery.tag)
+                self.outbox.unacked.finish(delivery.tag)
 
     def requeue(self, delivery: Delivery) -> None:
         self._settle(delivery, requeue)
@@ -273,6 +285,7 @@ class LiveSession:
         with self._lock:
             self._state = State.ENDED
         self.outbox.close()
+        self._publisher.close()
 
     def fail_confirms(self, error: TransportError) -> None:
         """Report the end of the session to all that wait for a confirm."""
@@ -291,6 +304,8 @@ class LiveSession:
                 self._listener.on_returned(self, event.returned)
         elif isinstance(event, Undecoded):
             self._listener.on_undecoded(self, event.delivery, event.why)
+        elif event.payload == QOS_OK:
+            self._publisher.passed(event.channel)
         else:
             self.link.handle(event)
 

@@ -34,12 +34,15 @@ class Inbound:
         reply: Translates the JSON-RPC 2.0 response to the body of the reply.
         route: Where the reply goes; None: where the message's properties say.
         content_type: Of the reply.
+        is_to_sender: Whether ``route`` leads to the user who sent the message, as far as the broker verifies that. The
+            reply says from which server it is only then.
     """
 
     body: bytes
     reply: Callable[[bytes], bytes]
     route: Route | None = None
     content_type: str = JSON
+    is_to_sender: bool = False
 
 
 class ServerDialect(Protocol):

@@ -23,6 +23,7 @@ from ..jsonrpc.text import Malformed, dumps, loads
 from ..wire.names import MAX_KEY_BYTES
 from ..wire.publish import Address, QueueAddress
 from ..wire.reply_route import Route
+from ..wire.sender_checks import client_of
 from . import Inbound, MalformedEnvelope, read_object
 
 log = logging.getLogger("jsonrpc_amqp.dispatch")
@@ -63,7 +64,7 @@ class RecipeServer:
     def read(self, delivery: Delivery, body: bytes) -> Inbound | None:
         value = read_object(body)
         if value is not None and "q" in value and "jsonrpc" not in value:
-            return self._translate(value)
+            return self._translate(value, delivery)
         if body.lstrip()[:1] == b"[" or (value is not None and "jsonrpc" in value):
             return None
         if delivery.correlation_id is not None or delivery.reply_to is not None:
@@ -71,18 +72,22 @@ class RecipeServer:
             return None
         raise MalformedEnvelope('neither JSON-RPC nor an object with "q"')
 
-    def _translate(self, value: Mapping[str, Any]) -> Inbound:
+    def _translate(self, value: Mapping[str, Any], delivery: Delivery) -> Inbound:
         request: dict[str, Any] = {"jsonrpc": "2.0", "method": self._method}
         signature = self._signature_of(self._method)
         if signature is None or signature.parameters:
             request["params"] = [value["q"]]
-        route = None
+        route, is_to_sender = None, False
         if value.get("qid") is not None:
             qid = _word(value["qid"])
             request["id"] = qid
             route = self._route(qid)
+            named = client_of(qid, delivery)
+            if named is False:
+                raise MalformedEnvelope("its qid names a client that did not send it, who would get the reply")
+            is_to_sender = named is True and delivery.user_id is not None
         # One level deeper than the message; the dispatcher rejects what is too deep.
-        return Inbound(dumps(request, max_depth=_ANY_DEPTH), self._reply, route, TEXT)
+        return Inbound(dumps(request, max_depth=_ANY_DEPTH), self._reply, route, TEXT, is_to_sender)
 
     def _reply(self, response: bytes) -> bytes:
         value = loads(response, max_depth=_ANY_DEPTH)

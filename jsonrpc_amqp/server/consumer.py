@@ -246,10 +246,10 @@ class Consumer:
 
     def on_rejected(self, session: Session, error: TransportError, message: Publish) -> None:
         log.warning("the broker rejected the reply for %s: %s", printable(message.routing_key), error)
-        if isinstance(error, MessageTooLarge):
+        size = len(message.body)
+        body = internal_error(f"the answer has {size} bytes, too many for the broker")
+        if isinstance(error, MessageTooLarge) and len(body) < size:
             # The broker's limit is lower than ours. The caller learns it now, rather than by a timeout.
-            size = len(message.body)
-            body = internal_error(f"the answer has {size} bytes, too many for the broker")
             session.publish(replace(message, body=body))
         else:
             self._counters.add("dropped_replies")

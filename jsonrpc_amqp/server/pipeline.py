@@ -15,7 +15,7 @@ from ..jsonrpc.error_objects import internal_error, too_large
 from ..wire.display import printable
 from ..wire.publish import reply_message
 from ..wire.reply_route import Route, reply_route
-from ..wire.sender_checks import Refusal
+from ..wire.sender_checks import Refusal, client_of
 from .counters import Counters
 from .isolation import CannotIsolate, Isolation, KilledItsProcesses
 from .job import Job
@@ -228,6 +228,9 @@ class Pipeline:
                 printable(delivery.reply_to or ""),
             )
             return
+        user = self._user
+        if self._dialect is not None and not self._is_to_sender(job, route):
+            user = None
         if inbound is not None:
             body, content_type = inbound.reply(body), inbound.content_type
         message = reply_message(
@@ -236,7 +239,7 @@ class Pipeline:
             route=route,
             now=time.monotonic(),
             deadline=job.deadline,
-            user=self._user,
+            user=user,
             content_type=content_type,
         )
         if job.is_settled or job.is_dead_letter:
@@ -245,6 +248,17 @@ class Pipeline:
             job.is_settled = True
             is_queued = job.session.publish(message, acks=delivery)
         self._count("answered" if is_queued else "dropped_replies")
+
+    def _is_to_sender(self, job: Job, route: Route) -> bool:
+        """
+        Whether a reply may say that it is from this server's user.
+
+        A server with a dialect cannot verify senders, so a request may come from another user than its key names.
+        """
+        if job.inbound is not None and job.inbound.route is not None:
+            return job.inbound.is_to_sender
+        tail = route.routing_key.removeprefix(f"{self._settings.service}.response.")
+        return not route.exchange or client_of(tail, job.delivery) is True
 
 
 def _label(job: Job) -> str:

@@ -15,10 +15,11 @@ from .names import MAX_QID_BYTES, NO_QID, TOKEN_LENGTH, user_word
 # its length), because a table that also holds a value that cannot be decoded would hide it.
 _DEATH = b"\x07x-death"
 
+_CLIENT_WORD = rf"(?P<user>[^.]+)-[a-z0-9]{{{TOKEN_LENGTH}}}"
 # The rest of a request's key: the word of the client, then, for a call, the qid.
-_TAIL = re.compile(
-    rf"(?P<user>[^.]+)-[a-z0-9]{{{TOKEN_LENGTH}}}(?:\.[A-Za-z0-9_-]{{1,{MAX_QID_BYTES}}})?",
-)
+_TAIL = re.compile(rf"{_CLIENT_WORD}(?:\.[A-Za-z0-9_-]{{1,{MAX_QID_BYTES}}})?")
+# Some client's replies: all that begins with its word.
+_CLIENT = re.compile(rf"{_CLIENT_WORD}(?:\..*)?", re.DOTALL)
 
 
 class Refusal(NamedTuple):
@@ -59,6 +60,20 @@ def refuse_sender(delivery: Delivery, *, service: str, exchange: str) -> Refusal
     if is_dead_letter(delivery):
         return Refusal("it is a dead letter of a queue, so another user may have sent it on", has_reply_to)
     return None
+
+
+def client_of(tail: str, delivery: Delivery) -> bool | None:
+    """
+    Return whether the end of a reply's key, behind ``S.response.``, names the client that sent a request.
+
+    None: it names no client. Only the user is compared, since that is what the broker verifies; ``_`` is the name of a
+    user who is not known.
+    """
+    match = _CLIENT.fullmatch(tail)
+    if match is None:
+        return None
+    named, user = match["user"], delivery.user_id
+    return named == (_word(user) if user else NO_QID) and not is_dead_letter(delivery)
 
 
 def is_dead_letter(delivery: Delivery) -> bool:

@@ -287,7 +287,8 @@ def test_no_request_is_acknowledged_while_its_answer_is_held_back(broker: Broker
         session.flush()
         assert unacknowledged() == 1
         assert not answer.done()
-        connection.post(lambda: session._publisher.resume())
+        publisher = session._publisher
+        connection.post(lambda: publisher._resume(publisher._main, session.link.publisher_channel))
         assert answer.result(10) == 3
         wait_for(lambda: unacknowledged() == 0)
 

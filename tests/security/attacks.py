@@ -26,6 +26,7 @@ from jsonrpc_amqp.wire.names import client_word
 
 from ..abuse.neighbour import Visits
 from ..tools import wait_for
+from .disturbances import UNHARMED, disturb, made_up_names, many_refused, refused_and_large
 from .node import EVE, EXCHANGE, MAX_LENGTH, OPEN, SERVER, SERVICE, Node
 
 FORGED, TRUE = "forged", "true"
@@ -165,6 +166,8 @@ class Eve:
         self.exchanges: list[str] = []
         self.channel = connection.channel()
         self.channel.confirm_delivery()
+        self.plain = connection.channel()
+        self.sent = 0
         self.own_key = f"{SERVICE}.request.eve-{TOKEN}.1"
 
     def publish(self, exchange: str, key: str, body: bytes, **properties: Any) -> None:
@@ -292,7 +295,8 @@ def _is_refused(step: Callable[[], object]) -> bool:
 
 def _rejected(scene: Scene) -> tuple[int, int, int]:
     server = scene.server.stats()
-    return scene.victim.stats()["rejected_replies"], server["refused"], server["dropped_replies"]
+    refused = server["refused"] + server["malformed"]
+    return scene.victim.stats()["rejected_replies"], refused, server["dropped_replies"]
 
 
 def _difference(before: tuple[int, int, int], after: tuple[int, int, int]) -> str:
@@ -485,6 +489,31 @@ def _happens(condition: Callable[[], object]) -> bool:
     return bool(happened)
 
 
+# -- the dialect of 2011 ---------------------------------------------------------------------------------------------
+
+
+def by_the_dialect(scene: Scene) -> str:
+    """The service serves the dialect recipe2011 as well: a request of it names the victim's key as its ``qid``."""
+    methods: dict[str, Callable[..., Any]] = {"slow": scene.gate, "echo": lambda value: value}
+    scene.server.stop()
+    with Server(
+        scene.node.url(SERVER, scene.vhost),
+        SERVICE,
+        methods=methods,
+        declare=scene.vhost == OPEN,
+        dialect="recipe2011",
+        recipe_method="echo",
+    ) as server:
+        scene.server = server
+        return forge(scene, qid_of_the_victim)
+
+
+def qid_of_the_victim(eve: Eve) -> None:
+    scene = eve.scene
+    qid = scene.reply_key.removeprefix(f"{SERVICE}.response.")
+    eve.publish(EXCHANGE, eve.own_key, json.dumps({"q": json.loads(scene.reply()), "qid": qid}).encode(), user_id=EVE)
+
+
 # -- direct reply-to ----------------------------------------------------------------------------------------------
 
 
@@ -533,6 +562,7 @@ class Attack(NamedTuple):
         by_both: How it ends with both.
         direct: The victim receives its replies by direct reply-to.
         before_4: RabbitMQ 4 refuses it.
+        by_nothing: How it ends without permissions and checks.
     """
 
     what: str
@@ -543,6 +573,11 @@ class Attack(NamedTuple):
     by_both: str
     direct: bool = False
     before_4: bool = False
+    by_nothing: str = SUCCEEDS
+
+
+def _disturbing(attack: Callable[[Eve], None]) -> Callable[[Scene], str]:
+    return lambda scene: disturb(scene, attack, succeeds=SUCCEEDS, refused=BROKER)
 
 
 def _forging(attack: Callable[[Eve], None]) -> Callable[[Scene], str]:
@@ -673,5 +708,38 @@ ATTACKS: dict[str, Attack] = {
     "sent-again-exchange": _sent_again(
         "she publishes it to the exchange `S_dead`, with such a header", put_there(f"{SERVICE}_dead", "k"),
         BROKER, SUCCEEDS, BROKER,
+    ),
+    "dialect": Attack(
+        "forge a reply: a request in the dialect recipe2011, with that key as its `qid`; without `verify_user`",
+        TOKEN_KNOWN, by_the_dialect, SERVER_REFUSES, SERVER_REFUSES, SERVER_REFUSES, by_nothing=SERVER_REFUSES,
+    ),
+    "refused-and-large": Attack(
+        "disturb calls: requests with replies that the broker refuses (`reply_to` `amq.gen-x`), then replies of 5 MB",
+        "nothing", _disturbing(refused_and_large(reply_to="amq.gen-x")), UNHARMED, UNHARMED, UNHARMED,
+        by_nothing=UNHARMED,
+    ),
+    "many-refused": Attack(
+        "disturb calls: 2,000 such requests at once", "nothing", _disturbing(many_refused(reply_to="amq.gen-x")),
+        UNHARMED, UNHARMED, UNHARMED, by_nothing=UNHARMED,
+    ),
+    "refused-and-large-direct": Attack(
+        "the same, where replies go to direct reply-tos: requests without `reply_to`, then replies of 5 MB", "nothing",
+        _disturbing(refused_and_large()), UNHARMED, UNHARMED, UNHARMED, direct=True, by_nothing=UNHARMED,
+    ),
+    "many-refused-direct": Attack(
+        "disturb calls: 2,000 such requests at once", "nothing", _disturbing(many_refused()),
+        UNHARMED, UNHARMED, UNHARMED, direct=True, by_nothing=UNHARMED,
+    ),
+    "made-up-names": Attack(
+        "disturb calls: `reply_to` with names of direct reply-tos that the broker has not made", "nothing",
+        _disturbing(made_up_names()), UNHARMED, UNHARMED, UNHARMED, by_nothing=UNHARMED,
+    ),
+    "made-up-names-direct": Attack(
+        "the same, where replies go to direct reply-tos; also a genuine name with other numbers", "nothing",
+        _disturbing(made_up_names(real=name_of_direct)), UNHARMED, UNHARMED, UNHARMED, direct=True, by_nothing=UNHARMED,
+    ),
+    "made-up-names-queue": Attack(
+        "the same with requests to the queue of the service, by its name", "nothing",
+        _disturbing(made_up_names(queue=True)), BROKER, UNHARMED, BROKER, by_nothing=UNHARMED,
     ),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from .tools import FRAME_MAX, MIB
 
 PATIENCE = 10.0
 
-CONSUMER, PUBLISHER, CONFIRMER = 2, 3, 4
+CONSUMER, PUBLISHER, CONFIRMER, DEFAULT = 2, 3, 4, 5
 
 
 class FakeLink:
@@ -45,6 +45,9 @@ class FakeLink:
         self.on_read: Callable[[], None] = lambda: None
         self.incoming: list[bytes | BaseException | None] = []
         self.consumer_channel, self.publisher_channel, self.confirmer_channel = CONSUMER, PUBLISHER, CONFIRMER
+        self.default_channel = DEFAULT
+        self.opened = 20
+        self.url: Any = None
         self.encoder = Encoder(frame_max=FRAME_MAX)
         self.decoder = Decoder(max_body=MIB, frame_max=FRAME_MAX)
         self.where = "there:5672"
@@ -102,6 +105,10 @@ class FakeLink:
 
     def handle(self, frame: Frame) -> None:
         self.frames.append(frame)
+
+    def open_channel(self) -> int:
+        self.opened += 1
+        return self.opened
 
     def reopen_publisher(self) -> None:
         self.publisher_channel += 10
@@ -220,6 +227,7 @@ class FakeOwner:
     """A connection, as a session sees it: what is posted waits until ``run``."""
 
     name = "test"
+    runtime: Any = None
 
     def __init__(self) -> None:
         self.stats: Counter[str] = Counter()

@@ -133,9 +133,10 @@ class Target:
         self.runtime.blocking.pop(0)()
         self.tick()
 
-    def open(self) -> FakeLink:
+    def open(self, *, sends_requests: bool = False) -> FakeLink:
         """IDLE -> OPEN."""
         link = FakeLink()
+        link.sends_requests = sends_requests
         self.start()
         self.dial_ends(link)
         assert self.state is State.OPEN
@@ -657,7 +658,7 @@ def test_a_link_that_comes_after_the_close_is_discarded(target: Target, is_drive
 def test_a_lost_session_is_reported_after_its_confirms_and_made_again(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, order = target.open(), list[object]()
+    link, order = target.open(sends_requests=True), list[object]()
     target.session.publish_confirmed(MESSAGE, order.append)
     target.reports()
     error = ConnectionLost("gone")
@@ -728,7 +729,7 @@ def test_an_error_of_the_listener_does_not_keep_the_rest_from_being_done(
     make: Make, reconnect: bool, raises: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     target = make(reconnect=reconnect)
-    target.open()
+    target.open(sends_requests=True)
 
     def outcome(error: TransportError | None) -> None:
         if raises == "outcome":

@@ -69,7 +69,8 @@ def test_a_return_is_what_py_amqp_wrote(
     body: bytes, code: int, text: str, exchange: str, key: str, rest: dict[str, Any]
 ) -> None:
     stream = give_back(body, channel=3, code=code, text=text, exchange=exchange, key=key, **rest)
-    returned = Returned(code, text, exchange, key, rest.get("correlation_id"), rest.get("message_id"))
+    ids = rest.get("correlation_id"), rest.get("message_id")
+    returned = Returned(code, text, exchange, key, *ids, rest.get("reply_to"))
 
     assert feed(stream) == [ReturnEvent(3, returned)]
 

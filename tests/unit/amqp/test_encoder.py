@@ -15,8 +15,8 @@ from amqp.serialization import dumps, loads
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsonrpc_amqp.amqp.base import Publish
-from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
+from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Publish
+from jsonrpc_amqp.amqp.encoder import ack, barrier, consume, reject, requeue
 from jsonrpc_amqp.amqp.tables import Headers
 from jsonrpc_amqp.errors import EncodeError
 
@@ -244,3 +244,12 @@ def test_what_settles_is_what_py_amqp_writes(channel: int, tag: int, multiple: b
     assert reject(channel, tag) == written(channel, spec.Basic.Reject, dumps("Lb", (tag, False)))
     # Of one message only ("multiple" is false): others up to this tag may run.
     assert requeue(channel, tag) == written(channel, spec.Basic.Nack, dumps("Lbb", (tag, False, True)))
+
+
+@given(channel=st.integers(1, 65535))
+def test_what_a_server_asks_of_its_channels_is_what_py_amqp_writes(channel: int) -> None:
+    assert barrier(channel) == written(channel, spec.Basic.Qos, dumps("lBb", (0, 0, False)))
+    arguments = (0, DIRECT_REPLY_TO, "self", False, True, False, True, {})
+    assert consume(channel, DIRECT_REPLY_TO, "self") == written(
+        channel, spec.Basic.Consume, dumps("BssbbbbF", arguments)
+    )

@@ -214,7 +214,6 @@ def client(amqp: FakeConnection) -> Live:
 def test_a_server_declares_binds_and_consumes_last(amqp: FakeConnection) -> None:
     link = Link(cast(Any, amqp), SERVER, URL, max_body=99)
     assert amqp.sent == [
-        (CONFIRMER, "confirm_select"),
         (CONTROL, "exchange_declare", "jsonrpc", "topic"),
         (CONTROL, "queue_declare", "q", ""),
         (CONTROL, "queue_bind", "q", "jsonrpc", "a.#"),
@@ -222,7 +221,7 @@ def test_a_server_declares_binds_and_consumes_last(amqp: FakeConnection) -> None
         (CONSUMER, "basic_qos", 9),
         (CONSUMER, "basic_consume", "q", False),
     ]
-    assert (link.consumer_channel, link.publisher_channel, link.confirmer_channel) == (CONSUMER, PUBLISHER, CONFIRMER)
+    assert (link.consumer_channel, link.publisher_channel, link.default_channel) == (CONSUMER, PUBLISHER, CONFIRMER)
     assert (link.reply_queue, link.sends_requests, cast(Any, link.decoder)) == ("", False, ("decoder", 99))
     assert amqp.pipelines == 1  # none of it waited for what came before, but for the consumer
 

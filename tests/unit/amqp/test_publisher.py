@@ -7,7 +7,6 @@ from typing import Any, cast
 import pytest
 
 from jsonrpc_amqp.amqp.base import DIRECT_REPLY_TO, Outcome, Publish, Returned
-from jsonrpc_amqp.amqp.encoder import ack
 from jsonrpc_amqp.amqp.frames import Confirm, ReturnEvent
 from jsonrpc_amqp.amqp.heartbeat import Heartbeat
 from jsonrpc_amqp.amqp.outbox import Outbox
@@ -60,7 +59,7 @@ class Target:
             self.publisher.publish(message)
 
     def publish_confirmed(self, message: Publish, name: str = "") -> None:
-        self.publisher.publish(message, self.outcome(name))
+        self.publisher.publish_confirmed(message, self.outcome(name))
 
     def outcome(self, name: str) -> Outcome:
         return lambda error: self.outcomes.append((name, error))
@@ -130,7 +129,7 @@ def test_a_large_body_is_the_same_bytes(target: Target, size: int) -> None:
 def test_a_message_that_cannot_be_encoded_raises_at_once(target: Target) -> None:
     for confirmed in (False, True):
         with pytest.raises(ValueError, match="routing_key: 256 bytes"):
-            target.publisher.publish(Publish("e", "k" * 256, b""), target.outcome("long") if confirmed else None)
+            target.publisher.publish(Publish("e", "k" * 256, b""), None, target.outcome("long") if confirmed else None)
     target.publisher.confirmed(Confirm(CONFIRMER, 1, multiple=False, nack=False))
     assert (target.written(), target.outcomes) == (b"", [])
 
@@ -196,17 +195,16 @@ def test_the_end_of_the_session_is_reported_to_all_that_wait_for_a_confirm(targe
 # -- hold and resume ------------------------------------------------------------------------------------------------
 
 
-def test_what_is_held_leaves_in_order_and_its_acks_behind_it(target: Target) -> None:
+def test_what_is_held_leaves_in_order(target: Target) -> None:
     target.publisher.pause(PUBLISHER)
     target.publish(reply(1))
     target.publish_confirmed(reply(2), "2")
-    target.publisher.ack(1)
     target.publish(reply(3))
     assert target.written() == b""
     target.link.reopen_publisher()
     target.publisher.resume([reply(0)])
     messages = target.on(REPLIED, reply(0), reply(1)) + target.on(CONFIRMER, reply(2)) + target.on(REPLIED, reply(3))
-    assert target.written() == messages + ack(CONSUMER, 1, False)
+    assert target.written() == messages
     target.publisher.confirmed(Confirm(CONFIRMER, 1, multiple=False, nack=False))
     assert target.outcomes == [("2", None)]
 
@@ -215,8 +213,7 @@ def test_what_follows_a_resume_is_not_held(target: Target) -> None:
     target.publisher.pause(PUBLISHER)
     target.publisher.resume()
     target.publish(reply(1))
-    target.publisher.ack(1)
-    assert target.written() == target.on(PUBLISHER, reply(1)) + ack(CONSUMER, 1, False)
+    assert target.written() == target.on(PUBLISHER, reply(1))
     target.publisher.resume()
     assert target.written() == b""
 
@@ -230,7 +227,7 @@ def test_nothing_is_held_because_of_a_channel_that_does_not_publish(target: Targ
 # -- the broker closes the channel that publishes -------------------------------------------------------------------
 
 
-def test_the_rejected_reply_is_reported_and_those_behind_it_are_sent_again(target: Target) -> None:
+def test_the_rejected_message_is_reported_and_those_behind_it_are_sent_again(target: Target) -> None:
     large = Publish("jsonrpc", "k", b"x" * 10)
     before, behind = reply(1), reply(2)
     target.publish(before, large, behind)
@@ -263,17 +260,7 @@ def test_what_was_sent_again_may_be_rejected_in_turn(target: Target) -> None:
     assert target.written() == target.on(REPLIED + 10, reply(3))
 
 
-def test_of_two_candidates_the_first_reply_is_the_rejected_one(target: Target) -> None:
-    first, second = (Publish("jsonrpc", key, b"x" * 10) for key in ("first", "second"))
-    target.publish(first, second)
-    target.written()
-    target.close_channel(PUBLISHER, too_large(10))
-    assert [message for _, message in target.rejected] == [first]
-    assert target.written() == target.on(REPLIED, second)
-
-
 def test_two_candidates_for_a_request_end_the_connection(target: Target) -> None:
-    target.link.sends_requests = True
     target.publish(*(Publish("jsonrpc", key, b"x" * 10) for key in ("first", "second")))
     with pytest.raises(ConnectionLost, match="closed the channel that publishes: "):
         target.close_channel(PUBLISHER, too_large(10))
@@ -285,7 +272,6 @@ def test_two_candidates_for_a_request_end_the_connection(target: Target) -> None
 
 
 def test_a_missing_exchange_is_the_fault_of_no_request(target: Target) -> None:
-    target.link.sends_requests = True
     target.publish(reply(1, exchange="gone"), reply(2, exchange="gone"))
     target.publish_confirmed(reply(3, exchange="gone"), "3")
     target.publish_confirmed(reply(4, exchange="gone"), "4")
@@ -297,7 +283,6 @@ def test_a_missing_exchange_is_the_fault_of_no_request(target: Target) -> None:
 
 
 def test_one_candidate_for_a_request_is_reported_and_the_others_are_sent_again(target: Target) -> None:
-    target.link.sends_requests = True
     target.publish(Publish("jsonrpc", "k", b"x" * 10), reply(2))
     target.written()
     target.close_channel(PUBLISHER, too_large(10))
@@ -315,7 +300,6 @@ def test_no_candidate_ends_the_connection(target: Target) -> None:
 
 def test_a_channel_that_consumes_replies_ends_the_connection_once_the_rejected_one_is_reported(target: Target) -> None:
     target.link.publisher_channel = target.link.confirmer_channel = CONSUMER
-    target.link.sends_requests = True
     large = Publish("jsonrpc", "k", b"x" * 10)
     target.publish(large)
     with pytest.raises(ConnectionLost, match="closed the channel that publishes: "):
@@ -331,22 +315,7 @@ def test_a_channel_that_only_consumes_ends_the_connection(target: Target) -> Non
 # -- a missing exchange ---------------------------------------------------------------------------------------------
 
 
-def test_a_missing_exchange_is_declared_before_anything_is_sent_again(target: Target) -> None:
-    lost = reply(1, exchange="gone")
-    target.publish(lost, reply(2))
-    target.written()
-    target.close_channel(PUBLISHER, no_exchange("gone"))
-    assert [message for _, message in target.rejected] == [lost]
-    target.publish(reply(3))
-    assert target.written() == b""
-    assert target.link.calls == [("redeclare", None)]
-    assert target.link.redeclared is not None
-    target.link.redeclared()
-    assert target.written() == target.on(REPLIED, reply(2), reply(3))
-
-
-def test_a_missing_exchange_that_cannot_be_declared_ends_the_connection(target: Target) -> None:
-    target.link.can_redeclare = False
+def test_a_missing_exchange_ends_the_connection(target: Target) -> None:
     target.publish(reply(1, exchange="gone"))
     with pytest.raises(ConnectionLost, match="no exchange 'gone'"):
         target.close_channel(PUBLISHER, no_exchange("gone"))
@@ -410,7 +379,6 @@ def test_a_lone_message_without_a_confirm_is_the_rejected_one(target: Target) ->
 
 def test_a_rejected_call_is_told_also_where_one_channel_does_everything(target: Target) -> None:
     target.link.publisher_channel = target.link.confirmer_channel = CONSUMER
-    target.link.sends_requests = True
     target.publish_confirmed(with_headers(1), "lone")
     with pytest.raises(ConnectionLost, match="what_is_this"):
         target.close_channel(CONSUMER, ODD)
@@ -438,7 +406,6 @@ def test_where_none_has_headers_it_is_not_known_which_one_it_is(target: Target) 
 
 
 def test_requests_with_headers_may_be_the_rejected_one_and_others_are_not(target: Target) -> None:
-    target.link.sends_requests = True
     handled = with_headers(1)
     target.handled = [handled]
     target.publish(handled, reply(2), with_headers(3), reply(4))

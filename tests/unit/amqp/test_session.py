@@ -14,8 +14,8 @@ from amqp.serialization import dumps
 from jsonrpc_amqp.amqp import consumption
 from jsonrpc_amqp.amqp import session as module
 from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
-from jsonrpc_amqp.amqp.encoder import ack, reject, requeue
-from jsonrpc_amqp.amqp.frames import HEARTBEAT, Confirm, Frame, ReturnEvent, Undecoded
+from jsonrpc_amqp.amqp.encoder import ack, barrier, reject, requeue
+from jsonrpc_amqp.amqp.frames import HEARTBEAT, QOS_OK, Confirm, Frame, ReturnEvent, Undecoded
 from jsonrpc_amqp.amqp.heartbeat import Suspensions
 from jsonrpc_amqp.amqp.session import LiveSession, State
 from jsonrpc_amqp.errors import ConnectionLost, TransportError
@@ -29,9 +29,10 @@ MESSAGE = Publish("e", "k", b"{}", correlation_id="1")
 class Target:
     """A session with a fake owner, listener and link."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, sends_requests: bool = False) -> None:
         self.clock = clock
         self.link = FakeLink()
+        self.link.sends_requests = sends_requests
         self.owner = FakeOwner()
         self.listener = FakeListener()
         self.session = LiveSession(self.owner, self.listener, cast(Any, self.link), 1)
@@ -52,6 +53,12 @@ def target(monkeypatch: pytest.MonkeyPatch) -> Target:
     for each in (module, consumption):
         monkeypatch.setattr(each, "time", clock)
     return Target(clock)
+
+
+@pytest.fixture
+def client(target: Target) -> Target:
+    """The session of a client."""
+    return Target(target.clock, sends_requests=True)
 
 
 def make_invalid(target: Target) -> None:
@@ -79,11 +86,11 @@ def test_it_publishes_and_acks_behind_the_reply(target: Target) -> None:
     assert target.written() == target.link.encoder.publish(PUBLISHER, MESSAGE) + ack(CONSUMER, 2, True)
 
 
-def test_it_publishes_with_confirms(target: Target) -> None:
+def test_it_publishes_with_confirms(client: Target) -> None:
     outcomes: list[TransportError | None] = []
-    assert target.session.publish_confirmed(MESSAGE, outcomes.append) is True
-    assert target.written() == target.link.encoder.publish(CONFIRMER, MESSAGE)
-    target.session.handle(Confirm(CONFIRMER, 1, multiple=False, nack=False))
+    assert client.session.publish_confirmed(MESSAGE, outcomes.append) is True
+    assert client.written() == client.link.encoder.publish(CONFIRMER, MESSAGE)
+    client.session.handle(Confirm(CONFIRMER, 1, multiple=False, nack=False))
     assert outcomes == [None]
 
 
@@ -96,11 +103,28 @@ def test_it_rejects_or_requeues_and_acks_around_that(target: Target, encode: Cal
     assert target.written() == encode(CONSUMER, 2) + ack(CONSUMER, 3, True)
 
 
-def test_a_returned_message_goes_to_the_listener_unless_a_confirm_reports_it(target: Target) -> None:
+def test_a_returned_message_goes_to_the_listener_unless_a_confirm_reports_it(client: Target) -> None:
     returned = Returned(312, "NO_ROUTE", "e", "k", "1", None)
     for channel in (CONFIRMER, PUBLISHER):
-        target.session.handle(ReturnEvent(channel, returned))
-    assert target.listener.heard == [("returned", returned)]
+        client.session.handle(ReturnEvent(channel, returned))
+    assert client.listener.heard == [("returned", returned)]
+
+
+def test_the_session_of_a_server_confirms_nothing(target: Target) -> None:
+    with pytest.raises(TypeError, match="confirms no publishes"):
+        target.session.publish_confirmed(MESSAGE, lambda _error: None)
+
+
+def test_the_answer_to_a_barrier_goes_to_the_lane_that_asked(target: Target) -> None:
+    large = Publish("e", "k", bytes(2 << 20), correlation_id="1")
+    target.session.publish(large)
+    assert target.written().endswith(barrier(PUBLISHER))
+    callbacks = go_live(target)
+    target.session.handle(Frame(1, PUBLISHER, QOS_OK))
+    callbacks["on_channel_closing"](PUBLISHER)
+    callbacks["on_channel_closed"](PUBLISHER, TransportError("message size 2097152 is larger"))
+    assert target.listener.heard == []  # it was handled
+    assert target.link.frames == []
 
 
 def test_a_delivery_that_cannot_be_decoded_goes_to_the_listener(target: Target) -> None:
@@ -128,13 +152,13 @@ def test_a_rejected_message_is_reported_to_the_listener(target: Target) -> None:
     assert target.listener.heard == [("rejected", error, MESSAGE)]
 
 
-def test_of_messages_that_were_handled_none_is_the_rejected_one(target: Target) -> None:
-    callbacks = go_live(target)
-    target.session.publish(MESSAGE)
-    target.listener.handled = [MESSAGE]
+def test_of_messages_that_were_handled_none_is_the_rejected_one(client: Target) -> None:
+    callbacks = go_live(client)
+    client.session.publish(MESSAGE)
+    client.listener.handled = [MESSAGE]
     with pytest.raises(ConnectionLost):
         callbacks["on_channel_closed"](PUBLISHER, TransportError("message size 2 is larger"))
-    assert target.listener.heard == []
+    assert client.listener.heard == []
 
 
 def go_live(target: Target) -> dict[str, Any]:
@@ -303,13 +327,13 @@ def test_an_ended_session_stays_ended(target: Target) -> None:
     assert target.session._state is State.ENDED
 
 
-def test_its_end_lets_go_of_the_socket_and_is_reported_to_what_waits_for_a_confirm(target: Target) -> None:
+def test_its_end_lets_go_of_the_socket_and_is_reported_to_what_waits_for_a_confirm(client: Target) -> None:
     outcomes: list[TransportError | None] = []
-    target.session.publish_confirmed(MESSAGE, outcomes.append)
-    target.session.close()
-    assert target.link.is_discarded
+    client.session.publish_confirmed(MESSAGE, outcomes.append)
+    client.session.close()
+    assert client.link.is_discarded
     for _ in range(2):
-        target.session.fail_confirms(ConnectionLost("gone"))
+        client.session.fail_confirms(ConnectionLost("gone"))
     [error] = outcomes
     assert str(error) == "gone; the message may have been taken, or not"
 

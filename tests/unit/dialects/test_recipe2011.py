@@ -83,6 +83,31 @@ def test_recipe_replies() -> None:
     assert json.loads(error) == {"error": {"code": -32603, "message": "Internal error"}}
 
 
+VICTIM = b'{"q":1,"qid":"alice-0123456789ab.7"}'
+
+
+@pytest.mark.parametrize("user", [None, "eve"])
+def test_recipe_qid_of_another_client(user: str | None) -> None:
+    with pytest.raises(MalformedEnvelope, match="names a client that did not send it"):
+        read(recipe(), VICTIM, user_id=user)
+
+
+@pytest.mark.parametrize(
+    ("body", "user", "is_to_sender"),
+    [
+        (VICTIM, "alice", True),
+        (b'{"q":1,"qid":"q518"}', "alice", False),
+        (b'{"q":1,"qid":"_-0123456789ab.7"}', None, False),
+    ],
+)
+def test_recipe_reply_says_who_the_server_is_to_a_verified_sender_only(
+    body: bytes, user: str | None, is_to_sender: bool
+) -> None:
+    inbound = read(recipe(), body, user_id=user)
+    assert inbound is not None
+    assert inbound.is_to_sender is is_to_sender
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -22,7 +22,7 @@ from ...tools import wait_for
 from .fakes import EXCHANGE, QUEUE, SERVICE, FakeSession, FakeTransport, delivery
 
 PLAN = Plan(EXCHANGE, queue=QUEUE, bindings=("S.request.#",), prefetch=64)
-REPLY = Publish("", "client", b"x" * 100)
+REPLY = Publish("", "client", b"x" * 500)
 
 
 class Bench:
@@ -263,7 +263,13 @@ def test_a_rejected_reply_is_replaced_by_an_error_or_dropped(
     bench.consumer.on_rejected(bench.session, error, REPLY)
     assert bench.counts == counts
     assert [message.routing_key for message in bench.session.published] == ["client"] * bodies
-    assert all(b"the answer has 100 bytes, too many for the broker" in each.body for each in bench.session.published)
+    assert all(b"the answer has 500 bytes, too many for the broker" in each.body for each in bench.session.published)
+
+
+def test_an_error_that_is_too_large_as_well_is_dropped(bench: Bench) -> None:
+    bench.consumer.on_rejected(bench.session, MessageTooLarge("too large"), Publish("", "client", b"x" * 50))
+    assert bench.counts == {"dropped_replies": 1}
+    assert bench.session.published == []
 
 
 def test_all_replies_are_sent_again_when_a_channel_was_closed(bench: Bench) -> None:

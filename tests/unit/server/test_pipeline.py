@@ -215,16 +215,49 @@ class Dialect:
     """Requests that begin with ``old:`` are of another lineage; of the rest, what is not JSON is malformed."""
 
     route: Route | None = None
+    is_to_sender = False
 
     def problem(self) -> str | None:
         return None
 
     def read(self, delivery: Delivery, body: bytes) -> Inbound | None:
         if body.startswith(b"old:"):
-            return Inbound(body.removeprefix(b"old:"), lambda reply: b"old:" + reply, self.route, "text/old")
+            return Inbound(body.removeprefix(b"old:"), b"old:".__add__, self.route, "text/old", self.is_to_sender)
         if not body.startswith(b"{"):
             raise MalformedEnvelope("neither")
         return None
+
+
+ALICE = "alice-0123456789ab.7"
+
+
+@pytest.mark.parametrize(
+    ("message", "user"),
+    [
+        ({"key": f"S.request.{ALICE}", "user_id": "alice"}, "srv"),
+        ({"key": f"S.request.{ALICE}", "user_id": "eve"}, None),
+        ({"key": f"S.request.{ALICE}"}, None),
+        ({"key": "S.request.q538", "user_id": "alice"}, None),
+        ({"key": "S_req", "reply_to": "my.replies"}, "srv"),
+    ],
+)
+def test_with_a_dialect_a_reply_says_who_the_server_is_only_to_the_sender(
+    message: dict[str, Any], user: str | None
+) -> None:
+    bench = Bench(dialect=Dialect(), user="srv")
+    bench.process(body=b"{}", **message)
+    [reply] = bench.session.published
+    assert reply.user_id == user
+
+
+@pytest.mark.parametrize("is_to_sender", [False, True])
+def test_a_dialect_knows_whether_its_route_leads_to_the_sender(is_to_sender: bool) -> None:
+    dialect = Dialect()
+    dialect.route, dialect.is_to_sender = Route("X", "S.response.q1", True), is_to_sender
+    bench = Bench(dialect=dialect, user="srv")
+    bench.process(body=b"old:request", key=f"S.request.{ALICE}", user_id="alice")
+    [reply] = bench.session.published
+    assert reply.user_id == ("srv" if is_to_sender else None)
 
 
 def test_a_dialect_translates_request_and_reply() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jsonrpc_amqp.wire.sender_checks import refuse_sender
+from jsonrpc_amqp.wire.sender_checks import client_of, refuse_sender
 
 from .tools import TOKEN, dead_letter_headers, delivery
 
@@ -78,3 +78,31 @@ def test_a_dead_letter_is_refused(key: str, user: str) -> None:
     refusal = refuse_sender(got, service="S", exchange="jsonrpc")
     assert refusal is not None
     assert not refusal.may_reply
+
+
+@pytest.mark.parametrize(
+    ("tail", "user", "expected"),
+    [
+        (f"alice-{TOKEN}.7", "alice", True),
+        (f"alice-{TOKEN}", "alice", True),
+        (f"a%2Eb-{TOKEN}.7", "a.b", True),
+        (f"_-{TOKEN}.7", None, True),
+        (f"alice-{TOKEN}.7", "eve", False),
+        (f"alice-{TOKEN}.7.8\n", "eve", False),
+        (f"alice-{TOKEN}.7", None, False),
+        (f"_-{TOKEN}.7", "eve", False),
+        (f"alice-{TOKEN}.7", "x" * 65, False),
+        ("q518", "eve", None),
+        ("a.b", "eve", None),
+        (f"q-{TOKEN}x.1", "eve", None),
+    ],
+)
+def test_whether_a_reply_goes_to_the_client_that_sent_the_request(
+    tail: str, user: str | None, expected: bool | None
+) -> None:
+    assert client_of(tail, delivery("S.request", user_id=user)) is expected
+
+
+def test_a_dead_letter_is_of_no_client() -> None:
+    got = delivery("S.request", user_id="alice", raw_headers=dead_letter_headers())
+    assert client_of(f"alice-{TOKEN}.7", got) is False
