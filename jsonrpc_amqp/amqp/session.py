@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from ..errors import ConnectionLost, TransportError
@@ -105,13 +106,10 @@ class LiveSession:
         self._has_congested = False
 
     def _make_publisher(self) -> Publisher | ReplyPublisher:
-        owner, link, listener = self._owner, self.link, self._listener
-
-        def on_rejected(error: TransportError, message: Publish) -> None:
-            listener.on_rejected(self, error, message)
-
+        owner, link = self._owner, self.link
+        on_rejected = partial(self._listener.on_rejected, self)
         if link.sends_requests:
-            return Publisher(link, self.outbox, is_awaited=listener.awaits, on_rejected=on_rejected)
+            return Publisher(link, self.outbox, is_awaited=self._listener.awaits, on_rejected=on_rejected)
         spare = SpareConnection(
             link.url,
             lambda deadline: link.connect_again(deadline),

@@ -355,8 +355,7 @@ class Server:
         them), ``dropped_replies`` (replies that could not be delivered), ``abandoned`` (requests whose connection was
         lost before they began; the broker delivers them again), ``dropped_acks`` (it was lost while they ran;
         likewise), ``unreadable_headers`` (values that were left out, of requests whose headers were looked at),
-        ``connections`` made, ``failed_attempts`` to connect, ``consumers_cancelled`` (by the broker: the queue was
-        deleted, say; it is consumed again).
+        ``connections`` made, ``failed_attempts`` to connect, ``consumers_cancelled`` (by the broker, and renewed).
         """
         counts = self._counters.snapshot()
         counts["failed"] += getattr(self._dispatcher, "failures", 0)
