@@ -117,7 +117,7 @@ RESULTS = [
     ("conformance", "--only", "rpc call of non-existent method"),
     ("dead", "list"),
     ("dead", "show", "KEY"),
-    ("dead", "requeue", "KEY"),
+    ("dead", "requeue", "KEY", "--unchecked"),
     ("dead", "purge", "KEY"),
 ]
 
