@@ -249,7 +249,7 @@ def test_what_settles_is_what_py_amqp_writes(channel: int, tag: int, multiple: b
 @given(channel=st.integers(1, 65535))
 def test_what_a_server_asks_of_its_channels_is_what_py_amqp_writes(channel: int) -> None:
     assert barrier(channel) == written(channel, spec.Basic.Qos, dumps("lBb", (0, 0, False)))
-    arguments = (0, DIRECT_REPLY_TO, "self", False, True, False, True, {})
+    arguments: Any = (0, DIRECT_REPLY_TO, "self", False, True, False, True, {})
     assert consume(channel, DIRECT_REPLY_TO, "self") == written(
         channel, spec.Basic.Consume, dumps("BssbbbbF", arguments)
     )
