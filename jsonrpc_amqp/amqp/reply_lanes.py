@@ -111,6 +111,11 @@ class Lane:
             self._hold(_Reply(message, sender, tag))
 
     @property
+    def waiting(self) -> int:
+        """How many replies wait to be sent."""
+        return len(self._waiting)
+
+    @property
     def is_proven(self) -> bool:
         """Whether the broker has answered all barriers."""
         return not self._barriers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,8 @@ from .link import Link
 from .outbox import Outbox
 from .reply_lanes import Lane, Rejected, State
 from .spare_connection import SpareConnection
+
+log = logging.getLogger("jsonrpc_amqp.transport")
 
 # Names and issuers that are remembered.
 _MOST_KNOWN = 1000
@@ -190,6 +193,8 @@ class ReplyPublisher:
                     self._refuse_undecided(refusal)
                 else:
                     self._learn("")
+        if lane.waiting:
+            log.warning("the broker closed a channel for replies, %d of which are sent again: %s", lane.waiting, error)
         for each in rejected:
             if each.message is not self._question:
                 self._on_rejected(*each)
