@@ -60,6 +60,7 @@ class Recorder:
     One end of a transport.
 
     Attributes:
+        publisher: The end that publishes what is to be confirmed: the session of a server cannot.
         on_delivery: Called with each delivery, on the leader's thread, after it was recorded.
         due: What ``on_tick`` returns until that time.
         threads: The identifiers of the threads that called.
@@ -68,6 +69,7 @@ class Recorder:
     def __init__(self, transport: Transport, plan: Plan) -> None:
         self.transport = transport
         self.asked = plan
+        self.publisher: Callable[[], Recorder] = lambda: self
         self.on_delivery: Callable[[Session, Delivery], None] = lambda session, delivery: None
         self.due: float | None = None
         self.sessions: list[Session] = []
@@ -132,18 +134,19 @@ class Recorder:
 
     def publish_confirmed(self, message: Publish) -> TransportError | None:
         """Publish, and return the outcome."""
-        outcome: TransportError | None = self._told(self.session.publish_confirmed, message)
+        outcome: TransportError | None = self._told(self.publisher().session.publish_confirmed, message)
         return outcome
 
     def publish_surely(self, message: Publish) -> None:
         """Publish until it is confirmed: the broker closes the session of what it rejects."""
+        publisher = self.publisher()
         while True:
-            sessions, outcome = len(self.sessions), Future[TransportError | None]()
-            if self.session.publish_confirmed(message, outcome.set_result):
-                self.session.flush()
+            sessions, outcome = len(publisher.sessions), Future[TransportError | None]()
+            if publisher.session.publish_confirmed(message, outcome.set_result):
+                publisher.session.flush()
                 if outcome.result(PATIENCE) is None:
                     return
-            self.wait_for_sessions(sessions + 1)
+            publisher.wait_for_sessions(sessions + 1)
 
     def ack(self, delivery: Delivery) -> None:
         self.session.ack(delivery)
@@ -171,7 +174,8 @@ class Recorder:
         """Return the argument of a verb's callback, its last argument, which it may call only once."""
         answer: Future[Any] = Future()
         assert verb(*args, answer.set_result) is not False, "the session is gone"
-        self.session.flush()
+        for end in (self, self.publisher()):
+            end.session.flush()
         return answer.result(PATIENCE)
 
     def close(self) -> None:

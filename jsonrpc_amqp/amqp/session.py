@@ -111,9 +111,7 @@ class LiveSession:
         if link.sends_requests:
             return Publisher(link, self.outbox, is_awaited=self._listener.awaits, on_rejected=on_rejected)
         spare = SpareConnection(
-            link.url,
-            lambda deadline: link.connect_again(deadline),
-            lambda function: owner.runtime.run_blocking(function, f"{owner.name}-spare"),
+            link.url, link.connect_again, lambda call: owner.runtime.run_blocking(call, f"{owner.name}-spare")
         )
         return ReplyPublisher(link, self.outbox, spare, post=owner.post, on_rejected=on_rejected)
 

@@ -95,7 +95,7 @@ class Dispatcher:
         max_size: Most bytes of a request, and of a reply.
         max_batch: Most members of a batch.
         max_depth: Most arrays and objects inside one another, in a request and in a reply.
-        max_method: Most bytes of a method's name, in UTF-8; a request with a longer one is invalid.
+        max_method: Most bytes of a method's name, in UTF-8; no method has a longer one.
         redelivery: What to do with a request that a server may have had before: "run" runs it again, "refuse" responds
             with -32001 instead. ``register`` can override it for one method.
         ack: When to acknowledge a request to the broker: "late", after its reply is written, so that it survives a
@@ -392,22 +392,24 @@ def _member(value: Any, max_method: int) -> Call | Response:
     id = value.get("id")
     if type(id) not in _ID_TYPES:
         return error_response(None, INVALID_REQUEST, "id must be a string, a number or null")
-    problem = _problem(value, max_method)
+    problem = _problem(value)
     if problem is not None:
         return error_response(id, INVALID_REQUEST, problem)
-    return Call(value["method"], value.get("params", []), id, "id" not in value)
+    method = value["method"]
+    if 4 * len(method) > max_method and is_longer(method, max_method):  # the first alone for nearly all
+        # No method has such a name. A notification gets no reply to that, but one to what is no request.
+        code = METHOD_NOT_FOUND if "id" in value else INVALID_REQUEST
+        return error_response(id, code, f"method is over the cap of {max_method} bytes")
+    return Call(method, value.get("params", []), id, "id" not in value)
 
 
-def _problem(request: dict[str, Any], max_method: int) -> str | None:
+def _problem(request: dict[str, Any]) -> str | None:
     """Return why an object is no request. Members that the specification does not know are ignored."""
     if request.get("jsonrpc") != "2.0":
         is_old = request.get("version") == "1.1"
         return 'jsonrpc must be "2.0"' + ("; for JSON-RPC 1.1 see the dialect rabbitmq-java" if is_old else "")
-    method = request.get("method")
-    if not isinstance(method, str):
+    if not isinstance(request.get("method"), str):
         return "method must be a string"
-    if 4 * len(method) > max_method and is_longer(method, max_method):  # the first alone for nearly all
-        return f"method is over the cap of {max_method} bytes"
     if not isinstance(request.get("params", []), (list, dict)):
         return "params must be an array or an object"
     return None

@@ -45,10 +45,19 @@ def transport_factory(request: pytest.FixtureRequest, name: str) -> Iterator[Cal
 def connect(transport_factory: Callable[[], Transport], name: str) -> Iterator[Connect]:
     """Connects with a plan for the test's own exchange; closes what it has opened."""
     opened: list[Recorder] = []
+    publishers: list[Recorder] = []
+
+    def publisher() -> Recorder:
+        if not publishers:
+            publishers.append(connect())
+        return publishers[0]
 
     def connect(**plan: Any) -> Recorder:
-        opened.append(Recorder(transport_factory(), Plan(**{"exchange": name, **plan})))
-        return opened[-1].start()
+        end = Recorder(transport_factory(), Plan(**{"exchange": name, **plan}))
+        opened.append(end)
+        if "queue" in plan:
+            end.publisher = publisher
+        return end.start()
 
     yield connect
     for end in opened:

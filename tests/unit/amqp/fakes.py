@@ -48,6 +48,7 @@ class FakeLink:
         self.default_channel = DEFAULT
         self.opened = 20
         self.url: Any = None
+        self.connect_again: Any = None
         self.encoder = Encoder(frame_max=FRAME_MAX)
         self.decoder = Decoder(max_body=MIB, frame_max=FRAME_MAX)
         self.where = "there:5672"

@@ -214,9 +214,10 @@ def test_the_cap_of_method_names(length: int, letter: str) -> None:
     name = letter * (length // len(letter.encode()))
     dispatcher = Dispatcher(max_method=length)
     too_long = f"method is over the cap of {length} bytes"
-    check_error(ask(dispatcher, request(name + letter)), -32600, data=too_long)
-    check_error(ask(dispatcher, [request(name + letter)])[0], -32600, data=too_long)
-    assert ask(dispatcher, notification(name + letter))["error"]["data"] == too_long
+    check_error(ask(dispatcher, request(name + letter)), -32601, data=too_long)
+    check_error(ask(dispatcher, [request(name + letter)])[0], -32601, data=too_long)
+    refused = ask(dispatcher, notification(name + letter))
+    assert (refused["error"]["code"], refused["error"]["data"], refused["id"]) == (-32600, too_long, None)
     if name:
         assert ask(dispatcher, request(name))["error"]["code"] == -32601
         dispatcher.register(lambda: 1, name)
@@ -235,7 +236,7 @@ def test_a_name_over_the_cap_reaches_no_rule() -> None:
         return True
 
     dispatcher = Dispatcher(authorize=authorize)
-    check_error(ask(dispatcher, request("a" * 257)), -32600, data="method is over the cap of 256 bytes")
+    check_error(ask(dispatcher, request("a" * 257)), -32601, data="method is over the cap of 256 bytes")
     assert not asked
     assert ask(dispatcher, request("a" * 256))["error"]["code"] == -32601
     assert len(asked) == 1
