@@ -11,6 +11,7 @@ import click
 from .. import Server
 from ..options import TIMEOUT
 from .common import (
+    TEXT,
     WrongUsage,
     given,
     log_level_option,
@@ -98,6 +99,6 @@ def _header_lines(headers: Sequence[str]) -> Iterator[str]:
             yield header
             continue
         try:
-            yield from filter(None, map(str.strip, Path(header[1:]).read_text("utf-8").splitlines()))
+            yield from filter(None, map(str.strip, Path(header[1:]).read_text(TEXT).splitlines()))
         except OSError as error:
             raise WrongUsage(f"{header[1:]}: {error.strerror}") from None

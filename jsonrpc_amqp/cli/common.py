@@ -27,6 +27,8 @@ NOT_DRAINED = 5
 # What a shell reports of a program that SIGINT ended. 1 would mean an error from the server.
 INTERRUPTED = 130
 
+# The encoding of what is read. Programs of Windows write a byte order mark.
+TEXT = "utf-8-sig"
 # Seconds. AMQP's ``expiration`` is at most 2**32 - 1 ms.
 MAX_TIMEOUT = 4294967.0
 
@@ -200,7 +202,7 @@ def read_url(path: str) -> str:
         WrongUsage: The file cannot be read, or has not one line of text.
     """
     try:
-        text = (standard_input() if path == "-" else Path(path).read_text("utf-8")).strip()
+        text = (standard_input() if path == "-" else Path(path).read_text(TEXT)).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise WrongUsage(f"the file with the URL cannot be read: {error}") from None
     if not text or not text.isprintable():
@@ -284,7 +286,7 @@ def standard_input() -> str:
         UnicodeDecodeError: It is not UTF-8.
     """
     try:
-        return read_standard_input().decode()
+        return read_standard_input().decode(TEXT)
     except OSError as error:
         raise StreamFailure(f"standard input cannot be read: {error.strerror}. Nothing was sent") from None
 

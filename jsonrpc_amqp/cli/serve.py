@@ -38,6 +38,7 @@ from .common import (
     url_option,
     user_option,
 )
+from .interpreter import this_program
 from .targets import is_given, make_server
 
 log = logging.getLogger("jsonrpc_amqp.cli")
@@ -270,7 +271,7 @@ def _own_command(context: click.Context) -> list[str]:
     own = ("target", "workers", "worker", "url")
     options = [name for name in context.params if name not in own and is_given(context, name)]
     arguments = [_as_option(name, context.params[name]) for name in options]
-    return [sys.executable, "-m", "jsonrpc_amqp", "serve", context.params["target"], *arguments]
+    return [*this_program(), "serve", context.params["target"], *arguments]
 
 
 def _as_option(name: str, value: Any) -> str:

@@ -27,6 +27,7 @@ from ..errors import (
     TooManyPending,
     TransportError,
 )
+from ..runtime.forks import OfOneProcess
 from ..wire.reply_checks import ReplyChecks
 from .addresses import Addresses, Routing, check_confirms
 from .call import Call
@@ -62,7 +63,7 @@ _COUNTERS = dict.fromkeys(
 _MANY_PENDING = 16
 
 
-class Requests:
+class Requests(OfOneProcess):
     """
     Sends the calls of one client, over one connection, to any number of services.
 

@@ -19,6 +19,8 @@ _FRESH_SECONDS = 3.0
 # A call that ends later than this after its deadline: neither its thread nor the leader ran.
 _LATE_SECONDS = 1.0
 _MAY_HAVE_RUN = "the method may have run, or may still"
+# RabbitMQ reports an alarm to a connection only once that has published.
+_BLOCKED = "the broker takes no messages now (a memory or disk alarm?), and may not have read this one yet"
 
 
 @dataclass(slots=True)
@@ -81,8 +83,9 @@ class TimeoutReports:
                 return Blocked(f"the broker took no messages{within} (a memory or disk alarm?); nothing was sent")
             return CallTimeout(f"{service!r} could not be called{within}; nothing was sent", may_have_run=False)
         if call.send_options.is_notification:
-            return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}")
-        return CallTimeout(f"no answer from {service!r}{within}: {self._state_of_queue(service)}{hint}")
+            blocked = f": {_BLOCKED}" if _is_congested(session) else ""
+            return CallTimeout(f"the broker did not confirm the notification for {service!r}{within}{blocked}")
+        return CallTimeout(f"no answer from {service!r}{within}: {self._state_of_queue(service, session)}{hint}")
 
     def _lateness(self, call: Call) -> str:
         late = self._clock() - call.deadline
@@ -90,12 +93,14 @@ class TimeoutReports:
             return ""
         return f". This process or its threads stood still: the call ends {late:.1f} s after its deadline"
 
-    def _state_of_queue(self, service: str) -> str:
+    def _state_of_queue(self, service: str, session: Session | None) -> str:
         queue, inspection = self._queue_of(service), self._inspections.get(service)
         if inspection is None:
             return _MAY_HAVE_RUN
         facts = inspection.facts
         if facts is None or self._clock() - inspection.replied_at > _FRESH_SECONDS:
+            if _is_congested(session):
+                return f"{_BLOCKED}; {_MAY_HAVE_RUN}"
             return f"the broker did not say in time how many consumers queue {queue!r} has; {_MAY_HAVE_RUN}"
         if isinstance(facts, TopologyMismatch):
             return f"there is no queue {queue!r} now; the method may have run, where its servers use another"
@@ -107,6 +112,10 @@ class TimeoutReports:
         if facts.consumers == 0:
             return f"{counts}: no server consumes from it now"
         return f"{counts} (a server may hold more): {_MAY_HAVE_RUN}"
+
+
+def _is_congested(session: Session | None) -> bool:
+    return session is not None and session.congested
 
 
 def not_connected(timeout: float | None, last_failure: TransportError | None) -> NotConnected:

@@ -7,6 +7,7 @@ uvicorn, with limits for each connection (the only import of uvicorn).
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 from ..errors import MissingExtra
@@ -31,7 +32,7 @@ class LimitedProtocol(HttpToolsProtocol):
     - What a message has beside its body (request line, headers, trailers): over ``MAX_HEAD`` bytes or ``MAX_HEADERS``
       fields, the response is 400, and the connection ends.
     - A head that comes slowly, and a response that is not read: the connection ends after ``PATIENCE`` seconds without
-      progress.
+      progress. (How long a connection is kept that is not used after a response, uvicorn bounds itself.)
     - Requests behind one that has no response yet: uvicorn keeps them all, and stops reading, so it would not notice
       that the caller is gone. They are dropped, and the connection ends behind the response: a client that pipelines
       has to repeat what was not answered (RFC 9112, section 9.3.2).
@@ -63,6 +64,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Parse what came."""
         if self._ignores_input:
             return
+        if self._timer is None and self.cycle is not None and self.cycle.response_complete:
+            self._expect_head()
         self._beside_body += len(data)
         super().data_received(data)
         if self._beside_body > MAX_HEAD and not self.transport.is_closing():
@@ -110,9 +113,12 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Await the next request; called when the response was handed to the transport."""
+        """Await that the response is read, where it was not sent as a whole when it was handed to the transport."""
         super().on_response_complete()
-        self._expect_head()
+        if self.transport.get_write_buffer_size():
+            self._expect_head()
+        else:
+            self._expect_nothing()
 
     # -- time ---------------------------------------------------------------------------------------------
 
@@ -136,13 +142,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-def make_server(app: Any, grace: float) -> uvicorn.Server:
+def make_server(app: Any, grace: float, keep_alive: float) -> uvicorn.Server:
     """
     Return a server of an ASGI application, for ``run(sockets=[...])``.
 
     Args:
         app: The application.
         grace: Seconds that requests in flight get when the server is stopped.
+        keep_alive: Seconds for which an unused connection stays open.
     """
     return uvicorn.Server(
         uvicorn.Config(
@@ -156,5 +163,6 @@ def make_server(app: Any, grace: float) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=int(grace),
+            timeout_keep_alive=math.ceil(keep_alive),
         )
     )

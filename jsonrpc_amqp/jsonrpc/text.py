@@ -214,7 +214,16 @@ def _plain(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    raise TypeError(f"JSON has no form for {type(value).__name__}")
+    raise TypeError(f"JSON has no form for {type(value).__name__}{_where(value)}")
+
+
+def _where(value: Any) -> str:
+    """Return where JSON has no form for a value, if it has one elsewhere."""
+    try:
+        msgspec.json.encode(value)
+    except Exception:
+        return ""
+    return " as the name of a member (a key of a dict); names are strings"
 
 
 _decode = msgspec.json.Decoder().decode

@@ -1,5 +1,5 @@
 """
-What a forked process does with the descriptors that it inherits: it closes them.
+What a forked process does with the descriptors that it inherits: it closes them. And what no other process can have.
 
 It has no thread that uses them, and an open copy keeps the broker from noticing that the parent has ended. Closing a
 copy leaves the original as it is; so nothing may be sent, and no socket be shut down, which the parent would notice.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 
 class Inherited(Protocol):
@@ -35,3 +35,13 @@ def _close_all() -> None:
 
 
 os.register_at_fork(after_in_child=_close_all)
+
+
+class OfOneProcess:
+    """Cannot be pickled, as what is passed to a pool of processes would be; nor copied."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "clients and servers cannot be pickled, since their connections belong to this process: make one in each "
+            "process"
+        )

@@ -26,8 +26,7 @@ class LastDeath:
             os.set_inheritable(descriptor, False)  # programs that a handler starts must not hold it
             self.descriptor = descriptor
             return
-        with tempfile.TemporaryFile() as file:
-            self.descriptor = os.dup(file.fileno())
+        self.descriptor = _file_without_a_name()
         self.note()
 
     def note(self) -> None:
@@ -38,3 +37,12 @@ class LastDeath:
         """Return when that was, in monotonic seconds."""
         (seconds,) = _TIME.unpack(os.pread(self.descriptor, _TIME.size, 0))
         return float(seconds)
+
+
+def _file_without_a_name() -> int:
+    """Return the descriptor of a new file."""
+    # In memory, where the system has that: a container may have no file system that can be written to.
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("jsonrpc-amqp")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -40,6 +40,7 @@ from ..options import (
     START_TIMEOUT,
     ConnectionOptions,
 )
+from ..runtime.forks import OfOneProcess
 from ..wire.authorization import Authorize, authorizer, check_user
 from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
@@ -61,7 +62,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _TRANSPORT_COUNTERS = ("dropped_acks", "unreadable_headers", "connections", "failed_attempts", "consumers_cancelled")
 
 
-class Server:
+class Server(OfOneProcess):
     """
     Serves the methods of one service; any number of servers share its queue.
 

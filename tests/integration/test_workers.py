@@ -6,13 +6,14 @@ import os
 import re
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from jsonrpc_amqp import Client
+from jsonrpc_amqp import Client, ServerError
 from jsonrpc_amqp.cli import NOT_DRAINED, USAGE_ERROR
 
 from ..broker import Broker
@@ -110,6 +111,39 @@ def test_a_refusal_that_passes_does_not_end_those_that_serve(
         broker.ctl("change_password", user, "first")
         server.wait_until_said(": serving '", 3)
         assert is_alive(second)
+        assert server.terminate() == 0
+
+
+# -- how they are started ---------------------------------------------------------------------------------
+
+# As those that Nix, Bazel, buildout and Debian install: the path is set by the script alone.
+SCRIPT = """
+import sys
+sys.path[0] = {path!r}
+from jsonrpc_amqp.cli import main
+main(prog_name="jsonrpc-amqp")
+"""
+
+
+def test_workers_are_what_their_parent_is(url: str, service: str, tmp_path: Path) -> None:
+    """The options of Python, the path of modules, and what files of the working directory stand for."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/only_here.py").write_text("")
+    (tmp_path / "script.py").write_text(SCRIPT.format(path=str(tmp_path / "elsewhere")))
+    (tmp_path / "queue.py").write_text("raise SystemExit('queue.py of the working directory')")
+    (tmp_path / "served_here.py").write_text(
+        "import os, sys, only_here\nmethods = {'optimized': lambda: sys.flags.optimize, 'die': lambda: os._exit(1)}"
+    )
+    program = [sys.executable, "-O", str(tmp_path / "script.py")]
+    with (
+        running("serve", *TARGET, service, "--workers", "1", url=url, cwd=tmp_path, program=program) as server,
+        Client(url, service) as client,
+    ):
+        server.wait_until_said(": serving '")
+        assert client.call("optimized") == 1
+        with pytest.raises(ServerError):  # by a worker, then in two processes of their own
+            client.call("die")
+        assert server.output.count("while it ran a redelivered request") == 2
         assert server.terminate() == 0
 
 

@@ -22,7 +22,7 @@ ONLY_IN = {
     "jsonrpcserver": {"jsonrpc/invocation"},
     "jsonrpcclient": {"jsonrpc/messages"},
     "msgspec": {"jsonrpc/text"},
-    "click": {name for name in MODULES if name.startswith("cli/")} - {"cli/streams"},
+    "click": {name for name in MODULES if name.startswith("cli/")} - {"cli/streams", "cli/interpreter"},
     "aiohttp": {"http/upstream"},
     "yarl": {"http/upstream"},
     "starlette": {"http/gateway"},

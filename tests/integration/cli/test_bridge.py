@@ -46,6 +46,12 @@ def test_headers_are_parsed_in_order(tmp_path: Path) -> None:
     assert parse_headers(["A:1", f"@{file}", "C:"]) == {"A": "2", "B": "x: y", "C": ""}
 
 
+def test_a_file_of_headers_that_windows_wrote(tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_bytes("A: 2\r\nB: \u00e9\r\n".encode("utf-8-sig"))
+    assert parse_headers([f"@{file}"]) == {"A": "2", "B": "\u00e9"}
+
+
 def test_a_header_without_a_colon_is_not_shown() -> None:
     with pytest.raises(WrongUsage) as error:
         parse_headers([SECRET])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from jsonrpc_amqp import __version__
 from jsonrpc_amqp.cli import main
-from jsonrpc_amqp.cli.common import as_json, one_line
+from jsonrpc_amqp.cli.common import as_json, one_line, read_url
 
 from ...cli_tools import SECRET
 from .conftest import Invoke
@@ -34,6 +37,17 @@ def test_every_option_is_explained_and_shows_no_password(invoke: Invoke, command
 
 def test_the_url_is_localhost_where_none_is_given(invoke: Invoke) -> None:
     assert re.search(r"AMQP_URL;\s+default:\s+amqp://localhost", invoke("call", "--help").stdout)
+
+
+URL = "amqp://u:p%C3%A9@h/v"
+
+
+@pytest.mark.parametrize("content", [URL, f"{URL}\n", f" {URL} \r\n", f"\ufeff{URL}", f"\ufeff{URL}\r\n"])
+def test_the_url_in_a_file_that_any_editor_wrote(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "url").write_bytes(content.encode())
+    assert read_url(str(tmp_path / "url")) == URL
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    assert read_url("-") == URL
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "\u202e", "\ufeff", "\U000e0041", "a\nb", "\x9b", "\u2028"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import socket
+import time
+from http.client import HTTPConnection
 
 import pytest
 
@@ -73,6 +75,23 @@ def test_a_caller_whose_host_is_gone_is_noticed() -> None:
 def test_the_host_that_it_listens_at_is_allowed() -> None:
     assert named("gateway.example") == ["gateway.example"]
     assert named("127.0.0.1") == named("::1") == []
+
+
+def test_unused_connections_are_kept_longer_than_proxies_keep_them() -> None:
+    (default,) = (each.default for each in command.params if each.name == "keep_alive")
+    assert isinstance(default, float)
+    assert default > 120
+    nowhere = f"amqp://{HOST}:{free_port()}"
+    with gateway("--allow", "s", "--keep-alive", "6", url=nowhere) as (_program, port):
+        connection = HTTPConnection(HOST, port, timeout=30)
+        for pause in (0.0, 5.5, 7.0):  # uvicorn's own time is 5 s
+            time.sleep(pause)
+            if pause > 6:
+                assert connection.sock.recv(1) == b""
+            else:
+                connection.request("GET", "/s")
+                assert connection.getresponse().read()
+        connection.close()
 
 
 def test_defaults_are_those_of_the_application() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -179,6 +180,20 @@ def test_a_head_that_does_not_come(service: str, begin: bytes) -> None:
         socket.create_connection((HOST, port), 10) as sock,
     ):
         sock.sendall(begin)
+        assert not reaches_the_end_of(sock)
+
+
+def test_a_connection_that_is_not_used_after_a_response(service: str) -> None:
+    with (
+        Client(f"memory://{service}", service) as client,
+        served(Gateway(client, allow=[service]), Impatient) as port,
+        socket.create_connection((HOST, port), 10) as sock,
+    ):
+        for _ in range(2):
+            sock.sendall(request_to(service, b""))
+            assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
+            time.sleep(3 * Impatient.patience)
+        sock.sendall(b"POST / HT")
         assert not reaches_the_end_of(sock)
 
 

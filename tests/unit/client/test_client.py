@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
 import os
+import pickle
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
@@ -398,3 +400,13 @@ def test_leader_may_not_wait_for_a_call() -> None:
     with pytest.raises(RuntimeError, match=r"Use submit\(\) in it"):
         client.call("now")
     assert session.published == []
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, copy.deepcopy])
+def test_what_cannot_go_to_another_process_says_so(how: Callable[[Any], Any]) -> None:
+    """A pool of processes pickles what it is given to call, such as the method of a client."""
+    client, _session = connected()
+    for what in (client, client.call, client.proxy.time.now, client.with_options(timeout=1)):
+        with pytest.raises(TypeError, match="since their connections belong to this process: make one"):
+            how(what)
+    assert copy.copy(client).submit("now") is not None

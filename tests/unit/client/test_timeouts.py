@@ -13,6 +13,7 @@ from .fakes import SERVICE, FakeSession, call
 
 RAN = "the method may have run, or may still"
 SLOW = f"the broker did not say in time how many consumers queue 'S_req' has; {RAN}"
+BLOCKED = f"the broker takes no messages now (a memory or disk alarm?), and may not have read this one yet; {RAN}"
 MISSING = TopologyMismatch("no queue")
 TWO = f"queue 'S_req' has 2 consumers and 1 message ready (a server may hold more): {RAN}"
 
@@ -119,6 +120,16 @@ def test_broker_that_did_not_reply_in_time_is_named() -> None:
     assert made.text(after=2.0) == SLOW
 
 
+def test_broker_that_takes_no_messages_is_named() -> None:
+    made = Reports()
+    made.inspect()
+    made.session.congested = True
+    assert made.text(after=2.0) == BLOCKED
+    made.reply(QueueFacts(1, 2))
+    assert made.text() == TWO
+    assert made.text(after=3.125) == BLOCKED
+
+
 @pytest.mark.parametrize(("age", "expected"), [(3.0, TWO), (3.125, SLOW)])
 def test_facts_that_are_too_old_are_not_reported(age: float, expected: str) -> None:
     made = Reports()
@@ -182,6 +193,9 @@ def test_notification_that_was_not_confirmed() -> None:
     assert type(error) is CallTimeout
     assert str(error) == "the broker did not confirm the notification for 'S' within 0.25 s"
     assert error.may_have_run
+    made.session.congested = True
+    blocked = made.reports.error(told, made.session, None, "")
+    assert str(blocked).startswith(f"{error}: the broker takes no messages now")
 
 
 @pytest.mark.parametrize(

@@ -394,6 +394,19 @@ def test_what_has_no_form_is_not_written(value: Any) -> None:
         dumps(value)
 
 
+@pytest.mark.parametrize("key", [None, (1, 2), frozenset([1])], ids=lambda key: type(key).__name__)
+def test_what_has_a_form_elsewhere_is_named_as_a_key(key: Any) -> None:
+    assert dumps([key])
+    with pytest.raises(EncodeError, match=f"JSON has no form for {type(key).__name__} as the name of a member"):
+        dumps({"a": {key: 1}})
+
+
+@pytest.mark.parametrize("value", [1j, {1j: 1}, [{"a": 1j}]], ids=["value", "key", "nested"])
+def test_what_has_no_form_anywhere_is_named(value: Any) -> None:
+    with pytest.raises(EncodeError, match=r"JSON has no form for complex$"):
+        dumps(value)
+
+
 LONG_TEXT = "x" * 10_000
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -130,3 +133,9 @@ def test_an_unknown_policy_is_an_error() -> None:
         Server("memory://x", "x", dispatcher=lambda body: None, redelivery="refuse")
     with pytest.raises(ValueError, match="delivery_limit"):
         Server("memory://x", "x", delivery_limit=0)
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_cannot_go_to_another_process_says_so(how: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match="cannot be pickled, since their connections belong to this process: make one"):
+        how(Server("memory://x", "x"))
