@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 from unittest import mock
@@ -66,7 +66,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
     gate = Gate()
     notes: list[str] = []
     methods: dict[str, Callable[..., Any]] = {"slow": gate, "echo": lambda text: text, "note": notes.append}
-    methods["visit"] = Visits()
+    methods |= {"visit": Visits(), "end": notes.append}
     # The victim may call "note", and so may an operator, but not Eve.
     authorize = {"note": [user, OPERATOR], "*": "*"} if checked else None
     server = Server(
@@ -82,7 +82,7 @@ def scene(node: Node, vhost: str, *, checked: bool, user: str, reply: Any = "top
     if not checked:
         victim._requests._replies._checks = cast(Any, Trusting())
     with server, victim:
-        yield Scene(node, vhost, checked, server, victim, gate, notes)
+        yield Scene(node, vhost, checked, server, victim, gate, notes, methods)
 
 
 class Trusting:
@@ -101,7 +101,8 @@ class Scene:
         vhost: The virtual host.
         checked: The server has ``verify_user`` and ``authorize``, the victim ``server_user``. False: both accept all
             messages, and an operator sends again what no server has checked.
-        notes: The arguments that ``note`` was called with.
+        notes: The arguments that ``note`` and ``end`` were called with.
+        methods: Those of the server.
     """
 
     node: Node
@@ -111,6 +112,7 @@ class Scene:
     victim: Client
     gate: Gate
     notes: list[str]
+    methods: dict[str, Callable[..., Any]]
 
     @property
     def client_word(self) -> str:
@@ -446,8 +448,9 @@ def expiring(headers: dict[str, Any], exchange: str = EXCHANGE, key: str = "") -
 
 
 def overflowing(eve: Eve) -> None:
-    for body in (UNCHECKED_BODY, *[HARMLESS_BODY] * MAX_LENGTH):
-        eve.publish(EXCHANGE, eve.own_key, body, user_id=EVE)
+    eve.publish(EXCHANGE, eve.own_key, UNCHECKED_BODY, user_id=EVE)
+    for _ in range(MAX_LENGTH):
+        eve.plain.basic_publish(EXCHANGE, eve.own_key, HARMLESS_BODY, pika.BasicProperties(user_id=EVE))
 
 
 def put_there(exchange: str, key: str) -> Callable[[Eve], None]:
@@ -459,8 +462,8 @@ EXPIRED_AND_REJECTED = Pairs(("queue", f"{SERVICE}_req"), ("reason", "expired"),
 
 def send_again(scene: Scene, attack: Callable[[Eve], None]) -> str:
     """While the server is busy, Eve makes a dead letter of a request that she may not make. An operator sends all."""
-    path = "" if scene.vhost == OPEN else scene.vhost
-    with DeadLetters(f"{scene.node.broker.url}{path}", SERVICE) as dead, scene.eve() as eve:
+    url = f"{scene.node.broker.url}{'' if scene.vhost == OPEN else scene.vhost}"
+    with DeadLetters(url, SERVICE) as dead, scene.eve() as eve:
         dead.purge(all=True)
         scene.gate.go.clear()
         busy = [scene.victim.submit("slow") for _ in range(PREFETCH)]
@@ -472,6 +475,8 @@ def send_again(scene: Scene, attack: Callable[[Eve], None]) -> str:
             if not _happens(lambda: any(letter.method == "note" for letter in dead.list())):
                 return BROKER  # RabbitMQ 4 does not take the header for its own
         finally:
+            with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+                connection.channel().queue_purge(f"{SERVICE}_req")  # what overflows it is not for the next attack
             scene.gate.go.set()
             for future in busy:
                 future.exception(2 * PATIENCE)
@@ -494,13 +499,13 @@ def _happens(condition: Callable[[], object]) -> bool:
 
 def by_the_dialect(scene: Scene) -> str:
     """The service serves the dialect recipe2011 as well: a request of it names the victim's key as its ``qid``."""
-    methods: dict[str, Callable[..., Any]] = {"slow": scene.gate, "echo": lambda value: value}
     scene.server.stop()
     with Server(
         scene.node.url(SERVER, scene.vhost),
         SERVICE,
-        methods=methods,
+        methods=scene.methods,
         declare=scene.vhost == OPEN,
+        dead_letters=True,
         dialect="recipe2011",
         recipe_method="echo",
     ) as server:
@@ -563,6 +568,7 @@ class Attack(NamedTuple):
         direct: The victim receives its replies by direct reply-to.
         before_4: RabbitMQ 4 refuses it.
         by_nothing: How it ends without permissions and checks.
+        alone: There is no neighbour beside it, since the server is kept busy, or another one started.
     """
 
     what: str
@@ -574,6 +580,7 @@ class Attack(NamedTuple):
     direct: bool = False
     before_4: bool = False
     by_nothing: str = SUCCEEDS
+    alone: bool = False
 
 
 def _disturbing(attack: Callable[[Eve], None]) -> Callable[[Scene], str]:
@@ -599,7 +606,7 @@ def _sent_again(
 ) -> Attack:
     what = f"have an operator make a request that she may not make (`dead requeue`): {how}"
     ends = (by_permissions, by_checks, by_both)
-    return Attack(what, "nothing", lambda scene: send_again(scene, attack), *ends, before_4=before_4)
+    return Attack(what, "nothing", lambda scene: send_again(scene, attack), *ends, before_4=before_4, alone=True)
 
 
 TOKEN_KNOWN = "the token"
@@ -712,6 +719,7 @@ ATTACKS: dict[str, Attack] = {
     "dialect": Attack(
         "forge a reply: a request in the dialect recipe2011, with that key as its `qid`; without `verify_user`",
         TOKEN_KNOWN, by_the_dialect, SERVER_REFUSES, SERVER_REFUSES, SERVER_REFUSES, by_nothing=SERVER_REFUSES,
+        alone=True,
     ),
     "refused-and-large": Attack(
         "disturb calls: requests with replies that the broker refuses (`reply_to` `amq.gen-x`), then replies of 5 MB",

@@ -77,7 +77,7 @@ def stage(node: Node, way: str) -> Iterator[Stage]:
         Server(guest, VAULT, methods=methods) as vault,
         Client(guest, VAULT, timeout=TIMEOUT) as neighbour,
     ):
-        yield Stage(node, vhost, not is_open, server, victim, Gate(), [], vault, neighbour)
+        yield Stage(node, vhost, not is_open, server, victim, Gate(), [], methods, vault, neighbour)
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def disturb(scene: Scene, attack: Callable[[Eve], None], *, succeeds: str, refus
             if exc.reply_code != 403:
                 raise
             return refused
+        # With checks, a server that cannot verify who sent them refuses all.
         wait_for(lambda: LAST in scene.notes or scene.server.stats()["refused"] >= eve.sent, LONG)
     runs = [note for note in scene.notes if note != LAST]
     is_harmed = calls.failures or len(runs) > len(set(runs)) or scene.server.stats()["connections"] > 1
@@ -110,7 +111,7 @@ def request(method: str, *params: object) -> bytes:
 
 def finish(eve: Eve, *, queue: bool = False) -> None:
     """Send a last request, so that the end of the attack is noticed."""
-    send(eve, request("note", LAST), queue=queue, reply_to="nobody")
+    send(eve, request("end", LAST), queue=queue, reply_to="nobody")
 
 
 def invalid(size: int) -> bytes:

@@ -34,8 +34,8 @@ CERTIFIED = r"CN=alice,OU=dev,O=ACME\, Inc."
 CLIENTS = (ALICE, DOTTED, CERTIFIED)
 PASSWORD = "secret"
 OPEN, TOPIC, DIRECT = "/", "topic", "direct"
-# Of the queue of the service, which drops the oldest ones of more.
-MAX_LENGTH = 100
+# Of the queue of the service, which drops the oldest ones of more; other attacks send fewer.
+MAX_LENGTH = 2500
 
 
 class Files(NamedTuple):

@@ -24,7 +24,7 @@ def play(node: Node, key: str, vhost: str, *, checked: bool, user: str = ALICE) 
         vhost = DIRECT
     reply: Any = "direct" if attack.direct else "topic"
     with scene(node, vhost, checked=checked, user=user, reply=reply) as set_scene:
-        if vhost == OPEN or not checked:
+        if vhost == OPEN or not checked or attack.alone:
             return attack.run(set_scene)
         other = node.client(DOTTED if user == ALICE else ALICE, vhost, reply=reply, server_user=SERVER)
         with other, Neighbour(lambda name, number: other.call("visit", [name, number])) as neighbour:
