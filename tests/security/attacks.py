@@ -529,7 +529,8 @@ def name_of_direct(scene: Scene) -> str:
     route = pipeline._reply_route
 
     def look(delivery: Any) -> Any:
-        if scene.client_word in delivery.routing_key:
+        # By the name of the queue only the victim calls.
+        if scene.client_word in delivery.routing_key or delivery.routing_key == f"{SERVICE}_req":
             names.append(delivery.reply_to)
         return route(delivery)
 

@@ -72,7 +72,14 @@ def stage(node: Node, way: str) -> Iterator[Stage]:
     guest = node.broker.url + ("" if is_open else vhost)
     with (
         _emptied(node, vhost),
-        Server(node.url(SERVER, vhost), SERVICE, methods=methods, declare=is_open, verify_user=not is_open) as server,
+        Server(
+            node.url(SERVER, vhost),
+            SERVICE,
+            methods=methods,
+            declare=is_open,
+            verify_user=not is_open,
+            dead_letters=True,
+        ) as server,
         Client(node.url(ALICE, vhost), SERVICE, timeout=TIMEOUT, declare=is_open, **options) as victim,
         Server(guest, VAULT, methods=methods) as vault,
         Client(guest, VAULT, timeout=TIMEOUT) as neighbour,
