@@ -189,7 +189,7 @@ class Broker:
         self._frozen = True
         node.send_signal(signal.SIGSTOP)
         # The signal takes effect asynchronously: each thread stops when it would run next.
-        while not all(state == "T" for state in _thread_states(node.pid)):
+        while not all(state == "T" for state in thread_states(node.pid)):
             time.sleep(0.001)
 
     def settle(self) -> None:
@@ -397,7 +397,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _thread_states(pid: int) -> list[str]:
+def thread_states(pid: int) -> list[str]:
+    """Return the states of a process's threads, each a letter of ``/proc/PID/stat``: ``T`` for one that is stopped."""
     return [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
 
 

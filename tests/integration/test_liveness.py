@@ -16,7 +16,7 @@ import pytest
 
 from jsonrpc_amqp import Client, ConnectionLost, Server
 
-from ..broker import Broker
+from ..broker import Broker, thread_states
 from ..tools import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +73,9 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # It takes effect when each thread would run next.
+            wait_for(lambda: set(thread_states(self._process.pid)) == {"T"}, 20)
 
     def stop(self) -> dict[str, int]:
         """Have it drain and end; return its counters."""
@@ -138,7 +141,7 @@ def test_a_connection_is_kept_that_the_broker_has_kept(start: Start, broker: Bro
         wait_for(lambda: STOOD_STILL in process.log)
         assert client.call("echo", [2]) == 2
     stats = process.stop()
-    assert (stats["connections"], stats["redelivered"], stats["dropped_replies"]) == (1, 0, 0)
+    assert (stats["connections"], stats["redelivered"], stats["dropped_replies"]) == (1, 0, 0), process.log
 
 
 def test_a_client_whose_process_stood_still(url: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
