@@ -78,12 +78,15 @@ class SpareConnection:
             done(NotConnected(f"more than {MOST_WAITING} replies wait for a second connection, or it is closed"))
 
     def close(self) -> None:
-        """End the connection and the thread; what waits is not sent."""
+        """End the connection and the thread; what waits is not sent, and reported so."""
         with self._changed:
             self._is_closed = True
+            left = [item for items in self._waiting.values() for item in items]
             self._waiting.clear()
             self._changed.notify()
             self._deadline.cancel()
+        for item in left:
+            item.done(ConnectionLost("the connection was lost before a second one could send the reply"))
 
     def _start(self) -> None:
         if not self._is_running:

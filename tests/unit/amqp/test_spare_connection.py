@@ -16,8 +16,9 @@ from jsonrpc_amqp.amqp.deadline import Deadline
 from jsonrpc_amqp.amqp.encoder import Encoder
 from jsonrpc_amqp.amqp.spare_connection import SpareConnection
 from jsonrpc_amqp.amqp.url import parse_urls
-from jsonrpc_amqp.errors import MaybeRejected, NotConnected, TransportError
+from jsonrpc_amqp.errors import ConnectionLost, MaybeRejected, NotConnected, TransportError
 
+from ...tools import wait_for
 from .tools import FRAME_MAX
 
 PATIENCE = 10.0
@@ -184,6 +185,14 @@ def test_a_closed_one_sends_nothing(target: Target) -> None:
     target.send("alice", "2")
     assert isinstance(target.wait(2)[1][1], NotConnected)
     assert target.made[0].deadline._is_cancelled
+
+
+def test_what_waits_when_it_is_closed_is_reported(target: Target) -> None:
+    target.send("alice", "1", "2")
+    target.send("bob", "3")
+    wait_for(lambda: target.spare._count == 2)
+    target.spare.close()
+    assert [(name, type(error)) for name, error in target.done] == [("2", ConnectionLost), ("3", ConnectionLost)]
 
 
 def test_a_connection_that_is_not_used_is_closed(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
