@@ -6,7 +6,8 @@ import json
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
 
 import pytest
 from starlette.applications import Starlette
@@ -187,12 +188,15 @@ def test_a_connection_that_is_not_used_after_a_response(service: str) -> None:
     with (
         Client(f"memory://{service}", service) as client,
         served(Gateway(client, allow=[service]), Impatient) as port,
-        socket.create_connection((HOST, port), 10) as sock,
+        closing(HTTPConnection(HOST, port, timeout=10)) as connection,
     ):
+        connection.connect()
+        sock = connection.sock
         for _ in range(2):
-            sock.sendall(request_to(service, b""))
-            assert sock.recv(1000).startswith(b"HTTP/1.1 400 ")
+            connection.request("GET", "/")
+            assert connection.getresponse().read()
             time.sleep(3 * Impatient.patience)
+            assert connection.sock is sock
         sock.sendall(b"POST / HT")
         assert not reaches_the_end_of(sock)
 

@@ -192,7 +192,7 @@ def test_what_waits_when_it_is_closed_is_reported(target: Target) -> None:
     target.send("bob", "3")
     wait_for(lambda: target.spare._count == 2)
     target.spare.close()
-    assert [(name, type(error)) for name, error in target.done] == [("2", ConnectionLost), ("3", ConnectionLost)]
+    assert {name: type(error) for name, error in target.done} == {"2": ConnectionLost, "3": ConnectionLost}
 
 
 def test_a_connection_that_is_not_used_is_closed(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
