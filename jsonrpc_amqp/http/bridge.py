@@ -274,19 +274,20 @@ class HttpBridge:
         return labels.restore(sent, repaired.body)
 
     def _give_back(self) -> None:
-        self._count("given_back")
         log.info("%s cannot be reached; a request goes back to its queue", self._origin)
+        self._count("given_back")
         request = context.current_or_none()
         if request is not None:
             request.envelope.give_back()
 
     def _report_failure(self, asked: inspection.Requested, error: HttpFailure) -> bytes | None:
-        self._count("failed")
         if not asked.is_notification:
             log.warning("%s%s; %d calls get this error", error.message, error.details, len(asked.ids))
+            self._count("failed")
             return inspection.error(asked, error)
-        self._count("lost_notifications")
         log.error("%s%s; a notification is lost, unless the queue has dead letters", error.message, error.details)
+        self._count("failed")
+        self._count("lost_notifications")
         request = context.current_or_none()
         if request is not None:
             request.envelope.dead_letter()
