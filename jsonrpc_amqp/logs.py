@@ -185,7 +185,7 @@ def contain_handlers(logger: logging.Logger) -> None:
         else:
             _thread.deferred.append(lambda: emit(record))
 
-    logger.callHandlers = call  # type: ignore[method-assign]
+    logger.callHandlers = call  # type: ignore[method-assign]  # of this logger alone, not of its class
 
 
 def _report_handler(record: logging.LogRecord) -> None:

@@ -129,7 +129,7 @@ class _Race:
     def close_in_child(self) -> None:
         """Close this process's copies; to unregister them would take them out of the parent's selector, too."""
         for key in list((self._selector.get_map() or {}).values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            key.fileobj.close()  # type: ignore[union-attr]  # only sockets are registered
         self._selector.close()
 
     def run(self) -> tuple[socket.socket, Address]:

@@ -111,7 +111,7 @@ class Inbox:
                 data += link.read(READ_SIZE) or b""
             return data
         finally:
-            try:  # noqa: SIM105
+            try:  # noqa: SIM105  # suppress costs more, on the hot path
                 lock.release()
             except RuntimeError:
                 pass

@@ -115,7 +115,7 @@ class Outbox:
                     return
                 self._write_queued()
             finally:
-                try:  # noqa: SIM105
+                try:  # noqa: SIM105  # suppress costs more, on the hot path
                     lock.release()
                 except RuntimeError:
                     pass  # another thread has it, or an interrupt came before it was taken

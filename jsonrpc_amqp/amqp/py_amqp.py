@@ -90,7 +90,7 @@ class _Bounded:
     def _wrap_socket(self, *args: Any, **options: Any) -> Any:
         self.connection.deadline.step = "the TLS handshake"
         try:
-            self.sock = super()._wrap_socket(*args, **options)  # type: ignore[misc]
+            self.sock = super()._wrap_socket(*args, **options)  # type: ignore[misc]  # see the class
         except BaseException as exc:
             _close_unfinished(exc)
             raise

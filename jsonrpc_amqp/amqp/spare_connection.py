@@ -8,7 +8,6 @@ has taken it.
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -122,10 +121,14 @@ class SpareConnection:
                         channel = None
                 item.done(error)
                 if error is not None:
-                    time.sleep(_PAUSE)
+                    self._pause()
         finally:
             if channel is not None:
                 channel.discard()
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed, _PAUSE)
 
     def _open(self) -> _ConfirmingChannel:
         deadline = Deadline(_TIMEOUT)

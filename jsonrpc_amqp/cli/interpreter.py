@@ -17,7 +17,7 @@ def this_program() -> list[str]:
     Not ``-m jsonrpc_amqp``: that may find another copy, or none, where a script has set the path (Nix, Bazel, buildout,
     Debian's), and puts the working directory before the standard library.
     """
-    # What multiprocessing starts its processes with: -O, -W, -X, -I and others.
+    # What multiprocessing starts its processes with: -O, -W, -X, -I and others. typeshed omits private functions.
     options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     if getattr(sys.__stdout__, "write_through", False):
         options.append("-u")

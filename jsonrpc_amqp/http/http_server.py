@@ -50,7 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     # -- the connection -----------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin."""
         super().connection_made(transport)
         self._expect_head()

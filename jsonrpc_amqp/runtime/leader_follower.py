@@ -159,7 +159,7 @@ class Leadership:
             self.reclaim()
             raise
         finally:
-            try:  # noqa: SIM105
+            try:  # noqa: SIM105  # suppress costs more, on the hot path
                 step.release()
             except RuntimeError:
                 pass  # interrupted before it was taken

@@ -55,7 +55,7 @@ def line_filter(clock: Clock) -> LineFilter:
 
 @pytest.fixture
 def logger(line_filter: LineFilter) -> logging.Logger:
-    logger = logging.Logger("somebody", logging.DEBUG)
+    logger = logging.Logger("of a test", logging.DEBUG)
     logger.addFilter(line_filter)
     logger.addHandler(Lines())
     return logger
@@ -148,7 +148,7 @@ class Raises(logging.Handler):
 
 @pytest.fixture
 def contained() -> logging.Logger:
-    logger = logging.Logger("somebody", logging.DEBUG)
+    logger = logging.Logger("of a test", logging.DEBUG)
     contain_handlers(logger)
     return logger
 
