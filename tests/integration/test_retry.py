@@ -55,11 +55,13 @@ def unroutable(call: Callable[[], object]) -> Unroutable:
     Make a call that ends with ``Unroutable``; return the error.
 
     On a busy machine the broker may return the message of the last attempt too late, so that the call ends with
-    ``CallTimeout``. That does not happen each time.
+    ``CallTimeout``. That does not happen each time. Or the client is late itself, so that it is too late for another
+    attempt: then the error is that of the last one, and tells of no attempt before it.
     """
     for _ in range(5):
-        with pytest.raises((Unroutable, CallTimeout), match="the one before: no queue") as caught:
+        with pytest.raises((Unroutable, CallTimeout), match="no queue is bound") as caught:
             call()
+        assert re.search(r"\(attempt [2-9][;)]", str(caught.value))
         if isinstance(caught.value, Unroutable):
             return caught.value
     raise AssertionError("each call timed out")
@@ -71,7 +73,6 @@ def test_attempts_end_inside_the_deadline_with_what_the_last_one_met(place: str,
         began = time.monotonic()
         error = unroutable(lambda: client.call("add", retry=retry, timeout=1))
         assert 0.75 < time.monotonic() - began < 1.9 * (1 + client.stats()["timeouts"])
-        assert re.search(r"attempt [2-9]; the one before: ", str(error))
         assert not error.may_have_run
         unroutable(lambda: client.submit("add", retry=retry, timeout=1).result(2))
         unroutable(lambda: client.notify("add", retry=retry, timeout=0.5))
