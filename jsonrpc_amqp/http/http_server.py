@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from typing import Any
 
 from ..errors import MissingExtra
@@ -21,6 +22,8 @@ except ImportError as exc:
 
 # Bytes of a chunk in "Transfer-Encoding: chunked" that carry no data: its size, and two ends of lines.
 _CHUNK_FRAME = 16
+# How often a server that drains looks whether it is to end at once; as often as uvicorn does.
+_FORCED_SECONDS = 0.1
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -142,6 +145,22 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
+class _Server(uvicorn.Server):
+    """
+    Ends at once when it is forced to (a second SIGINT).
+
+    From Python 3.12 on, uvicorn would wait for the open connections even then.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.ensure_future(super().shutdown(sockets))
+        while not (await asyncio.wait([draining], timeout=_FORCED_SECONDS))[0]:
+            if self.force_exit:
+                draining.cancel()
+                return
+        await draining
+
+
 def make_server(app: Any, grace: float, keep_alive: float) -> uvicorn.Server:
     """
     Return a server of an ASGI application, for ``run(sockets=[...])``.
@@ -151,7 +170,7 @@ def make_server(app: Any, grace: float, keep_alive: float) -> uvicorn.Server:
         grace: Seconds that requests in flight get when the server is stopped.
         keep_alive: Seconds for which an unused connection stays open.
     """
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             http=LimitedProtocol,
