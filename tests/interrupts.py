@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import sys
 import threading
 from collections.abc import Callable
 from types import CodeType, FrameType
@@ -35,11 +36,14 @@ class InterruptedLock:
 
 # Where Python runs signal handlers: behind calls, at jumps back, and at the start of functions.
 _CHECKED = ("CALL", "JUMP_BACKWARD", "RESUME")
+# Of those for sys.monitoring, one that no common tool uses.
+_TOOL = 4
 
 
 class InterruptAt:
     """
-    A trace function that raises ``KeyboardInterrupt`` at the Nth moment at which Python may run a signal handler.
+    Raises ``KeyboardInterrupt`` on this thread, at the Nth moment at which Python may run a signal handler during a
+    ``with`` block.
 
     Args:
         number: Which moment, from 0 on.
@@ -53,25 +57,70 @@ class InterruptAt:
     def __init__(self, number: int, is_watched: Callable[[CodeType], bool]) -> None:
         self._left = number
         self._is_watched = is_watched
+        self._thread = threading.get_ident()
         self._last: dict[int, bool] = {}  # of each frame: whether its last instruction may be followed by a handler
         self.was_raised = False
         self.where = ""
 
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event != "call" or not self._is_watched(frame.f_code):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return self._in_frame
+    # A trace function is not enough since Python 3.13: there, a call on any thread that is not traced ends that the
+    # instructions of a function are reported, and a trace function that turns it on again misses the call it is in.
+    if sys.version_info >= (3, 12):
 
-    def _in_frame(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "return":
-            self._last.pop(id(frame), None)
-        elif event == "opcode" and not self.was_raised:
-            was_checked = self._last.get(id(frame), False)
-            self._last[id(frame)] = dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith(_CHECKED)
-            if was_checked:
-                self._moment(frame)
-        return self._in_frame
+        def __enter__(self) -> InterruptAt:
+            monitoring, events = sys.monitoring, sys.monitoring.events
+            monitoring.use_tool_id(_TOOL, "interrupts")
+            monitoring.register_callback(_TOOL, events.INSTRUCTION, self._run)
+            ends = (events.PY_RETURN, events.PY_YIELD, events.PY_UNWIND)
+            for event in ends:
+                monitoring.register_callback(_TOOL, event, self._leave)
+            monitoring.restart_events()
+            monitoring.set_events(_TOOL, events.INSTRUCTION | sum(ends))
+            return self
+
+        def __exit__(self, *_exc: object) -> None:
+            sys.monitoring.set_events(_TOOL, 0)
+            sys.monitoring.free_tool_id(_TOOL)
+
+        def _run(self, code: CodeType, offset: int) -> Any:
+            if not self._is_watched(code):
+                return sys.monitoring.DISABLE
+            if threading.get_ident() == self._thread:
+                self._step(sys._getframe(1), offset)
+            return None
+
+        def _leave(self, code: CodeType, *_args: object) -> None:
+            if self._is_watched(code):
+                self._last.pop(id(sys._getframe(1)), None)
+
+    else:
+
+        def __enter__(self) -> InterruptAt:
+            sys.settrace(self._trace)
+            return self
+
+        def __exit__(self, *_exc: object) -> None:
+            sys.settrace(None)
+
+        def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+            if event != "call" or not self._is_watched(frame.f_code):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            return self._in_frame
+
+        def _in_frame(self, frame: FrameType, event: str, arg: Any) -> Any:
+            if event == "return":
+                self._last.pop(id(frame), None)
+            elif event == "opcode":
+                self._step(frame, frame.f_lasti)
+            return self._in_frame
+
+    def _step(self, frame: FrameType, offset: int) -> None:
+        if self.was_raised:
+            return
+        was_checked = self._last.get(id(frame), False)
+        self._last[id(frame)] = dis.opname[frame.f_code.co_code[offset]].startswith(_CHECKED)
+        if was_checked:
+            self._moment(frame)
 
     def _moment(self, frame: FrameType) -> None:
         if self._left > 0:

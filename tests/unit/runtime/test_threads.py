@@ -6,11 +6,11 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -607,13 +607,8 @@ def test_an_interrupt_of_a_caller_at_any_moment_leaves_no_mark(
             wait_for(lambda: leadership.state is State.LEADING)
         before = len(connection.received)
         interrupt = InterruptAt(number, lambda code: code.co_filename.endswith(ours))
-        sys.settrace(interrupt)
-        try:
+        with suppress(KeyboardInterrupt), interrupt:
             reply.call()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(None)
         connection.busy = False
         places.add(interrupt.where.split(":")[0])
         assert not runtime.would_deadlock(), interrupt.where
