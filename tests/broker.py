@@ -119,6 +119,12 @@ class Broker:
         return self.ctl("version").strip()
 
     @property
+    def series(self) -> tuple[int, int]:
+        """The series of RabbitMQ, such as (3, 10)."""
+        major, minor, *_ = self.version.split(".")
+        return int(major), int(minor)
+
+    @property
     def pid(self) -> int:
         """The process id of the Erlang machine."""
         return self._running().pid

@@ -187,6 +187,8 @@ def impatient() -> Iterator[Broker]:
 def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path: Path) -> None:
     declare(impatient.url, service)
     fleet = Fleet(impatient.url, service, tmp_path)
+    # RabbitMQ 4.3 cancels the consumer of a quorum queue, and leaves its channel open.
+    connections = 2 if impatient.series < (4, 3) else 1
     with census(impatient, durable={f"{service}_req"}), fleet, make_client(impatient.url, service) as client:
         with Traffic([client], notify=True) as traffic:
             for number in case.rounds():
@@ -196,13 +198,13 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
                 began = time.monotonic()
                 assert waiting.result(20) == pid
                 answered = time.monotonic() - began
-                assert answered > 5, "the broker did not close the channel"
+                assert answered > 5, "the broker did not redeliver the request"
                 # It checks every second, so it closes the channel at most 6 s after the delivery.
                 case.within("redelivered, and result", answered, bound=8, slack=1)
                 traffic.first_result_after(time.monotonic())
                 time.sleep(max(0.0, 8.0 - answered))
                 stats = fleet.stop(pid)
-                assert stats["connections"] == 2
+                assert stats["connections"] == connections
                 case.bit("late replies dropped", stats["dropped_replies"])
                 assert len(fleet.runs("slow", number)) == 2
         case.account(traffic)

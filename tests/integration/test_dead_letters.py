@@ -77,6 +77,19 @@ class Queues:
         # The broker moves it asynchronously.
         wait_for(lambda: self.waiting("dead") == before + 1)
 
+    def give_up_on(self, body: bytes, **properties: Any) -> None:
+        """Have a request reach the delivery limit, 1, of a quorum queue: no server has checked it."""
+        before = self.waiting("dead")
+        self.send(body, **properties)
+
+        def is_dead() -> bool:
+            method, _properties, _body = self.channel.basic_get(f"{self.service}_req")
+            if method is not None:
+                self.channel.basic_reject(method.delivery_tag, requeue=True)
+            return self.waiting("dead") == before + 1
+
+        wait_for(is_dead)
+
     def waiting(self, which: str) -> int:
         """Return how many messages a queue has: "req" or "dead"."""
         count: int = self.channel.queue_declare(f"{self.service}_{which}", passive=True).method.message_count
@@ -183,17 +196,9 @@ def test_all_that_is_known_of_a_letter(queues: Queues, dead: DeadLetters, servic
     assert len(letter.key) == 12
 
 
-def test_what_reached_its_delivery_limit(empty: Queues, dead: DeadLetters, service: str) -> None:
+def test_what_reached_its_delivery_limit(empty: Queues, dead: DeadLetters) -> None:
     empty.declare("quorum", delivery_limit=1)
-    empty.send(CALL, correlation_id="7")
-
-    def is_dead() -> bool:
-        method, _properties, _body = empty.channel.basic_get(f"{service}_req")
-        if method is not None:
-            empty.channel.basic_reject(method.delivery_tag, requeue=True)
-        return empty.waiting("dead") == 1
-
-    wait_for(is_dead)
+    empty.give_up_on(CALL, correlation_id="7")
     (letter,) = dead.list()
     assert (letter.reason, letter.correlation_id, letter.is_notification) == ("delivery_limit", "7", False)
 
@@ -347,25 +352,19 @@ def test_a_notification_is_sent_again_and_gone(queues: Queues, dead: DeadLetters
     assert ran == [(1, "guest", hop, True, False)]
 
 
-def expire_with(queues: Queues, **headers: Any) -> None:
-    """Have a notification expire, with headers with which it is kept."""
-    before = queues.waiting("dead")
-    queues.send(NOTIFICATION, expiration="1", user_id="guest", headers=headers)
-    wait_for(lambda: queues.waiting("dead") == before + 1)
-
-
-def test_what_no_server_has_checked_is_sent_again_by_its_key_only(queues: Queues, dead: DeadLetters) -> None:
-    expire_with(queues, **{"x-death": "junk"})
+def test_what_no_server_has_checked_is_sent_again_by_its_key_only(empty: Queues, dead: DeadLetters) -> None:
+    empty.declare("quorum", delivery_limit=1)
+    empty.give_up_on(NOTIFICATION, user_id="guest")
     (letter,) = dead.list()
-    assert (letter.checked, letter.reason, letter.user_id) == (False, "expired", "guest")
+    assert (letter.checked, letter.reason, letter.user_id) == (False, "delivery_limit", "guest")
     assert dead.requeue(all=True) == (0, 1)
     with pytest.raises(NotRequeued, match=r"no server has checked that its sender, user 'guest', may call .*unchecked"):
         dead.requeue(letter.key)
     with pytest.raises(ValueError, match="look at each"):
         dead.requeue(all=True, unchecked=True)
-    assert (queues.waiting("dead"), queues.waiting("req")) == (1, 0)
+    assert (empty.waiting("dead"), empty.waiting("req")) == (1, 0)
     assert dead.requeue(letter.key, unchecked=True) == (1, 0)
-    assert (queues.waiting("dead"), queues.waiting("req")) == (0, 1)
+    wait_for(lambda: (empty.waiting("dead"), empty.waiting("req")) == (0, 1))
 
 
 def test_a_call_is_not_sent_again_though_it_is_named_as_unchecked(queues: Queues, dead: DeadLetters) -> None:
@@ -383,25 +382,26 @@ def test_the_request_queue_may_have_another_name(queues: Queues, url: str, servi
         assert [letter.checked for letter in dead.list()] == [True]
 
 
-def test_the_commands_tell_what_is_unchecked(queues: Queues, service: str) -> None:
-    queues.reject(NOTIFICATION)
-    expire_with(queues, **{"x-death": []})
+def test_the_commands_tell_what_is_unchecked(empty: Queues, service: str) -> None:
+    empty.declare("quorum", delivery_limit=1)
+    empty.reject(NOTIFICATION)
+    empty.give_up_on(NOTIFICATION, user_id="guest")
     options = ["--service", service]
-    checked, unchecked = run("dead", "list", *options, url=queues.url).stdout.splitlines()
+    checked, unchecked = run("dead", "list", *options, url=empty.url).stdout.splitlines()
     assert checked.endswith(" bytes")
     assert unchecked.endswith(" bytes  unchecked")
     assert "  guest  " in unchecked
     key = unchecked.split()[0]
-    assert "checked: false\n" in run("dead", "show", key, *options, url=queues.url).stdout
-    done = run("dead", "requeue", key, *options, url=queues.url)
+    assert "checked: false\n" in run("dead", "show", key, *options, url=empty.url).stdout
+    done = run("dead", "requeue", key, *options, url=empty.url)
     assert done.returncode == USAGE_ERROR
     assert "--unchecked" in done.stderr
-    assert run("dead", "requeue", "--all", "--unchecked", *options, url=queues.url).returncode == USAGE_ERROR
-    assert queues.waiting("dead") == 2
-    done = run("dead", "requeue", "--all", *options, url=queues.url)
+    assert run("dead", "requeue", "--all", "--unchecked", *options, url=empty.url).returncode == USAGE_ERROR
+    wait_for(lambda: empty.waiting("dead") == 2)
+    done = run("dead", "requeue", "--all", *options, url=empty.url)
     assert done.stdout == "sent again: 1\nleft, since they are calls, unchecked, or cannot be read: 1\n"
-    assert run("dead", "requeue", key, "--unchecked", *options, url=queues.url).stdout == "sent again: 1\n"
-    assert queues.waiting("dead") == 0
+    assert run("dead", "requeue", key, "--unchecked", *options, url=empty.url).stdout == "sent again: 1\n"
+    wait_for(lambda: empty.waiting("dead") == 0)
 
 
 def test_a_call_is_refused_and_nothing_is_sent(queues: Queues, dead: DeadLetters) -> None:

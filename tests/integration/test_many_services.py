@@ -125,7 +125,8 @@ def test_a_call_in_flight_at_the_cut_is_answered_if_it_may_run_again(
         wait_for(lambda: counting_.server.stats()["received"] == 3, PATIENCE)
         counting_.goes_on.set()
         assert again.result(PATIENCE) == "again"
-        assert counting_.runs == {"again": 2, "once": 1}
+        # The reply to the one that was sent before the cut may be the first.
+        wait_for(lambda: counting_.runs == {"again": 2, "once": 1}, PATIENCE)
 
 
 def test_all_of_many_services_may_be_called_at_once_after_a_cut(network: Proxy, service: str) -> None:

@@ -56,10 +56,10 @@ def test_many_short_timeouts_ask_about_their_queue_together(client: Client, monk
         inspect(queue, found)
 
     monkeypatch.setattr(session, "inspect", count)
-    quick = [client.submit("nap", [0], timeout=0.5) for _ in range(100)]
+    quick = [client.submit("nap", [0], timeout=60) for _ in range(100)]
     for future in quick:
-        future.result(5)
+        future.result(30)
     assert asked == []
     late = [client.submit("nap", [2], timeout=0.3) for _ in range(500)]
-    assert {type(future.exception(5)) for future in late} == {CallTimeout}
-    assert 1 <= len(asked) <= 10
+    assert {type(future.exception(30)) for future in late} == {CallTimeout}
+    assert 1 <= len(asked) <= 50  # a few a second, however long it takes to submit them

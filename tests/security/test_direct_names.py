@@ -32,7 +32,9 @@ def test_clients_of_other_nodes_get_their_replies() -> None:
             for name in MADE_UP:
                 properties = pika.BasicProperties(reply_to=name, correlation_id="1")
                 channel.basic_publish("", "calc_req", request("echo", "x"), properties)
-            wait_for(lambda: server.stats()["dropped_replies"] >= len(MADE_UP), 60)
+            wait_for(lambda: server.stats()["received"] == 203 + len(MADE_UP), 60)
+            if cluster.nodes[0].series < (4, 2):  # later ones take them and drop them
+                wait_for(lambda: server.stats()["dropped_replies"] >= len(MADE_UP), 60)
             assert (own.call("echo", ["x"]), other.call("echo", ["x"])) == ("x", "x")
             assert server.stats()["connections"] == 1
             assert server.stats()["redelivered"] == 0
