@@ -200,7 +200,7 @@ def test_password_appears_nowhere(url: str, fragile: Broker, service: str, caplo
     server = Server(mine, service, methods={"ok": lambda: 1})
     client = Client(f"{mine};{mine}", service, timeout=1)
     with server, client:
-        client.call("ok")
+        client.call("ok", timeout=60)
         said += [repr(server), repr(client), repr(client._requests), repr(vars(server)), repr(vars(client._requests))]
         fragile.kill()
         try:
