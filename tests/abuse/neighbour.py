@@ -101,7 +101,7 @@ class Neighbour:
     def check(self) -> None:
         """Check that all calls so far succeeded, and ran once."""
         report = self.report()
-        assert (report.failures, report.repeated) == ([], 0)
+        assert (report.failures, report.repeated) == ([], 0), report
         assert report.calls
 
     def _run(self) -> None:

@@ -103,7 +103,7 @@ class Node:
             env={**self.broker._env, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,  # each starts an Erlang machine
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
