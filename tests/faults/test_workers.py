@@ -205,7 +205,10 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
                 time.sleep(max(0.0, 8.0 - answered))
                 stats = fleet.stop(pid)
                 assert stats["connections"] == connections
-                case.bit("late replies dropped", stats["dropped_replies"])
+                if connections == 2:
+                    case.bit("late replies dropped", stats["dropped_replies"])
+                else:  # its channel is open, so the late reply is sent, and the client drops that of the second run
+                    case.bit("requests redelivered", stats["redelivered"])
                 assert len(fleet.runs("slow", number)) == 2
         case.account(traffic)
         assert client.stats()["pending"] == 0
