@@ -162,9 +162,9 @@ class AmqpChannel(pyamqp.Channel):
         self._reply = reply
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether a method is not answered yet that did not wait for that."""
-        return any(self._replies.values())
+    def unanswered(self) -> int:
+        """How many methods are not answered yet that did not wait for that."""
+        return sum(map(len, self._replies.values()))
 
     def wait(self, method: Any, callback: Any = None, timeout: Any = None, returns_tuple: bool = False) -> Any:
         if not self.connection.waits_for_nothing:
@@ -325,16 +325,22 @@ class AmqpConnection(pyamqp.Connection):
         """
         Send the methods of a block without waiting in between, and wait for all answers at its end.
 
-        An answer is progress: each one extends the deadline (``Deadline.extend``).
+        An answer is progress: each one extends the deadline (``Deadline.extend``), and nothing else does.
         """
         self._is_pipelined = True
         try:
             yield
-            while any(channel.is_waiting for number, channel in self.channels.items() if number):
+            unanswered = self._unanswered()
+            while unanswered:
                 self.drain_events()
-                self.deadline.extend()
+                before, unanswered = unanswered, self._unanswered()
+                if unanswered < before:
+                    self.deadline.extend()
         finally:
             self._is_pipelined = False
+
+    def _unanswered(self) -> int:
+        return sum(channel.unanswered for number, channel in self.channels.items() if number)
 
     def read_in_pieces(self) -> Iterator[bytes]:
         """Block until there is a frame, and yield its bytes as they arrive, so that none has to be kept."""

@@ -24,6 +24,7 @@ from pika.spec import BasicProperties
 
 from jsonrpc_amqp import Client, JsonRpcAmqpError, Server
 from jsonrpc_amqp.amqp.connection import Connection
+from jsonrpc_amqp.amqp.deadline import Deadline
 from jsonrpc_amqp.errors import TransportError
 
 from .reader import Reader
@@ -31,6 +32,10 @@ from .reader import Reader
 # Seconds: of one attempt to connect, what is allowed beyond that, and of a call.
 CONNECT_TIMEOUT, TIMEOUT = 0.3, 0.3
 SLACK = 1.0
+# Beyond an attempt that no answer has extended: less than what an extension gives, so that a wrong one is found.
+SHORT_SLACK = 0.75
+# Answers extend an attempt to so many times its seconds; bytes of the shortest one (heartbeats have 8).
+_MOST_TIMES, _ANSWER = 4, 12
 # Bytes: of what is kept of a message, of what a script may have sent, and of the growth that is allowed.
 MAX_SIZE, MOST_SENT, MOST_GROWTH = 1 << 16, 48 << 20, 12 << 20
 _FRAME_MAX = 4096
@@ -56,6 +61,7 @@ class Wire:
     Attributes:
         is_over: Nothing more is read or sent.
         left: Bytes that may still be sent.
+        sent: Bytes that were sent.
         pause: Seconds between one byte that is sent and the next; 0: all are sent at once.
         published: The last message: channel, method, properties and body.
     """
@@ -63,7 +69,7 @@ class Wire:
     def __init__(self, sock: socket.socket, is_over: threading.Event) -> None:
         self.sock = sock
         self.is_over = is_over
-        self.left, self.pause = MOST_SENT, 0.0
+        self.left, self.pause, self.sent = MOST_SENT, 0.0, 0
         self.consumer_tag, self.consumer_channel, self.tags = "", 1, 0
         self.published: list[Any] = []
         self._read = b""
@@ -77,7 +83,9 @@ class Wire:
             if self.is_over.is_set():
                 raise Gone
             try:
-                view = view[self.sock.send(view[:1] if self.pause else view) :]
+                sent = self.sock.send(view[:1] if self.pause else view)
+                self.sent += sent
+                view = view[sent:]
                 time.sleep(self.pause)
             except TimeoutError:
                 continue
@@ -253,20 +261,46 @@ class _Stalls:
 
 
 @contextmanager
-def _at_most(seconds: float, what: str) -> Iterator[None]:
+def _at_most(seconds: float, what: str, slack: Callable[[], float] = lambda: SLACK) -> Iterator[None]:
     began = time.monotonic()
     with _Stalls() as stalls:
         try:
             yield
         except JsonRpcAmqpError:
-            _check_time(began, seconds, what, stalls)
+            _check_time(began, seconds, what, stalls, slack())
             raise
-    _check_time(began, seconds, what, stalls)
+    _check_time(began, seconds, what, stalls, slack())
 
 
-def _check_time(began: float, seconds: float, what: str, stalls: _Stalls) -> None:
+@contextmanager
+def _attempt(sent: Callable[[], int]) -> Iterator[None]:
+    """
+    Check how long one attempt to connect takes, and that only whole answers extend it.
+
+    Args:
+        sent: Returns how many bytes the broker has sent.
+    """
+    times = 0
+    extend = Deadline.extend
+
+    def count(deadline: Deadline) -> None:
+        nonlocal times
+        times += 1
+        extend(deadline)
+
+    def slack() -> float:
+        if not times:
+            return max(SHORT_SLACK, SLACK - 1 + SHORT_SLACK)
+        return (_MOST_TIMES - 1) * CONNECT_TIMEOUT + SLACK
+
+    with mock.patch.object(Deadline, "extend", count), _at_most(CONNECT_TIMEOUT, "an attempt to connect", slack):
+        yield
+    assert times * _ANSWER <= sent(), f"{times} extensions for {sent()} bytes"
+
+
+def _check_time(began: float, seconds: float, what: str, stalls: _Stalls, slack: float) -> None:
     # Each step that it waited for, in other threads and in the peer, may have stalled as long.
-    took, allowed = time.monotonic() - began, seconds + SLACK + 4 * stalls.seconds
+    took, allowed = time.monotonic() - began, seconds + slack + 4 * stalls.seconds
     assert took <= allowed, f"{what} took {took:.2f} s, of {seconds:g} s; stalled for {stalls.seconds:.2f} s"
 
 
@@ -278,28 +312,28 @@ def broker(data: bytes) -> None:
     read = Reader(data)
     use = read.choice(_use_client, _use_client, _use_server)
     options = {"reply": read.choice("topic", "direct"), "confirm": bool(read.number(1))}
-    turns = [0]
+    wires: list[Wire] = []
 
     def serve(wire: Wire) -> None:
-        turns[0] += 1
-        if turns[0] == 1:
+        wires.append(wire)
+        if len(wires) == 1:
             play(wire, read)
 
     listening = Listening(serve)
     try:
         with watched():
-            use(listening.url, options)
+            use(listening.url, options, lambda: sum(wire.sent for wire in wires))
     finally:
         listening.close()
 
 
-def _use_client(url: str, options: Any) -> None:
+def _use_client(url: str, options: Any, sent: Callable[[], int]) -> None:
     client = Client(
         url, "S", reconnect=False, connect_timeout=CONNECT_TIMEOUT, timeout=TIMEOUT, max_size=MAX_SIZE, **options
     )
     try:
         with suppress(TransportError):
-            with _at_most(CONNECT_TIMEOUT, "an attempt to connect"):
+            with _attempt(sent):
                 client.start(60)
             with _at_most(TIMEOUT, "calls"):
                 for future in (client.submit("m", [1]), client.submit_notify("m", [2])):
@@ -310,12 +344,13 @@ def _use_client(url: str, options: Any) -> None:
             client.close()
 
 
-def _use_server(url: str, _options: object) -> None:
+def _use_server(url: str, _options: object, _sent: Callable[[], int]) -> None:
     server = Server(
         url, "S", methods={"m": lambda *args: args}, connect_timeout=CONNECT_TIMEOUT, max_size=MAX_SIZE, concurrency=2
     )
     try:
-        with _at_most(CONNECT_TIMEOUT, "an attempt to connect"), suppress(TransportError):
+        # It reconnects, so it is this time that bounds what it waits.
+        with _at_most(CONNECT_TIMEOUT, "start()"), suppress(TransportError):
             server.start(CONNECT_TIMEOUT)
         time.sleep(_TICK)
     finally:
@@ -361,6 +396,7 @@ _COMES = (
     (1, bytes([8, 2])),
     (2, bytes([8, 3])),
     (6, bytes([8, 2])),
+    *((steps, bytes([9, 1, 0, 7, 1])) for steps in (4, 6, 8, 10)),  # heartbeats are no answers
     (3, bytes([9, 6, 1, *range(40)])),
     (5, _ENDLESS),
     (8, bytes([9, 6, 2, *range(1, 40)])),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from pika.frame import Heartbeat, Method
+from pika.spec import Connection
+
+from jsonrpc_amqp import Client
+from jsonrpc_amqp.amqp.deadline import Deadline
 
 from ..abuse.corpus import BODIES
 from . import peers
@@ -49,3 +55,28 @@ def test_a_target_that_is_wrong_is_found() -> None:
 
     with pytest.raises(AssertionError):
         settings(max_examples=1000, deadline=None, database=None)(given(inputs(seeds("dispatch")))(once))()
+
+
+def test_only_answers_extend_an_attempt_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other frames of a broker that answers nothing do not."""
+    extended: list[object] = []
+    by_others: list[int] = []
+    monkeypatch.setattr(Deadline, "extend", lambda deadline: extended.append(deadline))
+
+    def serve(wire: peers.Wire) -> None:
+        for _ in range(4):  # until the login is over
+            wire.answer()
+        wire.send(Heartbeat().marshal() * 5 + Method(0, Connection.Unblocked()).marshal() * 5)
+        time.sleep(0.2)
+        by_others.append(len(extended))
+        while True:
+            wire.answer()
+
+    listening = peers.Listening(serve)
+    try:
+        with Client(listening.url, "S", reconnect=False, connect_timeout=30) as client:
+            client.start(60)
+    finally:
+        listening.close()
+    assert by_others == [0]
+    assert extended

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import atheris
 
 with atheris.instrument_imports(include=["jsonrpc_amqp"]):
     from .targets import TARGETS
+
+from .resident import Resident
 
 
 def main(name: str, seconds: str, corpus: str, prefix: str) -> None:
@@ -23,7 +26,13 @@ def main(name: str, seconds: str, corpus: str, prefix: str) -> None:
         "-print_final_stats=1",
         "-verbosity=0",
     ]
-    atheris.Setup([sys.argv[0], *options], TARGETS[name])
+    resident = Resident()
+
+    def once(data: bytes) -> None:
+        TARGETS[name](data)
+        resident.look(os.getpid())
+
+    atheris.Setup([sys.argv[0], *options], once)
     atheris.Fuzz()
 
 

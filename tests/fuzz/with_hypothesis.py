@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from .resident import Resident
 from .targets import TARGETS
 
 _leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
@@ -33,15 +35,18 @@ def main(name: str, seconds: str, corpus: str, prefix: str) -> None:
     logging.disable()
     strategy = inputs([path.read_bytes() for path in Path(corpus).iterdir()])
     until = time.monotonic() + float(seconds)
-    executions = 0
+    executions, resident = 0, Resident()
 
     @settings(max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def once(data: bytes) -> None:
         nonlocal executions
+        if time.monotonic() >= until:
+            return  # within a round, which may take minutes where inputs are slow
         executions += 1
         try:
             TARGETS[name](data)
+            resident.look(os.getpid())
         except BaseException:
             Path(f"{prefix}last").write_bytes(data)
             raise
@@ -50,7 +55,7 @@ def main(name: str, seconds: str, corpus: str, prefix: str) -> None:
         while time.monotonic() < until:
             once()
     finally:
-        print(f"stat::number_of_executed_units: {executions}", flush=True)
+        print(f"stat::number_of_executed_units: {executions}; grown by {resident.grown >> 20} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -183,10 +183,22 @@ def test_pipelined_methods_wait_for_their_answers_at_the_end(reader: Reader, clo
         clock.now += 4
         reader.far.send(answer(1, DECLARE_OK, b"\x03gen" + pack(">II", 0, 0)))
         reader.far.send(answer(2, BIND_OK) + answer(1, BIND_OK) * 2)
-        assert (named, first.is_waiting, second.is_waiting) == ([], True, True)
-    assert (named, first.is_waiting, second.is_waiting) == ([("gen", 0, 0)], False, False)
+        assert (named, first.unanswered, second.unanswered) == ([], 3, 1)
+    assert (named, first.unanswered, second.unanswered) == ([("gen", 0, 0)], 0, 0)
     assert reader.deadline.by == clock.now + 5  # they were progress
     assert not reader.connection.waits_for_nothing
+
+
+def test_only_answers_give_more_time(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _second = channels(reader)
+    extended: list[int] = []
+    monkeypatch.setattr(reader.deadline, "extend", lambda: extended.append(first.unanswered))
+    with reader.connection.pipelined():
+        for _ in range(2):
+            first.queue_bind("", "jsonrpc", "a.#")
+        unblocked = answer(0, (10, 61))
+        reader.far.send(unblocked * 3 + answer(1, BIND_OK) + unblocked * 3 + answer(1, BIND_OK))
+    assert extended == [1, 0]
 
 
 def bind_pipelined(reader: Reader, channel: Any, times: int) -> None:
