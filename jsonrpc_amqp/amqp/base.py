@@ -132,7 +132,8 @@ class Delivery:
     def delivery_count(self) -> int:
         """How often it was redelivered, where the queue counts that (a quorum queue does); else 0."""
         count = self.headers.get(DELIVERY_COUNT, 0) if self.redelivered else 0
-        return count if isinstance(count, int) else 0
+        # Another queue leaves what the sender wrote there: with less than 0 its request would always run before others.
+        return max(0, count) if isinstance(count, int) else 0
 
 
 class Returned(NamedTuple):

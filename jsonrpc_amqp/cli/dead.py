@@ -66,7 +66,8 @@ def list_dead(in_json: bool, limit: int, **options: Any) -> None:
     List dead letters, the oldest first.
 
     A line for each: key, time of death, reason, kind, method, user, size; at the end "unchecked", if no server has
-    checked that this user may call this method. The broker has verified the user; "-" is one that is not known.
+    checked that this user may call this method. The broker has verified the user; "-" is one that is not known. Spaces
+    within a column are shown as \\x20.
 
     \b
     jsonrpc-amqp dead list --service example
@@ -176,16 +177,22 @@ def _confirm(question: str) -> None:
 
 def _as_row(letter: DeadLetter) -> bytes:
     kind = "notification" if letter.is_notification else "call"
-    cells = (letter.key, _time(letter.died), letter.reason, kind, letter.method, letter.user_id)
+    method = letter.method and letter.method.replace(", ", ",")
+    cells = (letter.key, _time(letter.died), letter.reason, kind, method, letter.user_id)
     widths = (12, 20, 14, 12, 20, 12)
     row = "  ".join(f"{_cell(cell):{width}}" for cell, width in zip(cells, widths, strict=True))
     return f"{row}  {letter.size} bytes{'' if letter.checked else '  unchecked'}".encode()
 
 
 def _cell(text: str | None) -> str:
-    if text is None:
+    if not text:
         return "-"
-    return one_line(text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}...")
+    # A space would begin the next column: the sender of a letter could have it list another user.
+    return _word(text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]}...")
+
+
+def _word(text: str) -> str:
+    return one_line(text).replace(" ", r"\x20")
 
 
 def _time(died: datetime | None) -> str | None:
@@ -218,7 +225,7 @@ def _described(letter: DeadLetter) -> Iterator[bytes]:
     for name in _SHOWN:
         yield _cut(f"{name}: ".encode() + as_json(shown[name]), _LONGEST_LINE)
     for name, value in shown["headers"].items():
-        yield _cut(f"header {one_line(name)}: ".encode() + as_json(value), _LONGEST_LINE)
+        yield _cut(f"header {_word(name)}: ".encode() + as_json(value), _LONGEST_LINE)
     yield f"body, {len(letter.body)} bytes:".encode()
     yield _cut(_pretty(letter.body), _LONGEST_BODY, " (--raw prints all of it)")
 

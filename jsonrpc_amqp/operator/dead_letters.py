@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +29,7 @@ from ..options import CONNECT_TIMEOUT, TIMEOUT
 from ..wire.display import redact, sender
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue
 from ..wire.names import request_queue as _request_queue
-from .letter import DeadLetter, HeldLetter, Service, headers_to_resend, read_letter, select
+from .letter import DeadLetter, HeldLetter, Service, headers_to_resend, read_letter, select, without_body
 
 if TYPE_CHECKING:
     from ..amqp.queue_browser import QueueBrowser
@@ -142,7 +141,8 @@ class DeadLetters:
         Args:
             limit: Most letters to return.
             bodies: Return their bodies, too, which are in memory all at once: a user can have large ones kept. False:
-                each ``body`` is empty.
+                each ``body`` is empty, ``method`` is cut after 1,000 characters, and ``headers`` are left out where
+                they have over 16 KiB.
 
         Raises:
             TopologyMismatch: There is no such queue: the service keeps no dead letters here.
@@ -150,7 +150,7 @@ class DeadLetters:
             NotConnected: There is no connection to the broker, or no reply from it.
         """
         with self._browser() as browser:
-            letters = [held.letter if bodies else replace(held.letter, body=b"") for held in self._take(browser, limit)]
+            letters = [held.letter if bodies else without_body(held) for held in self._take(browser, limit)]
         # A queue has them in this order until the letters in it are read for the first time.
         return sorted(letters, key=lambda letter: letter.died or _LONG_AGO)
 

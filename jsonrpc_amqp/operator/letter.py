@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ _NO_HEADERS = bytes(4)
 _UNDECODED = "it cannot be read: it is not as AMQP says, or larger than any message that RabbitMQ takes"
 # A server may be configured to take larger batches than by default.
 _MOST_MEMBERS = 100 * MAX_BATCH
+# Characters of a method's name, and bytes of headers, in a list without bodies. As values, headers take ten times that.
+MOST_LISTED_METHOD, MOST_LISTED_HEADERS = 1000, 1 << 14
 # By a consumer, which RabbitMQ lets no user be without the permission to read the queue.
 _REJECTED = "rejected"
 
@@ -101,6 +103,14 @@ class HeldLetter(NamedTuple):
     letter: DeadLetter
     digest: str
     obstacle: str | None
+
+
+def without_body(held: HeldLetter) -> DeadLetter:
+    """Return a letter for a list of many: without its body, and without what else its sender may have made large."""
+    letter = held.letter
+    is_large = len(held.delivery.raw_headers or b"") > MOST_LISTED_HEADERS
+    headers: Mapping[str, Any] = {} if is_large else letter.headers
+    return replace(letter, body=b"", method=letter.method and letter.method[:MOST_LISTED_METHOD], headers=headers)
 
 
 def headers_to_resend(letter: DeadLetter) -> dict[str, Any]:

@@ -48,6 +48,10 @@ def refuse_sender(delivery: Delivery, *, service: str, exchange: str) -> Refusal
     tail = delivery.routing_key.removeprefix(prefix)
     if delivery.exchange != exchange or not delivery.routing_key.startswith(prefix) or tail[:1] not in ("", "."):
         return Refusal("it did not come over the exchange with a key of this service", has_reply_to)
+    # A dead letter keeps its user_id, so another user could have it served again, or by another service, at any time.
+    # Before all that names its sender: the log must not say that it was that user who sent it here.
+    if is_dead_letter(delivery):
+        return Refusal("it is a dead letter of a queue, so another user may have sent it on", has_reply_to)
     match = _TAIL.fullmatch(tail, 1) if tail else None
     named = match["user"] if match else None
     if not user:
@@ -56,9 +60,6 @@ def refuse_sender(delivery: Delivery, *, service: str, exchange: str) -> Refusal
         return Refusal(f"its key names no user ({sender(user)} sent it)", has_reply_to)
     if tail and named != _word(user):
         return Refusal(f"its key names another user than its sender, {sender(user)}", has_reply_to)
-    # A dead letter keeps its user_id, so another user could have it served again, or by another service, at any time.
-    if is_dead_letter(delivery):
-        return Refusal("it is a dead letter of a queue, so another user may have sent it on", has_reply_to)
     return None
 
 

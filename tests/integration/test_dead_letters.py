@@ -721,6 +721,33 @@ def test_nothing_from_the_wire_steers_the_terminal(queues: Queues, url: str, ser
         assert printable_lines(done.stdout)
 
 
+def test_a_sender_cannot_write_into_other_columns(queues: Queues, url: str, service: str) -> None:
+    method = "record" + " " * 16 + "admin" + " " * 9 + "57 bytes"
+    queues.reject(json.dumps({"jsonrpc": "2.0", "method": method}).encode(), user_id="guest")
+    queues.reject(b'{"jsonrpc": "2.0", "method": ""}')
+    queues.reject(b'[{"method": "a"}, {"method": "b"}]', headers={'x-user: "admin"': 1})
+    lines = printable_lines(run("dead", "list", "--service", service, url=url).stdout)
+    rows = [line.split() for line in lines]
+    assert [row[4:6] for row in rows] == [
+        [method.replace(" ", r"\x20"), "guest"],
+        ["-", "-"],
+        ["a,b", "-"],
+    ]
+    assert {len(row) for row in rows} == {8}
+    shown = run("dead", "show", rows[2][0], "--service", service, url=url).stdout
+    assert 'header x-user:\\x20"admin": 1\n' in shown
+
+
+def test_a_list_without_bodies_is_small(queues: Queues, url: str, service: str) -> None:
+    queues.reject(b'{"jsonrpc": "2.0", "method": "%b"}' % (b"x" * 1_000_000), headers={"trace": "x" * 20_000})
+    with DeadLetters(url, service) as dead:
+        [letter] = dead.list(bodies=False)
+        assert (letter.method, letter.headers, letter.body) == ("x" * 1000, {}, b"")
+        [whole] = dead.list()
+    assert (whole.method, whole.headers["trace"], whole.key) == ("x" * 1_000_000, "x" * 20_000, letter.key)
+    assert "x" * 60 + "..." in run("dead", "list", "--service", service, url=url).stdout
+
+
 def test_requeue_reaches_a_running_server(queues: Queues, url: str, service: str, tmp_path: Path) -> None:
     for body in (NOTIFICATION, CALL, NOTIFICATION.replace(b"1", b"2"), NOTIFICATION.replace(b"1", b"3")):
         queues.reject(body)

@@ -12,22 +12,26 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 from unittest import mock
 
 import pika
+from click.testing import CliRunner
 from pika.exceptions import ChannelClosedByBroker
 
 from jsonrpc_amqp import Client, DeadLetters, Server
+from jsonrpc_amqp.cli import dead as dead_commands
+from jsonrpc_amqp.cli import main
+from jsonrpc_amqp.cli.common import one_line
 from jsonrpc_amqp.options import PREFETCH
 from jsonrpc_amqp.wire.names import client_word
 
 from ..abuse.neighbour import Visits
 from ..tools import wait_for
 from .disturbances import UNHARMED, disturb, made_up_names, many_refused, refused_and_large
-from .node import EVE, EXCHANGE, MAX_LENGTH, OPEN, SERVER, SERVICE, Node
+from .node import ALICE, EVE, EXCHANGE, MAX_LENGTH, OPEN, SERVER, SERVICE, Node
 
 FORGED, TRUE = "forged", "true"
 SECRET = "not for others"
@@ -39,6 +43,7 @@ CLIENT_REJECTS = "rejected by the client"
 SERVER_REFUSES = "refused by the server"
 REPLY_REFUSED = "the reply is refused by the broker"
 NOT_SENT_AGAIN = "not sent again"
+LISTED_AS_HERS = "listed as hers"
 OPERATOR = "guest"
 
 PATIENCE = 5.0
@@ -440,9 +445,11 @@ HARMLESS_BODY = json.dumps({"jsonrpc": "2.0", "method": "echo", "params": [TRUE]
 REJECTED = {"queue": f"{SERVICE}_req", "reason": "rejected", "count": 1, "exchange": EXCHANGE, "routing-keys": ["k"]}
 
 
-def expiring(headers: dict[str, Any], exchange: str = EXCHANGE, key: str = "") -> Callable[[Eve], None]:
+def expiring(
+    headers: dict[str, Any], exchange: str = EXCHANGE, key: str = "", body: bytes = UNCHECKED_BODY
+) -> Callable[[Eve], None]:
     def attack(eve: Eve) -> None:
-        eve.publish(exchange, key or eve.own_key, UNCHECKED_BODY, user_id=EVE, expiration="1", headers=headers)
+        eve.publish(exchange, key or eve.own_key, body, user_id=EVE, expiration="1", headers=headers)
 
     return attack
 
@@ -460,10 +467,13 @@ def put_there(exchange: str, key: str) -> Callable[[Eve], None]:
 EXPIRED_AND_REJECTED = Pairs(("queue", f"{SERVICE}_req"), ("reason", "expired"), ("reason", "rejected"), ("count", 1))
 
 
-def send_again(scene: Scene, attack: Callable[[Eve], None]) -> str:
-    """While the server is busy, Eve makes a dead letter of a request that she may not make. An operator sends all."""
-    url = f"{scene.node.broker.url}{'' if scene.vhost == OPEN else scene.vhost}"
-    with DeadLetters(url, SERVICE) as dead, scene.eve() as eve:
+def _operators_url(scene: Scene) -> str:
+    return f"{scene.node.broker.url}{'' if scene.vhost == OPEN else scene.vhost}"
+
+
+def _is_kept(scene: Scene, dead: DeadLetters, attack: Callable[[Eve], None]) -> bool:
+    """While the server is busy, Eve makes a dead letter of a request that she may not make; return whether she can."""
+    with scene.eve() as eve:
         dead.purge(all=True)
         scene.gate.go.clear()
         busy = [scene.victim.submit("slow") for _ in range(PREFETCH)]
@@ -471,15 +481,35 @@ def send_again(scene: Scene, attack: Callable[[Eve], None]) -> str:
             wait_for(lambda: scene.server.stats()["received"] == PREFETCH)
             with mock.patch.object(Scene, "number", "0"):
                 if _is_refused(lambda: attack(eve)):
-                    return BROKER
-            if not _happens(lambda: any(letter.method == "note" for letter in dead.list())):
-                return BROKER  # RabbitMQ 4 does not take the header for its own
+                    return False
+            # RabbitMQ 4 does not take the header for its own.
+            return _happens(lambda: any((letter.method or "").startswith("note") for letter in dead.list()))
         finally:
-            with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+            with closing(pika.BlockingConnection(pika.URLParameters(_operators_url(scene)))) as connection:
                 connection.channel().queue_purge(f"{SERVICE}_req")  # what overflows it is not for the next attack
             scene.gate.go.set()
             for future in busy:
                 future.exception(2 * PATIENCE)
+
+
+def list_as_anothers(scene: Scene) -> str:
+    """Eve has a name of a method listed that continues in the column of users."""
+    body = json.dumps({"jsonrpc": "2.0", "method": f"note{' ' * 18}{ALICE}{' ' * 9}60 bytes"}).encode()
+    url = _operators_url(scene)
+    with DeadLetters(url, SERVICE) as dead:
+        if not _is_kept(scene, dead, expiring({"x-death": "junk"}, body=body)):
+            return BROKER
+    with nullcontext() if scene.checked else mock.patch.object(dead_commands, "_word", one_line):
+        listed = CliRunner().invoke(main, ["dead", "list", "--service", SERVICE, "--url", url])
+    [row] = listed.stdout.splitlines()
+    return LISTED_AS_HERS if row.split()[5] == EVE else SUCCEEDS
+
+
+def send_again(scene: Scene, attack: Callable[[Eve], None]) -> str:
+    """Eve makes a dead letter of a request that she may not make, and an operator sends all."""
+    with DeadLetters(_operators_url(scene), SERVICE) as dead:
+        if not _is_kept(scene, dead, attack):
+            return BROKER
         keys = () if scene.checked else {letter.key for letter in dead.list()}
         if not dead.requeue(*keys, all=scene.checked, unchecked=not scene.checked).sent:
             return NOT_SENT_AGAIN
@@ -716,6 +746,10 @@ ATTACKS: dict[str, Attack] = {
     "sent-again-exchange": _sent_again(
         "she publishes it to the exchange `S_dead`, with such a header", put_there(f"{SERVICE}_dead", "k"),
         BROKER, SUCCEEDS, BROKER,
+    ),
+    "listed-as-anothers": Attack(
+        "have an operator's `dead list` show such a request as another user's: the name of its method has spaces, and "
+        "that user", "nothing", list_as_anothers, SUCCEEDS, LISTED_AS_HERS, LISTED_AS_HERS, before_4=True, alone=True,
     ),
     "dialect": Attack(
         "forge a reply: a request in the dialect recipe2011, with that key as its `qid`; without `verify_user`",

@@ -220,6 +220,13 @@ def test_the_timeout_and_the_delivery_count_do_not_depend_on_other_headers() -> 
     assert (delivery.timeout_ms, delivery.delivery_count) == (1500, 3)
 
 
+def test_a_sender_cannot_have_its_request_redelivered_less_often_than_all_others() -> None:
+    entries = entry(b"l" + pack(">q", -3), b"x-delivery-count")
+    delivery = only_delivery(with_table(pack(">I", len(entries)) + entries))
+    delivery.redelivered = True
+    assert (delivery.headers["x-delivery-count"], delivery.delivery_count) == (-3, 0)
+
+
 def test_a_header_may_be_larger_than_the_frame_that_was_agreed_on() -> None:
     # RabbitMQ adds headers, and sends what results in one frame: 26 bytes at each delivery from a quorum queue.
     for size in (FRAME_MAX, 1 << 19):

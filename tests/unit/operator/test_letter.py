@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from struct import pack
 from typing import Any
@@ -12,7 +13,17 @@ from amqp.serialization import dumps
 
 from jsonrpc_amqp import NoDeadLetter
 from jsonrpc_amqp.amqp.base import Delivery
-from jsonrpc_amqp.operator.letter import HeldLetter, Service, digest_of, headers_to_resend, read_letter, select
+from jsonrpc_amqp.operator.letter import (
+    MOST_LISTED_HEADERS,
+    MOST_LISTED_METHOD,
+    HeldLetter,
+    Service,
+    digest_of,
+    headers_to_resend,
+    read_letter,
+    select,
+    without_body,
+)
 
 from ...dead_letters import JUNK, two_that_begin_alike
 
@@ -223,3 +234,20 @@ def test_what_could_not_be_decoded_is_not_sent_again() -> None:
     assert held.obstacle is not None
     assert "cannot be read" in held.obstacle
     assert held.letter.body == b""
+
+
+# -- in a list ------------------------------------------------------------------------------------------------
+
+
+def test_a_list_without_bodies_holds_nothing_that_a_sender_can_make_large() -> None:
+    name = "x" * 1_000_000
+    held = letter(b'{"jsonrpc": "2.0", "method": "%b"}' % name.encode(), {"trace": [[]] * MOST_LISTED_HEADERS})
+    assert (held.letter.method, len(held.letter.headers["trace"])) == (name, MOST_LISTED_HEADERS)
+    listed = without_body(held)
+    assert (listed.method, listed.headers, listed.body) == (name[:MOST_LISTED_METHOD], {}, b"")
+    assert (listed.key, listed.size) == (held.letter.key, len(held.letter.body))
+
+
+def test_a_list_without_bodies_holds_all_else() -> None:
+    held = letter(NOTIFICATION, {"trace": "t"}, user_id="a")
+    assert replace(without_body(held), body=NOTIFICATION) == held.letter

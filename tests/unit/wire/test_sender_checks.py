@@ -72,6 +72,20 @@ def test_another_exchange_is_refused(exchange: str) -> None:
     assert refuse_sender(got, service="S", exchange="jsonrpc") is not None
 
 
+@pytest.mark.parametrize(
+    ("key", "user"),
+    [(f"S.request.eve-{TOKEN}.7", "calc"), ("S.request.q538", "calc"), (f"S.request._-{TOKEN}.7", None)],
+)
+def test_who_wrote_a_dead_letter_is_not_said_to_have_sent_it(key: str, user: str | None) -> None:
+    """Eve can have a reply of the server, with its user_id, sent to the server; that is not to be blamed on it."""
+    got = delivery(key, user_id=user, raw_headers=dead_letter_headers())
+    refusal = refuse_sender(got, service="S", exchange="jsonrpc")
+    assert refusal is not None
+    assert "dead letter" in refusal.reason
+    assert "calc" not in refusal.reason
+    assert not refusal.may_reply
+
+
 @pytest.mark.parametrize(("key", "user"), SERVED)
 def test_a_dead_letter_is_refused(key: str, user: str) -> None:
     got = delivery(key, user_id=user, raw_headers=dead_letter_headers())
