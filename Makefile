@@ -5,8 +5,8 @@
 .PHONY: help demo check test lint bench bench-check fresh clean tools
 
 # The first that is new enough.
-PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$python && break; done)
+PYTHON ?= $(shell for python in python3 python3.15 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 
@@ -53,7 +53,7 @@ tools:
 	@tools/ensure-tools.sh
 
 .venv/python: Makefile
-	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed, and was not found; name it: make PYTHON=..." >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and was not found; name it: make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
 

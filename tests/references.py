@@ -87,7 +87,7 @@ def missing_targets(text: str, root: Path = ROOT) -> list[str]:
 
 
 def missing_environments(text: str, root: Path = ROOT) -> list[str]:
-    """Return the environments after ``tox -e`` that tox.ini does not have; ``py`` and ``py310`` are always there."""
+    """Return the environments after ``tox -e`` that tox.ini does not have; ``py`` and ``py311`` are always there."""
     config = RawConfigParser()
     config.read(root / "tox.ini", "utf-8")
     known = {section.removeprefix("testenv:") for section in config.sections()}

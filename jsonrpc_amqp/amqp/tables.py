@@ -9,7 +9,7 @@ entry: a value that cannot be read costs itself only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
 from struct import Struct
@@ -163,7 +163,7 @@ def _decimal(value: Decimal, _depth: int) -> bytes:
 
 def _time(value: datetime, _depth: int) -> bytes:
     try:
-        in_utc = value if value.tzinfo is None else value.astimezone(timezone.utc).replace(tzinfo=None)
+        in_utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
     except (OverflowError, ValueError):
         raise ValueError("the time is beyond the years 1970 to 9999 in UTC") from None
     if in_utc < _EPOCH:

@@ -12,9 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, TypedDict, TypeVar
-
-from typing_extensions import Unpack
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 from .. import context
 from ..amqp import tables

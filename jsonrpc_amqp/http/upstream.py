@@ -200,7 +200,7 @@ class Upstream:
         )
         try:
             return await self._post(self._session(alone), body, times, exchange)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             exchange.release(False)
             what = f"did not answer within {timeout:.3g} s"
             raise self._failed(exchange, what if exchange.is_connected else "cannot be reached in time") from None

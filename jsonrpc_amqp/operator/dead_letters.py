@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LIMIT = 1000
 # The largest message that RabbitMQ can be configured to take: a message that was cut off could not be sent again.
 MAX_BODY = 512 << 20
-_LONG_AGO = datetime.min.replace(tzinfo=timezone.utc)
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 # Within DeadLetters, ``list`` is a method.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -226,7 +226,7 @@ def _last_death(headers: Mapping[str, Any]) -> _Death:
         reason if isinstance(reason, str) else None,
         count if isinstance(count, int) else None,
         # AMQP's time is in UTC; py-amqp returns it without a time zone.
-        died.replace(tzinfo=timezone.utc) if isinstance(died, datetime) else None,
+        died.replace(tzinfo=UTC) if isinstance(died, datetime) else None,
     )
 
 

@@ -15,7 +15,7 @@ import pickle
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -131,7 +131,7 @@ TYPES: dict[str, Any] = {
     "8 bits": pow(2, 7) - 1,
     "64 bits": -pow(2, 63),
     "a decimal": Decimal("3.14"),
-    "a time": datetime(2038, 1, 19, tzinfo=timezone.utc).replace(tzinfo=None),
+    "a time": datetime(2038, 1, 19, tzinfo=UTC).replace(tzinfo=None),
     "a table": {"a": {"b": {"c": [1, "x", None, b"\xff"]}}},
     "an array": [1, [2, [3, [4]]], {"x": ["y"]}],
     "bytes": b"\xff\xfe\x00",

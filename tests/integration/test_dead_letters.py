@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,7 +178,7 @@ def test_no_more_than_the_limit_are_listed(queues: Queues, dead: DeadLetters) ->
 
 
 def test_all_that_is_known_of_a_letter(queues: Queues, dead: DeadLetters, service: str) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     queues.reject(
         NOTIFICATION, "alice-k3x9q0zr71bd", user_id="guest", message_id="m1", headers={"trace": "t", "deep": {"a": [1]}}
     )

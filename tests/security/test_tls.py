@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ ROWS = {
 def names(node: Node, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The names and paths of the files for queries."""
     folder = tmp_path_factory.mktemp("certificates")
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     old: dict[str, Any] = {"not_before": now - timedelta(days=9), "not_after": now - timedelta(days=1)}
     issued = {
         "stranger": trustme.CA().issue_cert("a@acme.example", common_name="alice"),
@@ -132,7 +132,7 @@ def test_row(node: Node, names: dict[str, str], key: str, tls_rows: dict[str, tu
 def expired(node: Node) -> Iterator[None]:
     """Have the broker use an expired certificate for a ``with`` block."""
     files = node.files
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     old = node.authority.issue_cert("localhost", not_before=now - timedelta(days=9), not_after=now - timedelta(days=1))
     kept = [(path, Path(f"{path}.kept")) for path in (files.certificate, files.key)]
     for path, copy in kept:

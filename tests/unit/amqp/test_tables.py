@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal, Inexact, localcontext
 from struct import pack
 from types import MappingProxyType
@@ -98,7 +98,7 @@ def test_a_type_that_raises_is_refused_by_name() -> None:
             raise RuntimeError("not a time")
 
     with pytest.raises(EncodeError, match="header 'when' cannot be sent: not a time"):
-        encode({"when": Broken(2026, 1, 1, tzinfo=timezone.utc)})
+        encode({"when": Broken(2026, 1, 1, tzinfo=UTC)})
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:

@@ -50,7 +50,7 @@ def test_it_has_the_options_of_python_and_the_path_of_its_own(options: list[str]
 
 
 def test_files_of_the_working_directory_are_not_taken_for_modules(tmp_path: Path) -> None:
-    command = started_by("-P" if sys.version_info >= (3, 11) else "-I", path=[str(PACKAGE.parent)], cwd=tmp_path)
+    command = started_by("-P", path=[str(PACKAGE.parent)], cwd=tmp_path)
     for name in ("queue", "calendar", "os", "click", "jsonrpc_amqp"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the file in the working directory')")
     done = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True)

@@ -10,7 +10,7 @@ import tracemalloc
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum, IntEnum
 from typing import Any
@@ -331,7 +331,7 @@ def test_a_raised_recursion_limit_lets_nothing_deep_in() -> None:
         (Struct([None]), '{"x":[null]}'),
         (Level.HIGH, "3"),
         ([Text("a"), Whole(3), Number(1.5), None], '["a",3,1.5,null]'),
-        (datetime(2020, 1, 2, 3, 4, 5, tzinfo=timezone.utc), '"2020-01-02T03:04:05Z"'),
+        (datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC), '"2020-01-02T03:04:05Z"'),
         (UUID(int=0), '"00000000-0000-0000-0000-000000000000"'),
         (Decimal("1.10"), '"1.10"'),
         (b"abc", '"YWJj"'),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from struct import pack
 from typing import Any
 
@@ -112,7 +112,7 @@ def test_junk_is_read_as_it_is(body: bytes, method: str | None) -> None:
 )
 def test_the_last_death(deaths: Any, known: tuple[Any, Any, datetime | None]) -> None:
     read = letter(CALL, {"x-death": deaths}).letter
-    died = None if known[2] is None else known[2].replace(tzinfo=timezone.utc)
+    died = None if known[2] is None else known[2].replace(tzinfo=UTC)
     assert (read.reason, read.count, read.died) == (*known[:2], died)
 
 
