@@ -41,10 +41,14 @@ from .errors import (
     TransportError,
     Unroutable,
     WouldDeadlock,
+    WrongEventLoop,
 )
 from .logs import install as _install_log_filter
 
 if typing.TYPE_CHECKING:
+    from .client.async_batch import AsyncBatch
+    from .client.async_calls import AsyncCalls
+    from .client.async_client import AsyncClient
     from .jsonrpc.dispatcher import Dispatcher, global_methods
     from .operator.dead_letters import DeadLetters, Requeued
     from .operator.letter import DeadLetter
@@ -59,6 +63,9 @@ __all__ = [
     "NO_ANSWER",
     "REDELIVERY_REFUSED",
     "AccessRefused",
+    "AsyncBatch",
+    "AsyncCalls",
+    "AsyncClient",
     "Batch",
     "Blocked",
     "CallTimeout",
@@ -97,13 +104,17 @@ __all__ = [
     "TransportError",
     "Unroutable",
     "WouldDeadlock",
+    "WrongEventLoop",
     "current_request",
     "global_methods",
 ]
 
 # Imported on first use: importing jsonrpcserver takes longer than all other imports together, and a program that only
-# calls does not need it.
+# calls does not need it; nor asyncio, if it has no event loop.
 _LATER = {
+    "AsyncBatch": "client.async_batch",
+    "AsyncCalls": "client.async_calls",
+    "AsyncClient": "client.async_client",
     "DeadLetter": "operator.letter",
     "DeadLetters": "operator.dead_letters",
     "Dispatcher": "jsonrpc.dispatcher",

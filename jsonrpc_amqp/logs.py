@@ -139,6 +139,19 @@ def on_own_thread(target: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
+def contained(step: Callable[[], None]) -> Callable[[], None]:
+    """Return what does a step on a thread of the program, so that no handler's exception breaks it off."""
+
+    def run() -> None:
+        before, _thread.is_own = _thread.is_own, True
+        try:
+            step()
+        finally:
+            _thread.is_own = before
+
+    return run
+
+
 @contextmanager
 def contained_handlers() -> Iterator[None]:
     """Have no handler's exception break off what the calling thread, one of the program, does in the block."""

@@ -10,9 +10,35 @@ from typing import Any
 
 import pytest
 
+from jsonrpc_amqp import Client
 from jsonrpc_amqp.logs import LINE_FILTER
 
 from .broker import Broker
+from .loop_client import LOOPS, Loop, LoopClient
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs the tests of ``Client`` on ``AsyncClient``."""
+    parser.addoption(
+        "--client", choices=("threads", *LOOPS), default="threads", help="what drives the clients of tests"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a client on an event loop in the place of ``Client``, if the option says so."""
+    kind = request.config.getoption("--client")
+    if kind != "threads" and getattr(request.module, "Client", None) is Client:
+        Loop.kind = kind
+        monkeypatch.setattr(request.module, "Client", LoopClient)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of what only threads do, where the option says that an event loop drives the clients."""
+    if config.getoption("--client") != "threads":
+        left_out = [item for item in items if item.get_closest_marker("threads")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_configure() -> None:

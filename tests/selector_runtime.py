@@ -45,6 +45,11 @@ class SelectorRuntime:
     def reclaim(self) -> None:
         pass
 
+    def unwatch(self) -> None:
+        if self._watched is not None:
+            self._selector.unregister(self._watched)
+            self._watched = None
+
     def would_deadlock(self) -> bool:
         return False  # its only thread may wait, since it drives while it does
 
@@ -84,9 +89,8 @@ class SelectorRuntime:
 
     def _watch(self) -> None:
         fd, wants_room = self._driven.interest()
-        if self._watched is not None and self._watched != fd:
-            self._selector.unregister(self._watched)
-            self._watched = None
+        if self._watched != fd:
+            self.unwatch()
         if fd is None:
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wants_room else 0)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..client.calls import Calls, Options
+from ..client.call_options import Options
+from ..client.calls import Calls
 from ..errors import MissingExtra
 from ..jsonrpc import inspection
 from ..jsonrpc.messages import text_of

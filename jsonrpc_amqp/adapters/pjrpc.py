@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast, overload
 
-from ..client.calls import Calls, Options
+from ..client.call_options import Options
+from ..client.calls import Calls
 from ..context import Request as ServedRequest
 from ..context import current_request
 from ..errors import MissingExtra

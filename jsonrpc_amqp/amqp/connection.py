@@ -24,10 +24,11 @@ from .dialer import Attempt, Dialer
 from .inbox import FLUSH_SECONDS
 from .link import Link
 from .session import LiveSession
-from .url import check_tls, parse_urls
+from .url import check_tls, common_user, parse_urls
 
 log = logging.getLogger("jsonrpc_amqp.transport")
 
+_INTERRUPTED = "interrupted while a reply was read"
 # Seconds beyond its timeout that ``close`` waits for the runtime.
 _CLOSE_SLACK = 0.2
 
@@ -60,8 +61,9 @@ class Connection:
     """
 
     def __init__(self, url: str, options: ConnectionOptions, runtime: Runtime) -> None:
-        self._urls = parse_urls(url)
-        check_tls(self._urls, options.tls)
+        urls = parse_urls(url)
+        check_tls(urls, options.tls)
+        self.user = common_user(urls)
         self._options = options
         self.name = options.name
         self.runtime = runtime
@@ -73,18 +75,12 @@ class Connection:
         self._session: LiveSession | None = None
         self._listener: Listener
         self._posted: deque[Callable[[], None]] = deque()
-        self._dialer = Dialer(self._urls, options, runtime)
+        self._dialer = Dialer(urls, options, runtime)
         self._retry_at = 0.0
         self._close_by = 0.0
         self._refusal: TransportError | None = None  # that stands, and is to be reported
         self._due = 0.0  # when there is more to do than to read and to write
         self._is_woken = False
-
-    @property
-    def user(self) -> str | None:
-        """The user of the URL; None where it is empty, a certificate says who connects, or URLs differ."""
-        users = {None if url.is_external else url.user or None for url in self._urls}
-        return users.pop() if len(users) == 1 else None
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -124,15 +120,18 @@ class Connection:
 
     def invalidate(self, error: BaseException) -> None:
         """Send nothing more over the session, and have the leader end it."""
-        session = self._session
-        if session is None:
-            return
-        if isinstance(error, TransportError):
-            session.invalidate(error)
-            return
-        # An exception of a signal handler; of anything else only if it is an Exception.
-        lost = ConnectionLost(f"interrupted while a reply was read: {error!r}")
-        session.invalidate(lost, again_at_once=not isinstance(error, Exception))
+        if self._session is not None:
+            # Else it is an exception of a signal handler; of anything else only if it is an Exception.
+            lost = error if isinstance(error, TransportError) else ConnectionLost(f"{_INTERRUPTED}: {error!r}")
+            self._session.invalidate(lost, again_at_once=not isinstance(error, Exception))
+
+    def abandon(self) -> None:
+        """Let go of the socket: nothing drives this connection any more."""
+        session, self._session = self._session, None
+        self._dialer.cancel()
+        self._state = State.CLOSED
+        if session is not None:
+            session.close()
 
     def close(self, timeout: float) -> None:
         """Write what is queued, close the connection and stop, within about ``timeout`` seconds."""
@@ -312,6 +311,7 @@ class Connection:
             self._session = None
             self._is_woken = True
             is_closing = self._state is State.CLOSING
+        self._guard(self.runtime.unwatch)
         self._guard(session.close)
         if is_closing:
             self._state = State.CLOSED

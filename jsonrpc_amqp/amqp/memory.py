@@ -410,6 +410,14 @@ class MemoryTransport:
 
     invalidate = fail
 
+    def abandon(self) -> None:
+        """Leave the broker: nothing calls the listener any more."""
+        with self._broker.lock:
+            self._is_closed = True
+            self._posted.clear()
+            if self._session:
+                self._session._end()
+
     def _guard(self, step: Event) -> None:
         try:
             step()

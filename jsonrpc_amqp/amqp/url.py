@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -86,6 +86,12 @@ class BrokerURL:
     def connect_timeout(self, default: float) -> float:
         """Return the seconds for one attempt to connect; the URL has milliseconds."""
         return float(self.options.get("connection_timeout", default * 1000)) / 1000
+
+
+def common_user(urls: Iterable[BrokerURL]) -> str | None:
+    """Return the user of URLs; None where it is empty, a certificate says who connects, or they differ."""
+    users = {None if url.is_external else url.user or None for url in urls}
+    return users.pop() if len(users) == 1 else None
 
 
 def parse_urls(text: str) -> list[BrokerURL]:

@@ -6,7 +6,8 @@ May import: ``errors``, ``context``, ``options``, ``jsonrpc``, ``wire``, ``diale
 """
 
 from .batch import Batch
-from .calls import Calls, Options
+from .call_options import Options
+from .calls import Calls
 from .client import Client
 
 __all__ = ["Batch", "Calls", "Client", "Options"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..jsonrpc import messages
 from .call import Call, Params, WaitingCall
@@ -26,12 +27,142 @@ class _Member(CallFuture):
         self._check()
         return super().exception(timeout)
 
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """End it, unless its user has cancelled it."""
+        with suppress(InvalidStateError):
+            self.finish(result, error)
+
     def _check(self) -> None:
         if not self.sent and not self.done():
             raise RuntimeError("the batch is sent when its with block ends; there is nothing to wait for before")
 
 
-class Batch:
+class MemberFuture(Protocol):
+    """
+    The future of a call in a batch.
+
+    Attributes:
+        sent: The batch is sent, so that it can be waited for.
+    """
+
+    sent: bool
+
+    def cancel(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        """End it, unless its user has cancelled it."""
+        ...
+
+
+M = TypeVar("M", bound=MemberFuture)
+C = TypeVar("C", bound=Call)
+
+
+class BaseBatch(Generic[M, C]):
+    """
+    Collects calls and notifications, makes one message of them, and gives each call its part of the reply.
+
+    Args:
+        new_id: Returns an id for a call.
+        make: Makes the message, from its body and whether there are only notifications in it.
+        drop: Removes a message from the pending ones. False: it is none of them.
+    """
+
+    _block = "with client.batch() as batch"
+
+    def __init__(
+        self, new_id: Callable[[], int], make: Callable[[bytes, bool], C], *, drop: Callable[[Call], bool]
+    ) -> None:
+        self._new_id = new_id
+        self._make = make
+        self._drop = drop
+        self._members: list[tuple[dict[str, Any], M | None]] = []
+        self._awaited: set[object] = set()
+        self._call: C | None = None
+        self._open = False
+        self._over = False
+
+    def notify(self, method: str, params: Params = None) -> None:
+        """Add a notification. In a batch with calls the broker's confirm is not waited for."""
+        self._check_open()
+        self._members.append((messages.notification_object(method, params), None))
+
+    def on_cancelled(self, future: object) -> None:
+        """The user of a call has cancelled its future."""
+        self._awaited.discard(future)
+        call = self._call
+        if call is not None and not self._awaited and self._drop(call):
+            call.succeed(b"")
+
+    @abstractmethod
+    def _new_member(self) -> M:
+        """Return the future of a call, which this batch owns."""
+
+    def _add(self, method: str, params: Params) -> M:
+        self._check_open()
+        future = self._new_member()
+        self._members.append((messages.request_object(method, params, self._new_id()), future))
+        self._awaited.add(future)
+        return future
+
+    def _begin(self) -> None:
+        if self._over or self._open:
+            raise RuntimeError("a batch is used once; make another")
+        self._open = True
+
+    def _end(self, *, is_sent: bool) -> C | None:
+        """End the block; return the message to send, if there is one."""
+        self._open, self._over = False, True
+        futures = [future for _request, future in self._members if future is not None]
+        for future in futures:
+            future.sent = True
+            if not is_sent:
+                future.cancel()
+        self._members = [each for each in self._members if each[1] is None or not each[1].cancelled()]
+        if not is_sent or not self._members:
+            return None
+        try:
+            body = messages.encode([request for request, _future in self._members])
+            self._call = self._make(body, not self._futures)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        return self._call
+
+    @property
+    def _futures(self) -> dict[Any, M]:
+        return {request["id"]: future for request, future in self._members if future is not None}
+
+    def _succeed(self, reply: bytes) -> None:
+        """Give each call its response."""
+        futures = self._futures
+        if not futures or not self._awaited:
+            return
+        responses: Sequence[messages.Response | BaseException]
+        try:
+            responses = messages.parse_batch(reply, list(futures))
+        except BaseException as error:
+            self._fail(error)
+            raise
+        for future, response in zip(futures.values(), responses, strict=True):
+            if isinstance(response, messages.Ok):
+                future.settle(response.result, None)
+            elif isinstance(response, BaseException):
+                future.settle(None, response)
+            else:
+                future.settle(None, messages.to_exception(response))
+
+    def _fail(self, error: BaseException) -> None:
+        for future in self._futures.values():
+            future.settle(None, error)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise RuntimeError(f"a batch takes calls inside its with block: {self._block}: ...")
+
+
+class Batch(BaseBatch[_Member, WaitingCall]):
     """
     Calls and notifications that leave as one message. Made by ``Client.batch``.
 
@@ -42,10 +173,7 @@ class Batch:
     of all calls are cancelled, the batch is given up, and the block ends without waiting for the reply.
 
     Args:
-        new_id: Returns an id for a call.
-        make: Makes the message, from its body and whether there are only notifications in it.
         wait: Sends a message, and returns the body of the reply.
-        drop: Removes a message from the pending ones. False: it is none of them.
     """
 
     def __init__(
@@ -56,15 +184,8 @@ class Batch:
         wait: Callable[[WaitingCall], bytes],
         drop: Callable[[Call], bool],
     ) -> None:
-        self._new_id = new_id
-        self._make = make
+        super().__init__(new_id, make, drop=drop)
         self._wait = wait
-        self._drop = drop
-        self._members: list[tuple[dict[str, Any], _Member | None]] = []
-        self._awaited: set[Future[Any]] = set()
-        self._call: WaitingCall | None = None
-        self._open = False
-        self._over = False
 
     def call(self, method: str, params: Params = None) -> Future[Any]:
         """
@@ -73,75 +194,26 @@ class Batch:
         Raises:
             RuntimeError: Outside the ``with`` block.
         """
-        self._check_open()
+        return self._add(method, params)
+
+    def _new_member(self) -> _Member:
         future = _Member()
         future.owner = self
-        self._members.append((messages.request_object(method, params, self._new_id()), future))
-        self._awaited.add(future)
         return future
 
-    def notify(self, method: str, params: Params = None) -> None:
-        """Add a notification. In a batch with calls the broker's confirm is not waited for."""
-        self._check_open()
-        self._members.append((messages.notification_object(method, params), None))
-
-    def on_cancelled(self, future: CallFuture) -> None:
-        """The user of a call has cancelled its future."""
-        self._awaited.discard(future)
-        call = self._call
-        if call is not None and not self._awaited and self._drop(call):
-            call.succeed(b"")
-
     def __enter__(self) -> Batch:
-        if self._over or self._open:
-            raise RuntimeError("a batch is used once; make another")
-        self._open = True
+        self._begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open, self._over = False, True
-        futures = [future for _request, future in self._members if future is not None]
-        for future in futures:
-            future.sent = True
-        if kind is None:
-            self._send()
-        else:
-            for future in futures:
-                future.cancel()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise RuntimeError("a batch takes calls inside its with block: with client.batch() as batch: ...")
-
-    def _send(self) -> None:
-        members = [(request, future) for request, future in self._members if future is None or not future.cancelled()]
-        if not members:
+        call = self._end(is_sent=kind is None)
+        if call is None:
             return
-        futures = {request["id"]: future for request, future in members if future is not None}
-        responses: Sequence[messages.Response | BaseException]
         try:
-            body = messages.encode([request for request, _future in members])
-            call = self._call = self._make(body, not futures)
             reply = self._wait(call)
-            if not futures or not self._awaited:
-                return
-            responses = messages.parse_batch(reply, list(futures))
         except BaseException as error:
-            for future in futures.values():
-                _settle(future, error)
+            self._fail(error)
             raise
-        for future, response in zip(futures.values(), responses, strict=True):
-            _settle(future, response)
-
-
-def _settle(future: Future[Any], response: messages.Response | BaseException) -> None:
-    # A future that was cancelled meanwhile takes no result.
-    with suppress(InvalidStateError):
-        if isinstance(response, BaseException):
-            future.set_exception(response)
-        elif isinstance(response, messages.Ok):
-            future.set_result(response.result)
-        else:
-            future.set_exception(messages.to_exception(response))
+        self._succeed(reply)

@@ -52,6 +52,10 @@ class SendOptions(NamedTuple):
 PLAIN = SendOptions()
 
 
+def _as_it_is(body: bytes) -> bytes:
+    return body
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Call(ABC):
     """
@@ -65,6 +69,7 @@ class Call(ABC):
         send_options: ``PLAIN`` for most.
         sent: The transport has it, so that the method may have run.
         failures: Attempts that failed.
+        parse: Makes the result from the body of the reply.
     """
 
     has_callbacks = False
@@ -79,6 +84,7 @@ class Call(ABC):
     number: str = field(default="", init=False)
     sent: bool = field(default=False, init=False)
     failures: int = field(default=0, init=False)
+    parse: Callable[[bytes], Any] = field(default=_as_it_is, kw_only=True)
     _last_error: TransportError | None = field(default=None, init=False)
     _may_have_run: bool = field(default=False, init=False)
 
@@ -155,16 +161,16 @@ class WaitingCall(Call):
         """Wait for the end. False: it has not come."""
         return self._done.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
-    def result(self) -> bytes:
+    def result(self) -> Any:
         """
-        Return the body of the reply, once the call has ended. To be called once.
+        Return the result, once the call has ended. To be called once.
 
         Raises:
             JsonRpcAmqpError: What it ended with.
         """
         error, self._error = self._error, None
         if error is None:
-            return self._reply
+            return self.parse(self._reply)
         try:
             raise error
         finally:
@@ -177,13 +183,11 @@ class FutureCall(Call):
     A call that a Future stands for.
 
     Attributes:
-        parse: Makes the result of the future from the body of the reply.
         drop: Removes the call from the pending ones; called when its future is cancelled, if that is owned by the call.
     """
 
     has_callbacks = True
 
-    parse: Callable[[bytes], Any] = field(kw_only=True)
     drop: Callable[[Call], object] = field(init=False)
     future: CallFuture = field(default_factory=CallFuture, init=False)
 

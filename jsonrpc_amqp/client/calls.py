@@ -7,26 +7,21 @@ The forms of a call: call, notify, submit, batch, send, proxy.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
+from typing import Any, Unpack
 
-from .. import context
-from ..amqp import tables
-from ..errors import CallTimeout, MalformedReply, MessageTooLarge
+from ..errors import CallTimeout
 from ..jsonrpc import messages
 from ..runtime.dropped import DropWatch
-from ..wire.names import NO_QID, qid_of
+from .base import BaseCalls, encode, parse
 from .batch import Batch
-from .call import PLAIN, Call, FutureCall, Params, Retry, SendOptions, WaitingCall
+from .call import FutureCall, Params, WaitingCall
+from .call_options import Options
 from .futures import CallFuture
 from .proxy import Proxy
 from .requests import Requests
-
-C = TypeVar("C", bound=Call)
 
 # Seconds. The leader ends calls at their deadline; a caller whose leader is stuck ends by itself this much later.
 _SLACK = 0.05
@@ -34,39 +29,7 @@ _SLACK = 0.05
 _STUCK = 1.0
 
 
-class Options(TypedDict, total=False):
-    """
-    What every form of a call takes by keyword; what is left out is the client's.
-
-    Attributes:
-        timeout: Seconds until the call ends in any case; None: never.
-        service: The service to call.
-        headers: AMQP headers to send along; what RabbitMQ would not take is an ``EncodeError``, before anything is
-            sent.
-        persistent: Have the broker keep the message on disk, and confirm that it does; a queue that refuses it ends
-            the call at once (``Overloaded``). Notifications are kept unless said otherwise.
-        retry: Try again, with back-off and jitter, as long as the deadline allows: "safe", after errors whose
-            ``may_have_run`` is false (no queue yet, a full queue); "idempotent", after a lost connection, too, since
-            the method may run twice. No attempt begins in the last 0.1 s. None: never.
-    """
-
-    timeout: float | None
-    service: str
-    headers: Mapping[str, Any] | None
-    persistent: bool
-    retry: Retry | None
-
-
-class _Chosen(NamedTuple):
-    """Resolved options: for a call, and for a notification."""
-
-    service: str
-    timeout: float | None
-    call: SendOptions
-    notification: SendOptions
-
-
-class Calls:
+class Calls(BaseCalls):
     """
     The forms of a call. ``Client`` has them, and what ``with_options`` gives.
 
@@ -75,14 +38,8 @@ class Calls:
     """
 
     def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
-        self._requests = requests
-        self._cancel = requests.cancel
-        self._watch = watch  # of all that a program holds; what threads hold has no part in it
+        super().__init__(requests, watch, defaults, max_size=max_size)
         self._check_may_wait = requests.waiter.check_may_wait
-        self._defaults = defaults
-        self._max_size = max_size
-        # Resolved once, for the calls without options; None where each must name its service.
-        self._chosen = self._choose({}) if defaults.get("service") else None
 
     def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
         """
@@ -102,9 +59,7 @@ class Calls:
             TransportError: There is no reply; ``may_have_run`` says whether the method may have run.
             EncodeError: ``params`` has no form in JSON, or a header none in AMQP.
         """
-        number = self._requests.new_id()
-        call = self._make(WaitingCall, messages.request(method, params, number), options, qid=str(number))
-        return messages.result_of(self._await(call), number)
+        return self._await(self._make_call(WaitingCall, method, params, options))
 
     def notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> None:
         """
@@ -114,7 +69,7 @@ class Calls:
             TransportError: It was not confirmed; ``may_have_run`` says whether it may have been taken all the same.
             EncodeError: ``params`` has no form in JSON, or a header none in AMQP.
         """
-        self._await(self._make(WaitingCall, messages.notification(method, params), options, is_notification=True))
+        self._await(self._make_notification(WaitingCall, method, params, options))
 
     def submit(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[Any]:
         """
@@ -129,26 +84,15 @@ class Calls:
             ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once; NotConnected, too, where this process
                 can have no other thread or open file.
         """
-        number = self._requests.new_id()
-        parse = partial(messages.result_of, expected_id=number)
-        call = self._make(FutureCall, messages.request(method, params, number), options, qid=str(number), parse=parse)
-        return self._submit(call)
+        return self._submit(self._make_call(FutureCall, method, params, options))
 
     def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
         """Send a notification; return at once a future that is done (None) when the broker has confirmed it."""
-        body = messages.notification(method, params)
-        call = self._make(FutureCall, body, options, is_notification=True, parse=lambda _body: None)
-        return self._submit(call)
+        return self._submit(self._make_notification(FutureCall, method, params, options))
 
     def batch(self, **options: Unpack[Options]) -> Batch:
         """Collect calls and notifications in a ``with`` block; they leave as one message when it ends."""
-        make = partial(self._make, WaitingCall)
-        return Batch(
-            self._requests.new_id,
-            lambda body, is_notification: make(body, options, is_notification=is_notification),
-            wait=self._await,
-            drop=self._cancel,
-        )
+        return Batch(self._requests.new_id, self._maker(WaitingCall, options), wait=self._await, drop=self._cancel)
 
     def send(
         self, request: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Unpack[Options]
@@ -163,20 +107,7 @@ class Calls:
         Raises:
             TransportError: There is no reply. A batch whose reply lacks a member is a ``MalformedReply``.
         """
-        if not isinstance(request, (Mapping, list, tuple)):
-            raise TypeError(
-                f"send takes what jsonrpcclient's request() gives, or a list of those, not {type(request).__name__}; "
-                "send_raw takes bytes"
-            )
-        body = messages.encode(request)
-        kind = messages.classify(body)
-        reply = self._exchange_bytes(body, kind, options)
-        if reply is None:
-            return None
-        if isinstance(request, Mapping):
-            return messages.parse_response(reply, kind.id)
-        ids = [each["id"] for each in request if "id" in each]
-        return _complete(messages.parse_batch(reply, ids))
+        return parse(self.send_raw(encode(request), **options), request)
 
     def send_raw(self, body: bytes, **options: Unpack[Options]) -> bytes | None:
         """
@@ -184,9 +115,8 @@ class Calls:
 
         For bridges and adapters: only the size is checked, so the server replies to bytes that are not JSON.
         """
-        if not isinstance(body, bytes):
-            raise TypeError(f"send_raw takes bytes, not {type(body).__name__}")
-        return self._exchange_bytes(body, messages.classify(body), options)
+        reply: bytes | None = self._await(self._make_raw(WaitingCall, body, options))
+        return reply
 
     def submit_raw(self, body: bytes, **options: Unpack[Options]) -> Future[bytes | None]:
         """
@@ -197,18 +127,7 @@ class Calls:
         Raises:
             ClientClosed, MessageTooLarge: At once.
         """
-        if not isinstance(body, bytes):
-            raise TypeError(f"submit_raw takes bytes, not {type(body).__name__}")
-        kind = messages.classify(body)
-        call = self._make(
-            FutureCall,
-            body,
-            options,
-            qid=qid_of(kind.id),
-            is_notification=kind.is_notification,
-            parse=lambda reply: None if kind.is_notification else reply,
-        )
-        return self._submit(call)
+        return self._submit(self._make_raw(FutureCall, body, options))
 
     @property
     def proxy(self) -> Proxy:
@@ -224,70 +143,7 @@ class Calls:
             ValueError: An option has no such value.
             EncodeError: A header cannot be sent.
         """
-        _check_options(options)
-        if "headers" in options:
-            options["headers"] = tables.checked(options["headers"])
-        if "service" in options:
-            self._requests.use(options["service"])
-        return Calls(self._requests, self._watch, {**self._defaults, **options}, max_size=self._max_size)
-
-    def _exchange_bytes(self, body: bytes, kind: messages.Kind, options: Options) -> bytes | None:
-        qid = qid_of(kind.id)
-        reply = self._await(self._make(WaitingCall, body, options, qid=qid, is_notification=kind.is_notification))
-        return None if kind.is_notification else reply
-
-    def _make(
-        self,
-        kind: Callable[..., C],
-        body: bytes,
-        options: Options,
-        *,
-        qid: str = NO_QID,
-        is_notification: bool = False,
-        **more: Any,
-    ) -> C:
-        if len(body) > self._max_size:
-            raise MessageTooLarge(
-                f"the request has {len(body)} bytes, over the cap of {self._max_size}; it was not sent"
-            )
-        service, timeout, call, notification = self._choose(options) if options else self._chosen or self._choose({})
-        request = context.current_or_none()
-        if request is not None:
-            timeout = _time_left(request, timeout)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        if is_notification:
-            return kind(service, body, qid, deadline, timeout, notification, **more)
-        if call.persistent:
-            self._requests.check_confirms()
-        return kind(service, body, qid, deadline, timeout, call, **more)
-
-    def _choose(self, options: Options) -> _Chosen:
-        """
-        Resolve options against the defaults.
-
-        Raises:
-            TypeError: There is no such option, or no service.
-            ValueError: An option has no such value.
-            EncodeError: A header cannot be sent.
-        """
-        _check_options(options)
-        chosen: Options = {**self._defaults, **options}
-        service = chosen.get("service")
-        if not service:
-            raise TypeError("which service? Give service= to the call, or to the client as its default")
-        timeout = chosen.get("timeout")
-        check_timeout(timeout)
-        retry = chosen.get("retry")
-        if retry not in (None, "safe", "idempotent"):
-            raise ValueError(f"retry is 'safe', 'idempotent' or None, not {retry!r}")
-        headers, persistent = tables.checked(chosen.get("headers")), chosen.get("persistent")
-        call = SendOptions(bool(persistent), False, headers, retry)
-        return _Chosen(
-            service,
-            None if timeout == math.inf else timeout,
-            PLAIN if call == PLAIN else call,
-            SendOptions(persistent is None or persistent, True, headers, retry),
-        )
+        return Calls(self._requests, self._watch, self._with(options), max_size=self._max_size)
 
     def _submit(self, call: FutureCall) -> CallFuture:
         future = call.future
@@ -300,7 +156,7 @@ class Calls:
             raise
         return future
 
-    def _await(self, call: WaitingCall) -> bytes:
+    def _await(self, call: WaitingCall) -> Any:
         self._check_may_wait()
         try:
             self._requests.submit(call)
@@ -314,39 +170,3 @@ class Calls:
             self._requests.waiter.forget(call)
             raise
         return call.result()
-
-
-_KNOWN = frozenset(Options.__annotations__)
-
-
-def _check_options(options: Options) -> None:
-    if not _KNOWN.issuperset(options):
-        unknown = ", ".join(sorted(set(options) - _KNOWN))
-        raise TypeError(
-            f"unknown option {unknown}; known: {', '.join(sorted(_KNOWN))}. Parameters go into a list or a dict; "
-            "proxy takes them one by one. A queue, a route and the like are chosen for the whole client"
-        )
-
-
-def check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
-        raise ValueError(f"a timeout is a number of seconds, 0 or more, or None to wait for ever; not {timeout!r}")
-
-
-def _time_left(request: context.Request, timeout: float | None) -> float | None:
-    """Bound the timeout of a call by the time that the caller of the current handler has left."""
-    left = request.remaining
-    if left is None:
-        return timeout
-    if left <= 0:
-        raise CallTimeout("the caller of this handler has given up; nothing was sent", may_have_run=False)
-    return left if timeout is None else min(timeout, left)
-
-
-def _complete(responses: list[messages.Response | MalformedReply]) -> list[messages.Response]:
-    complete: list[messages.Response] = []
-    for response in responses:
-        if isinstance(response, MalformedReply):
-            raise response
-        complete.append(response)
-    return complete

@@ -7,24 +7,15 @@ The client: a connection, and the forms of a call.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal
 
-from ..amqp.base import Transport
-from ..amqp.transport import connect_transport
-from ..dialects.recipe2011 import RecipeClient
-from ..options import CONNECT_TIMEOUT, HEARTBEAT, MAX_PENDING, MAX_SIZE, TIMEOUT, ConnectionOptions
-from ..wire.authorization import Users, check_user, users_of
-from ..wire.display import redact
-from ..wire.names import DEFAULT_EXCHANGE, refuse_url
-from .addresses import resolve_routing
-from .calls import Calls, Options, check_timeout
-from .requests import Requests
+from ..options import TIMEOUT
+from ..runtime.threads import ThreadsRuntime
+from .base import BaseClient
+from .calls import Calls
 
 
-class Client(Calls):
+class Client(BaseClient, Calls):
     """
     Calls JSON-RPC 2.0 methods over RabbitMQ. One is enough for a process: safe to use from many threads at once.
 
@@ -68,78 +59,8 @@ class Client(Calls):
         ValueError: The URL is malformed.
     """
 
-    def __init__(
-        self,
-        url: str = "amqp://",
-        service: str | None = None,
-        *,
-        timeout: float | None = TIMEOUT,
-        exchange: str = DEFAULT_EXCHANGE,
-        reply: Literal["topic", "queue", "direct"] | None = None,
-        route: Literal["topic", "queue"] | None = None,
-        queue: str | None = None,
-        confirm: bool = False,
-        declare: bool = True,
-        dialect: Literal["recipe2011"] | None = None,
-        user: str | None = None,
-        server_user: Users | None = None,
-        tls: Mapping[str, Any] | None = None,
-        heartbeat: float = HEARTBEAT,
-        connect_timeout: float = CONNECT_TIMEOUT,
-        reconnect: bool = True,
-        connection_name: str | None = None,
-        max_size: int = MAX_SIZE,
-        max_pending: int = MAX_PENDING,
-        transport: Transport | None = None,
-    ) -> None:
-        # Before the URL, which may be a service's name then.
-        refuse_url(service)
-        check_user(user)
-        check_timeout(timeout)
-        if max_pending < 1:
-            raise ValueError("max_pending is at least 1")
-        routing = resolve_routing(exchange, route=route, reply=reply, queue=queue)
-        if dialect not in (None, "recipe2011"):
-            raise ValueError(f"dialect is 'recipe2011' or None, not {dialect!r}")
-        if dialect is not None and routing.reply != "topic":
-            raise ValueError(
-                f"the dialect {dialect!r} is spoken over the exchange only: leave out queue, route and reply, and give "
-                "exchange and service"
-            )
-        if transport is None:
-            transport = connect_transport(
-                url,
-                ConnectionOptions(
-                    name=connection_name or f"jsonrpc-amqp client {os.getpid()}",
-                    heartbeat=heartbeat,
-                    connect_timeout=connect_timeout,
-                    reconnect=reconnect,
-                    max_size=max_size,
-                    tls=tls,
-                ),
-            )
-        self._where = redact(url)
-        requests = Requests(
-            transport,
-            routing,
-            confirm=confirm,
-            declare=declare,
-            user=user or transport.user,
-            dialect=RecipeClient() if dialect else None,
-            server_users=None if server_user is None else users_of(server_user),
-            max_pending=max_pending,
-        )
-        defaults: Options = {"timeout": timeout}
-        if service is None:
-            service = queue  # errors name it
-        if service is not None:
-            requests.use(service)
-            defaults["service"] = service
-        watch = requests.presence.watch(f"Client of {service!r} at {self._where}")
-        super().__init__(requests, watch, defaults, max_size=max_size)
-
-    def __repr__(self) -> str:
-        return f"<Client of {self._defaults.get('service')!r} at {self._where}>"
+    _new_runtime = ThreadsRuntime
+    _how_to_close = "call close(), or use it in a with block"
 
     def start(self, timeout: float | None = TIMEOUT) -> Client:
         """
@@ -169,15 +90,3 @@ class Client(Calls):
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def stats(self) -> dict[str, int]:
-        """
-        Return the counters since the start.
-
-        ``pending`` calls now, ``timeouts``, ``retries`` (attempts after the first), ``cancelled`` (calls that were
-        dropped because their future was cancelled), ``dropped_replies`` (their calls had ended, at their deadline or
-        cancelled), ``rejected_replies`` (they carry the number of a call, but not what its reply must have, or cannot
-        be decoded), ``unreadable_headers`` (values that were left out, of messages whose headers were looked at),
-        ``connections`` made, ``connections_lost``, ``failed_attempts`` to connect.
-        """
-        return self._requests.counts()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..amqp.base import Session
 from ..errors import ClientClosed, TransportError
@@ -34,6 +36,7 @@ class Lifecycle:
 
     def __init__(self, lock: threading.RLock) -> None:
         self._changed = threading.Condition(lock)
+        self._watchers: list[Callable[[], object]] = []
         self._pid: int | None = None
         self.session: Session | None = None
         self.failure: TransportError | None = None
@@ -87,34 +90,59 @@ class Lifecycle:
 
     def begin(self) -> None:
         """Forget the failure of earlier attempts."""
-        self.check_open()
-        self.failure, self.gave_up = None, False
+        with self._changed:
+            self.check_open()
+            self.failure, self.gave_up = None, False
 
-    def wait_for_session(self, timeout: float | None) -> None:
+    @property
+    def is_settled(self) -> bool:
+        """Whether ``check_session`` has an answer: there is a session, or there will be none."""
+        return self.session is not None or self.gave_up or self.closed
+
+    def check_session(self, timeout: float | None) -> None:
         """
-        Wait until there is a session, without the lock held.
+        Check that there is a session, after a wait for it of ``timeout`` seconds at most.
 
         Raises:
-            TransportError: What was in the way, after ``timeout`` seconds at most.
+            TransportError: What was in the way.
         """
+        if not self.is_settled:
+            raise not_connected(timeout, self.failure)
+        self.check_open()
+        if self.failure is not None and self.gave_up:
+            raise self.failure.again()
+
+    def wait_for_session(self, timeout: float | None) -> None:
+        """Wait until there is a session, without the lock held; see ``check_session``."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self.session is not None or self.gave_up or self.closed, timeout):
-                raise not_connected(timeout, self.failure)
-            self.check_open()
-            if self.failure is not None and self.gave_up:
-                raise self.failure.again()
+            self._changed.wait_for(lambda: self.is_settled, timeout)
+            self.check_session(timeout)
+
+    @contextmanager
+    def watched(self, changed: Callable[[], object]) -> Iterator[None]:
+        """Have ``changed`` called at each change within the block, by the leader or by who closes the client."""
+        self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            self._watchers.remove(changed)
 
     def opened(self, session: Session) -> None:
         """Note a new session."""
         self.session, self.failure, self.gave_up = session, None, False
-        self._changed.notify_all()
+        self._notify()
 
     def failed(self, error: TransportError, *, is_final: bool) -> None:
         """Note that an attempt to connect failed."""
         self.failure, self.gave_up = error, is_final
-        self._changed.notify_all()
+        self._notify()
 
     def close(self) -> None:
         """Note that the client is closed."""
         self.closed = True
+        self._notify()
+
+    def _notify(self) -> None:
         self._changed.notify_all()
+        for changed in self._watchers:
+            changed()

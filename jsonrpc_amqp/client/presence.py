@@ -49,9 +49,8 @@ class Presence:
             raise
         self._is_started = True
 
-    def watch(self, what: str) -> DropWatch:
-        """Return what the program's objects hold, and the threads do not; ``what`` names the client."""
-        advice = "call close(), or use it in a with block"
+    def watch(self, what: str, advice: str) -> DropWatch:
+        """Return what the program's objects hold, and the threads do not; for the arguments see there."""
         return DropWatch(what, advice, self._is_open, self._drop, lambda: self._life.gave_up)
 
     def next_look(self, now: float) -> float:

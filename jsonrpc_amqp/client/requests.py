@@ -80,6 +80,7 @@ class Requests(OfOneProcess):
     Attributes:
         waiter: For threads that wait for a call.
         presence: Starts the transport, and ends a client that was dropped.
+        runtime, life: What drives the transport; whether there is a session.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Requests(OfOneProcess):
         max_pending: int,
     ) -> None:
         self._transport = transport
+        self.runtime = transport.runtime
         self._routing = routing
         self._confirm = confirm
         self._declare = declare
@@ -102,7 +104,7 @@ class Requests(OfOneProcess):
         self._max_pending = max_pending
         # Reentrant: a signal handler may submit calls and close, whatever its thread is doing.
         self._lock = threading.RLock()
-        self._life = Lifecycle(self._lock)
+        self.life = Lifecycle(self._lock)
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
         self._pending = Pending()
@@ -123,11 +125,11 @@ class Requests(OfOneProcess):
         checks = ReplyChecks(routing.exchange if routing.reply == "topic" else "", server_users)
         self._replies = Replies(self._pending, self._addresses, checks, dialect, self.stats)
         self._endings = Endings(
-            self._lock, self._life, self._retries, self._reports, self._replies, wake=transport.wake, stats=self.stats
+            self._lock, self.life, self._retries, self._reports, self._replies, wake=transport.wake, stats=self.stats
         )
         self.waiter = Waiter(self._lock, transport, self._pending, self._sender, self._endings)
         self._next_tick = 0.0
-        self.presence = Presence(self._life, self._pending, transport, self.close)
+        self.presence = Presence(self.life, self._pending, transport, self.close)
         self.check_confirms = partial(check_confirms, routing, confirm=confirm)
 
     # -- from any thread ------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ class Requests(OfOneProcess):
             InvalidName, ValueError: See ``Addresses.check``.
         """
         if service not in self._addresses.services:
-            self._life.check_not_foreign()
+            self.life.check_not_foreign()
             self._addresses.check(service)
             with self._lock:
                 self._addresses.services.add(service)
@@ -162,11 +164,11 @@ class Requests(OfOneProcess):
             self._dialect.check(call.body)
         if call.service not in self._addresses.services:
             self.use(call.service)
-        life, pending = self._life, self._pending
+        life, pending = self.life, self._pending
         life.check_process()
         if call.has_callbacks:
             # No thread waits for it. First, so that no caller leads when the reply comes, and runs the callbacks.
-            self._transport.runtime.reclaim()
+            self.runtime.reclaim()
         with self._lock:
             if life.closed:
                 life.check_open()
@@ -194,7 +196,7 @@ class Requests(OfOneProcess):
 
         It is not sent, if it was not yet; the reply to one that was sent is counted in ``dropped_replies``.
         """
-        if not call.number or self._life.is_foreign():
+        if not call.number or self.life.is_foreign():
             return False  # it was not taken; after a fork, the lock must not be taken either
         with self._lock:
             is_mine = self._sender.give_up(call)
@@ -209,20 +211,19 @@ class Requests(OfOneProcess):
             TransportError: What was in the way, after ``timeout`` seconds at most.
             WouldDeadlock: The connection needs the calling thread.
         """
-        self._life.check_process()
-        if self._life.session is None and (timeout is None or timeout > 0):
+        self.life.check_process()
+        if self.life.session is None and (timeout is None or timeout > 0):
             self.waiter.check_may_wait()
-        with self._lock:
-            self._life.begin()
+        self.life.begin()
         self.presence.start(self)
-        self._life.wait_for_session(timeout)
+        self.life.wait_for_session(timeout)
 
     def close(self, timeout: float) -> None:
         """End every call with ``ClientClosed``, then the connection."""
-        if self._life.is_foreign():
+        if self.life.is_foreign():
             return
         with self._lock:
-            self._life.close()
+            self.life.close()
             calls = self._pending.take(lambda _call: True)
             self._sender.clear()
         for call in calls:
@@ -252,16 +253,16 @@ class Requests(OfOneProcess):
             self._addresses.opened(session.reply_queue)
             self._bindings.opened(time.monotonic())
             self._reports.reset()
-            self._life.opened(session)
+            self.life.opened(session)
             failed = self._sender.send_parked(session)
         self._endings.fail_all(failed)
         session.flush()
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
-        is_new = self._life.failure is not error  # else a refusal stands, and was logged
+        is_new = self.life.failure is not error  # else a refusal stands, and was logged
         is_final = retry_in is None
         with self._lock:
-            self._life.failed(error, is_final=is_final)
+            self.life.failed(error, is_final=is_final)
             calls = self._pending.take(lambda _call: is_final)
             self._sender.forget(calls)
         self._endings.fail_all((call, error.again()) for call in calls)
@@ -271,12 +272,12 @@ class Requests(OfOneProcess):
 
     def on_lost(self, session: Session, error: TransportError) -> None:
         with self._lock:
-            if self._life.session is not session:
+            if self.life.session is not session:
                 return
-            self._life.session = None
+            self.life.session = None
             calls = self._pending.take(lambda call: call.sent)
             self.stats["connections_lost"] += 1
-            closed = self._life.closed
+            closed = self.life.closed
         self._endings.fail_all((call, lost(call, error)) for call in calls)
         if not closed:
             log.warning("%s; %d calls in flight end with ConnectionLost", error, len(calls))
@@ -305,7 +306,7 @@ class Requests(OfOneProcess):
         if congested:
             return
         with self._lock:
-            if self._life.session is not session:
+            if self.life.session is not session:
                 return  # not open yet: its calls would carry the addresses of the connection before
             failed = self._sender.send_parked(session)
         self._endings.fail_all(failed)
@@ -316,7 +317,7 @@ class Requests(OfOneProcess):
             again, too_late = self._retries.due(now)  # before the deadlines: the error of an attempt says more
             near, expired = self._pending.due(now)
             self._sender.forget(expired)
-            session = self._life.session
+            session = self.life.session
             failed = self._sender.send_again(session, again)
             alarm = min(self._pending.next_alarm, self._retries.next_alarm)
             redeclare, redeclare_at = self._bindings.next_redeclare(now, has_pending=len(self._pending) > 0)
@@ -336,7 +337,7 @@ class Requests(OfOneProcess):
 
     def _on_bound(self, session: Session, service: str, error: TransportError | None) -> None:
         with self._lock:
-            if self._life.session is not session:
+            if self.life.session is not session:
                 return
             self._bindings.note_bound(service, error)
             if error is None:

@@ -52,6 +52,10 @@ class Driven(Protocol):
         """Use the connection no more, and end it at the next ``tick``. May be called by any thread."""
         ...
 
+    def abandon(self) -> None:
+        """Let go of the socket, and be finished: nothing drives it any more. May be called by any thread."""
+        ...
+
 
 class InlineJobs(Protocol):
     """Short jobs that the leader may run between two reads, which saves waking another thread."""
@@ -106,6 +110,10 @@ class Runtime(Protocol):
 
     def would_deadlock(self) -> bool:
         """Whether the calling thread is the leader, so that what it waits for cannot arrive."""
+        ...
+
+    def unwatch(self) -> None:
+        """Watch the socket no more. The leader calls it before the socket is closed: then others may get its number."""
         ...
 
     def close(self, timeout: float) -> bool:

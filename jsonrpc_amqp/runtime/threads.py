@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..errors import ConnectionLost, NotConnected, TransportError
-from ..logs import on_own_thread
 from .base import Driven, InlineJobs
+from .daemons import daemon, exhausted, run_daemon
 from .leader_follower import DelegationPolicy, FollowerWatch, Leadership, State
 from .polling import POLLIN, POLLOUT, Waker, new_poll
 
@@ -49,7 +49,7 @@ class ThreadsRuntime:
         self._last_leader: int | None = None
         self._waker: Waker  # made by ``start``: a runtime that was never started holds no descriptor
         self._poll = new_poll()
-        self._watched: tuple[int | None, bool] = (None, False)
+        self._watched: tuple[int | None, bool] = None, False
         self._leadership = Leadership(self._wake)
         self._delegation = DelegationPolicy()
         self._caller_poll = new_poll()
@@ -66,7 +66,7 @@ class ThreadsRuntime:
         try:
             self._waker = Waker()
         except OSError as exc:
-            raise _exhausted(exc) from exc
+            raise exhausted(exc) from exc
         self._poll.register(self._waker.fileno(), POLLIN)
         try:
             self._start_thread(self._run, name)
@@ -76,13 +76,13 @@ class ThreadsRuntime:
             raise
 
     def _start_thread(self, target: Callable[[], None], name: str) -> None:
-        thread = _daemon(target, name)
+        thread = daemon(target, name)
         self._threads.append(thread)  # first: what the thread begins may wake it
         try:
             thread.start()
         except Exception as exc:
             self._threads.remove(thread)
-            raise _exhausted(exc) from exc
+            raise exhausted(exc) from exc
 
     def set_inline_jobs(self, jobs: InlineJobs) -> None:
         """Run these jobs on the leader."""
@@ -90,10 +90,7 @@ class ThreadsRuntime:
 
     def run_blocking(self, function: Callable[[], None], name: str) -> None:
         """Run a function on a thread of its own."""
-        try:
-            _daemon(function, name).start()
-        except Exception as exc:
-            raise _exhausted(exc) from exc
+        run_daemon(function, name)
 
     def wake(self) -> None:
         """Have ``tick`` called soon."""
@@ -215,14 +212,19 @@ class ThreadsRuntime:
 
     def _watch(self) -> None:
         wanted, watched = self._driven.interest(), self._watched
-        if wanted == watched:
-            return
-        if watched[0] is not None and watched[0] != wanted[0]:
-            with suppress(KeyError):
-                self._poll.unregister(watched[0])
-        if wanted[0] is not None:
+        if wanted[0] != watched[0]:
+            self.unwatch()
+        if wanted[0] is not None and wanted != watched:
             self._poll.register(wanted[0], POLLIN | (POLLOUT if wanted[1] else 0))
         self._watched = wanted
+
+    def unwatch(self) -> None:
+        """Watch the socket no more."""
+        fd = self._watched[0]
+        self._watched = (None, False)
+        if fd is not None:
+            with suppress(KeyError):
+                self._poll.unregister(fd)
 
     # -- a caller leads -------------------------------------------------------------------------------
 
@@ -326,17 +328,6 @@ class ThreadsRuntime:
             if watch.missed_a_job or self._over.is_set():
                 self._follower_awake.set()
         return False
-
-
-def _daemon(target: Callable[[], None], name: str) -> threading.Thread:
-    return threading.Thread(target=on_own_thread(target), name=name, daemon=True)
-
-
-def _exhausted(exc: Exception) -> NotConnected:
-    return NotConnected(
-        f"this process cannot have another thread or open file, which a connection needs: {exc}. Nothing was sent, and "
-        "the next use tries again. Raise its limits (ulimit -u, ulimit -n), or have fewer clients, servers and threads"
-    )
 
 
 def _milliseconds(due: float | None) -> float:

@@ -192,7 +192,7 @@ def test_no_reply_is_taken_for_a_notification(service: str) -> None:
         call = client._make(WaitingCall, b"{}", {}, is_notification=True)
         call.number, call.sent = "99", True
         requests._pending.add(call)
-        session = requests._life.session
+        session = requests.life.session
         assert session is not None
         requests.on_deliveries(session, [delivery("x", None, correlation_id="99")])
         assert client.stats()["rejected_replies"] == 1

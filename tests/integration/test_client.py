@@ -468,6 +468,7 @@ def test_wrong_types_are_told(client: Client) -> None:
         Client("memory://none", timeout="3")  # type: ignore[arg-type]
 
 
+@pytest.mark.threads
 def test_callback_that_raises_harms_nobody(client: Client) -> None:
     def leave(_future: Any) -> None:
         raise SystemExit("not here")

@@ -104,7 +104,7 @@ def test_a_queue_that_cancels_each_consumer_makes_no_hot_loop(held: Held, broker
 
 def test_the_reply_queue_of_a_client(held: Held, broker: Broker) -> None:
     call = held.submit(1)[0]
-    session = held.client._requests._life.session
+    session = held.client._requests.life.session
     assert session is not None
     queue = session.reply_queue
     broker.ctl("delete_queue", queue)

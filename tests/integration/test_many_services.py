@@ -77,7 +77,7 @@ def use(client: Client, services: list[str]) -> None:
 
 def bound(broker: Broker, client: Client) -> list[str]:
     """Return the services that the reply queue of a client is bound for."""
-    session = client._requests._life.session
+    session = client._requests.life.session
     queue = "" if session is None else session.reply_queue
     rows = broker.list("bindings", "source_name", "destination_name", "routing_key")
     keys = [row["routing_key"] for row in rows if row["source_name"] and row["destination_name"] == queue]

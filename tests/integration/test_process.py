@@ -299,7 +299,7 @@ def test_a_right_to_declare_that_is_taken_away_costs_no_connection(
         running = client.submit("wait")  # a client redeclares while a call is pending
         broker.ctl("set_permissions", user, "^$", ".*", ".*")
         # The broker remembers what a channel was allowed; an error makes it another channel.
-        sessions: list[Any] = [client._requests._life.session, server._lifecycle.session]
+        sessions: list[Any] = [client._requests.life.session, server._lifecycle.session]
         for session in sessions:
             session.inspect("no-such-queue", lambda _facts: None)
         wait_for(lambda: caplog.text.count("is not declared again on this connection") == 2, 60)

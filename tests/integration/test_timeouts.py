@@ -47,7 +47,7 @@ def test_a_broker_that_is_slow(client: Client, network: Proxy, service: str, del
 
 def test_many_short_timeouts_ask_about_their_queue_together(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    session = client._requests._life.session
+    session = client._requests.life.session
     assert session is not None
     inspect = session.inspect
 

@@ -128,7 +128,7 @@ class Scene:
     @property
     def reply_queue(self) -> str:
         """The name of the victim's reply queue."""
-        session: Any = self.victim._requests._life.session
+        session: Any = self.victim._requests.life.session
         return str(session.reply_queue)
 
     @property

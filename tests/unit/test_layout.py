@@ -106,7 +106,7 @@ def test_who_starts_threads() -> None:
     }
     assert starters == {
         "client/futures",
-        "runtime/threads",
+        "runtime/daemons",
         "server/executor",
         "server/isolation",
         "server/signals",

@@ -45,6 +45,7 @@ class FakeRuntime:
     def __init__(self) -> None:
         self.starts: list[str] = []
         self.wakes = 0
+        self.unwatched = 0
         self.blocking: list[Callable[[], None]] = []
         self.no_threads = False
         self.is_leader = False
@@ -70,6 +71,9 @@ class FakeRuntime:
 
     def reclaim(self) -> None:
         raise AssertionError("not by a connection")
+
+    def unwatch(self) -> None:
+        self.unwatched += 1
 
     def would_deadlock(self) -> bool:
         return self.is_leader

@@ -120,6 +120,9 @@ class FakeRuntime:
     def reclaim(self) -> None:
         self.asked.append("reclaim")
 
+    def unwatch(self) -> None:
+        raise AssertionError("a client knows no socket")
+
     def would_deadlock(self) -> bool:
         return False
 

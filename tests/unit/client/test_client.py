@@ -25,6 +25,8 @@ from jsonrpc_amqp.errors import (
     TooManyPending,
 )
 from jsonrpc_amqp.options import ConnectionOptions
+from jsonrpc_amqp.runtime.base import Runtime
+from jsonrpc_amqp.runtime.threads import ThreadsRuntime
 
 from .fakes import SERVICE, FakeSession, FakeTransport, reply_to
 
@@ -114,11 +116,12 @@ def test_what_is_refused_when_it_is_made(options: dict[str, Any], error: type[Ex
 def test_transport_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ConnectionOptions]] = []
 
-    def connect(url: str, options: ConnectionOptions) -> FakeTransport:
+    def connect(url: str, options: ConnectionOptions, runtime: Runtime) -> FakeTransport:
+        assert isinstance(runtime, ThreadsRuntime)
         seen.append((url, options))
         return FakeTransport()
 
-    monkeypatch.setattr("jsonrpc_amqp.client.client.connect_transport", connect)
+    monkeypatch.setattr("jsonrpc_amqp.client.base.connect_transport", connect)
     tls = {"ca_certs": "f"}
     Client("amqp://x", SERVICE, heartbeat=20, connect_timeout=2, reconnect=False, max_size=5000, tls=tls)
     Client("amqp://x", SERVICE, connection_name="mine")

@@ -1,0 +1,111 @@
+"""
+The forms of a call in coroutines: those of ``calls``, awaited.
+
+    await client.call("add", [1, 2])
+    await client.with_options(timeout=1).proxy.add(1, 2)
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack
+
+from ..jsonrpc import messages
+from ..runtime.asyncio import AsyncioRuntime
+from ..runtime.dropped import DropWatch
+from .async_batch import AsyncBatch
+from .async_call import AsyncCall, AsyncFuture
+from .base import BaseCalls, encode, parse
+from .call import Params
+from .call_options import Options
+from .proxy import Proxy
+from .requests import Requests
+
+
+class AsyncCalls(BaseCalls):
+    """
+    The forms of a call, for coroutines. ``AsyncClient`` has them, and what ``with_options`` gives.
+
+    Each does what the form of that name does in ``Calls``, and raises the same; see there. A task that is cancelled
+    while it awaits one, by ``asyncio.timeout`` for example, drops the call at once: it no longer counts for
+    ``max_pending``; if it was not sent yet it will not be, else the method may have run, or may still.
+
+    Raises:
+        WrongEventLoop: Each form: the client belongs to another event loop, or to one that was closed.
+    """
+
+    def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
+        super().__init__(requests, watch, defaults, max_size=max_size)
+        runtime = requests.runtime
+        if not isinstance(runtime, AsyncioRuntime):
+            raise TypeError("the transport of an asynchronous client is to be driven by an AsyncioRuntime")
+        self._runtime = runtime
+
+    async def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
+        """Call a method; return its result."""
+        return await self.submit(method, params, **options)
+
+    async def notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> None:
+        """Send a notification; return once the broker has confirmed that it is in the service's queue, on disk."""
+        await self.submit_notify(method, params, **options)
+
+    def submit(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[Any]:
+        """
+        Call a method; return at once a future of what ``call`` would return or raise.
+
+        ``cancel()`` succeeds until the future is done, and drops the call. To let go of a future cancels nothing.
+        """
+        self._attach()
+        return self._submit(self._make_call(AsyncCall, method, params, options))
+
+    def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
+        """Send a notification; return at once a future that is done (None) when the broker has confirmed it."""
+        self._attach()
+        return self._submit(self._make_notification(AsyncCall, method, params, options))
+
+    def batch(self, **options: Unpack[Options]) -> AsyncBatch:
+        """Collect calls and notifications in an ``async with`` block; they leave as one message when it ends."""
+        self._attach()
+        return AsyncBatch(
+            self._requests.new_id, self._maker(AsyncCall, options), submit=self._submit, drop=self._cancel
+        )
+
+    async def send(
+        self, request: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Unpack[Options]
+    ) -> messages.Response | list[messages.Response] | None:
+        """Send what jsonrpcclient's ``request`` or ``notification`` returns, or a list of those."""
+        return parse(await self.send_raw(encode(request), **options), request)
+
+    async def send_raw(self, body: bytes, **options: Unpack[Options]) -> bytes | None:
+        """Send bytes as they are, and return the reply's as they are; None where JSON-RPC has no response."""
+        return await self.submit_raw(body, **options)
+
+    def submit_raw(self, body: bytes, **options: Unpack[Options]) -> Future[bytes | None]:
+        """Send bytes as they are; return at once a future of what ``send_raw`` would return or raise."""
+        self._attach()
+        return self._submit(self._make_raw(AsyncCall, body, options))
+
+    @property
+    def proxy(self) -> Proxy:
+        """Methods as attributes: ``await client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
+        return Proxy(self.call, "")
+
+    def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
+        """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
+        return AsyncCalls(self._requests, self._watch, self._with(options), max_size=self._max_size)
+
+    def _attach(self) -> None:
+        self._requests.life.check_not_foreign()  # of a fork: it says more than that the loop is another one
+        self._runtime.attach()
+
+    def _submit(self, call: AsyncCall) -> AsyncFuture:
+        future = call.future
+        call.drop, future.owner = self._cancel, call
+        try:
+            self._requests.submit(call)
+        except BaseException:  # its caller never gets the future
+            self._requests.waiter.forget(call)
+            future.owner = None
+            raise
+        return future
