@@ -50,6 +50,14 @@ def test_threads() -> None:
     assert float(summary.split()[-2]) < 4
 
 
+def test_coroutines() -> None:
+    last, summary, late = lines("coroutines.py")
+    assert last == str(99 * 99)
+    # One after the other they would take 5 s.
+    assert float(summary.split()[-2]) < 4
+    assert late == "too late; 0 calls are pending"
+
+
 def test_jsonrpcserver_style() -> None:
     assert lines("jsonrpcserver_style.py") == [
         "0.25",

@@ -21,16 +21,18 @@ def run(program: str) -> dict[str, Any]:
 
 def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMQP_URL", url)
-    server_program, client_program, _ = PROGRAMS
+    server_program, client_program, async_program, _ = PROGRAMS
     with run(server_program)["server"]:
         run(client_program)
-    _time, sums, proxied, submitted, batched, error = capsys.readouterr().out.splitlines()
+        run(async_program)
+    _time, sums, proxied, submitted, batched, error, *of_coroutines = capsys.readouterr().out.splitlines()
     assert (sums, proxied, submitted, batched) == ("3 3", "3", "7", "3 7")
     assert error == "-32601 Method not found"
+    assert of_coroutines == ["3 3", "[3, 7]", "3"]
 
 
 def test_unit_test_without_a_broker() -> None:
-    run(PROGRAMS[2])["test_greeting"]()
+    run(PROGRAMS[3])["test_greeting"]()
 
 
 def test_both_commands_stand_at_the_top() -> None:
