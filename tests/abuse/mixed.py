@@ -1,9 +1,9 @@
 """
 Hostile messages of all kinds mixed, for long: ``python -m tests.abuse.mixed``, or ``tox -e mixed``.
 
-``MIXED_MESSAGES`` (100,000) are sent by two users to two servers, while a third user calls both all the time.
+``MIXED_MESSAGES`` (300,000) are sent by two users to two servers, while a third user calls both all the time.
 ``MIXED_SEED`` (random, and printed) repeats a mixture. Memory, descriptors and threads of the servers must be flat
-after a fifth of it (``trend.py``), and what they keep bounded. ``MIXED_WRITE=1`` records the figures for
+after the first part of it (``trend.py``), and what they keep bounded. ``MIXED_WRITE=1`` records the figures for
 docs/security.md.
 """
 
@@ -261,6 +261,6 @@ def _record(observer: Observer, messages: int, seed: int) -> None:
 
 if __name__ == "__main__":
     main(
-        int(os.environ.get("MIXED_MESSAGES", "100000")),
+        int(os.environ.get("MIXED_MESSAGES", "300000")),
         int(os.environ.get("MIXED_SEED") or random.SystemRandom().randrange(10**6)),
     )

@@ -10,15 +10,15 @@ MIB = 1 << 20
 
 
 def samples(memory: Callable[[int], float], descriptors: int = 0) -> list[Sample]:
-    """Return samples of 100,000 messages; memory in MiB."""
+    """Return samples of 300,000 messages; memory in MiB."""
     return [
-        Sample(number, int(memory(number) * MIB), 9 + descriptors * number // 1000, 11)
-        for number in range(1000, 100_001, 1000)
+        Sample(number, int(memory(number) * MIB), 9 + descriptors * number // 3000, 11)
+        for number in range(3000, 300_001, 3000)
     ]
 
 
 def test_a_process_that_is_flat() -> None:
-    flat = samples(lambda number: 40 + min(number, 15_000) / 1000 + 16 * (number % 7000 == 0))
+    flat = samples(lambda number: 40 + min(number, 100_000) / 10_000 + 16 * (number % 21_000 == 0))
     assert faults(flat) == []
     assert trend(flat) == (0, 0)
 
@@ -31,8 +31,8 @@ def test_a_process_that_grows() -> None:
 
 
 def test_a_process_that_holds_too_much() -> None:
-    assert len(faults(samples(lambda number: 40 + 100 * (number == 50_000)))) == 1
+    assert len(faults(samples(lambda number: 40 + 100 * (number == 150_000)))) == 1
 
 
 def test_a_process_that_leaves_files_open() -> None:
-    assert faults(samples(lambda _number: 40, descriptors=1)) == ["descriptors: 29 -> 109"]
+    assert faults(samples(lambda _number: 40, descriptors=1)) == ["descriptors: 49 -> 109"]

@@ -412,6 +412,7 @@ def test_timeouts_that_are_no_times_are_refused(timeout: float) -> None:
         Client("memory://none", "s").call("x", timeout=timeout)
 
 
+@pytest.mark.threads
 def test_batch_is_used_once_and_inside_its_block(client: Client) -> None:
     batch = client.batch()
     with pytest.raises(RuntimeError, match="with block"):

@@ -130,11 +130,11 @@ def test_another_thread_and_a_signal_handler_wake_it(connection: FakeConnection,
         ticks = connection.ticks
         before = signal.signal(signal.SIGALRM, lambda *_: runtime.wake())
         try:
-            done = asyncio.get_running_loop().create_future()
+            done = asyncio.Event()
             connection.due = None
             signal.setitimer(signal.ITIMER_REAL, 0.005)
-            connection.on_tick = lambda: done.done() or done.set_result(None)
-            await asyncio.wait_for(done, PATIENCE)  # with nothing else that would wake the loop
+            connection.on_tick = done.set
+            await asyncio.wait_for(done.wait(), PATIENCE)  # with nothing else that would wake the loop
         finally:
             signal.signal(signal.SIGALRM, before)
         await finish(runtime, connection)
