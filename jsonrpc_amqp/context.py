@@ -132,11 +132,18 @@ class Request:
         return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
+_NO_ENVELOPE = NoEnvelope()
 _current: ContextVar[Request | None] = ContextVar("jsonrpc_amqp_request", default=None)
 
 enter = _current.set
 leave = _current.reset
 current_or_none = _current.get
+
+
+def current_envelope() -> Envelope:
+    """Return that of the request that the calling handler serves; outside a handler one that has no message."""
+    request = _current.get()
+    return _NO_ENVELOPE if request is None else request.envelope
 
 
 def current_request() -> Request:

@@ -38,6 +38,8 @@ MAX_PENDING = 100_000
 
 # Handlers that run at a time.
 CONCURRENCY = 8
+# Coroutines of one process: each costs some KiB.
+ASYNC_CONCURRENCY = 100
 # Enough to keep the handlers busy during the broker's round trip, few enough that a slow process does not hold requests
 # that another could serve. A server takes at least twice ``concurrency``.
 PREFETCH = 64

@@ -48,16 +48,20 @@ class PreparedMethod:
         function: What is called.
         expose_errors: Send the text of uncaught exceptions, as ``data``.
 
+    Attributes:
+        is_async: It is ``async def``, and runs by ``respond_async`` only.
+
     Raises:
-        TypeError: It cannot be called, or is ``async def``.
+        TypeError: It cannot be called, or is an asynchronous generator.
     """
 
-    __slots__ = ("__signature__", "_expose_errors", "_positional_counts", "function", "name")
+    __slots__ = ("__signature__", "_expose_errors", "_positional_counts", "function", "is_async", "name")
 
     def __init__(self, name: str, function: Callable[..., Any], expose_errors: bool) -> None:
         _check_callable(name, function)
         self.name = name
         self.function = function
+        self.is_async = _is_any(inspect.iscoroutinefunction, function)
         self._expose_errors = expose_errors
         self.__signature__ = _signature(function)
         self._positional_counts = _positional_counts(self.__signature__)
@@ -65,13 +69,38 @@ class PreparedMethod:
     def respond(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
         """Call the function, and return the response that jsonrpcserver would make of the outcome."""
         if not self.accepts(params):
-            request = JsonRpcServerRequest(self.name, params, id)
-            result = dispatch_request({self.name: self}, NOCONTEXT, request)[1]
+            result = self._misfit(params, id)
         # jsonrpcserver's own steps, five objects for a plain result, would cost a tenth of a server's work for a call.
         elif isinstance(params, list):
             result = self(*params)
         else:
             result = self(**params)
+        return self._response(result, params, id)
+
+    async def respond_async(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
+        """
+        Do what ``respond`` does, for a function that is ``async def``.
+
+        What cancels it goes on to the caller: only that knows whether the task was to be cancelled.
+        """
+        if not self.accepts(params):
+            return self._response(self._misfit(params, id), params, id)
+        try:
+            try:
+                called = self.function(*params) if isinstance(params, list) else self.function(**params)
+                result = _checked(await called)
+            except JsonRpcError as exc:
+                result = _checked(Error(exc.code, exc.message, exc.data))
+        # A method that calls sys.exit() has failed, and must not end the loop.
+        except (Exception, SystemExit, KeyboardInterrupt) as exc:
+            result = self._failed(exc)
+        return self._response(result, params, id)
+
+    def _misfit(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Any:
+        """Return the result for params that do not fit."""
+        return dispatch_request({self.name: self}, NOCONTEXT, JsonRpcServerRequest(self.name, params, id))[1]
+
+    def _response(self, result: Any, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
         if isinstance(result, _RESULTS):
             # A notification, too, has an id here (None), so that an error in it can be seen.
             response = to_response(JsonRpcServerRequest(self.name, params, id), result)
@@ -146,13 +175,13 @@ def _text(exc: BaseException) -> str:
 def _check_callable(name: str, function: Callable[..., Any]) -> None:
     if not callable(function):
         raise TypeError(f"method {name!r} is not callable: {function!r}")
+    if _is_any(inspect.isasyncgenfunction, function):
+        raise TypeError(f"method {name!r} is an asynchronous generator, which has no one result")
+
+
+def _is_any(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     # An object may have an ``async def __call__``.
-    if any(map(_is_async, (function, type(function).__call__))):
-        raise TypeError(f"method {name!r} is async def, which is not supported yet")
-
-
-def _is_async(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+    return test(function) or test(type(function).__call__)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

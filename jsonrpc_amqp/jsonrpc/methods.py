@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import Signature
 from threading import Lock
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
 
 from .invocation import PreparedMethod
 
@@ -15,11 +15,33 @@ Ack = Literal["late", "early"]
 _RESERVED_PREFIX = "rpc."
 
 
+class PolicyOptions(TypedDict, total=False):
+    """What is said for one method; what is left out, or None, is the dispatcher's; see ``Dispatcher``."""
+
+    redelivery: Redelivery | None
+    ack: Ack | None
+    cancel_on_deadline: bool | None
+
+
 class Policy(NamedTuple):
     """What a redelivery, and a crash of the process, means to a method; see ``Dispatcher``."""
 
     redelivery: Redelivery
     ack: Ack
+    cancel_on_deadline: bool = False
+
+    def changed(self, options: PolicyOptions) -> Policy:
+        """
+        Return the policy with some options.
+
+        Raises:
+            TypeError: There is no such option.
+            ValueError: An option has none of its possible values.
+        """
+        if unknown := options.keys() - set(self._fields):
+            raise TypeError(f"a method has no option {', '.join(sorted(unknown))}; it has {', '.join(self._fields)}")
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return self._replace(**given).checked()
 
     def checked(self) -> Policy:
         """
@@ -49,9 +71,10 @@ class Methods:
 
     Attributes:
         has_early: Whether any method may be acknowledged before it runs.
+        has_async: Whether any method is ``async def``.
 
     Raises:
-        TypeError: A function of ``given`` cannot be called, or is ``async def``.
+        TypeError: A function of ``given`` cannot be called.
         ValueError: A name in ``given`` is empty, reserved or too long, or there is no such policy.
     """
 
@@ -66,6 +89,7 @@ class Methods:
     ) -> None:
         self._policy = policy.checked()
         self.has_early = policy.ack == "early"
+        self.has_async = False
         self._given = given
         self._max_name = max_name
         self._extensions = extensions
@@ -83,13 +107,11 @@ class Methods:
         """The names of all methods, sorted, without extensions."""
         return sorted({*self._registered, *self._given})
 
-    def add(
-        self, function: Callable[..., Any], name: str | None, redelivery: Redelivery | None, ack: Ack | None
-    ) -> None:
+    def add(self, function: Callable[..., Any], name: str | None, options: PolicyOptions) -> None:
         """Register a function; see ``Dispatcher.register``."""
         name = _own_name(function) if name is None else name
         self._check_name(name)
-        policy = Policy(redelivery or self._policy.redelivery, ack or self._policy.ack).checked()
+        policy = self._policy.changed(options)
         with self._lock:
             if self._function(name) not in (None, function):
                 raise ValueError(f"method {name!r} is registered already")
@@ -113,6 +135,14 @@ class Methods:
         if method is None or method.function is not function:
             method = self._prepare(name, function)
         return method
+
+    def is_async(self, name: str) -> bool:
+        """Whether there is a method of this name that is ``async def``."""
+        try:
+            method = self.find(name)
+        except Exception:  # it is raised again, and logged, when the method is looked up to run
+            return False
+        return method is not None and method.is_async
 
     def policy_of(self, name: str) -> Policy:
         """Return the policy of a method, whether there is such a method or not."""
@@ -145,6 +175,7 @@ class Methods:
 
     def _prepare(self, name: str, function: Callable[..., Any]) -> PreparedMethod:
         method = self._prepared[name] = PreparedMethod(name, function, self._expose_errors)
+        self.has_async = self.has_async or method.is_async
         return method
 
 

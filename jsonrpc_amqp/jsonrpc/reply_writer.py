@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import INTERNAL_ERROR, EncodeError
@@ -42,35 +41,13 @@ class ReplyWriter:
         Returns:
             At most ``max_size`` bytes, and the number of error objects in them.
         """
-        return self._fit(*self._write(method, response, self._max_size, self._max_depth))
+        return self.fit(*self.write_within(method, response, self._max_size, self._max_depth))
 
-    def write_batch(
-        self, methods: Sequence[str | None], responses: Iterable[Response | None]
-    ) -> tuple[bytes | None, int]:
-        """
-        Write the reply to a batch.
+    def batch(self, members: int) -> BatchWriter:
+        """Return what writes the reply to a batch with so many members."""
+        return BatchWriter(self, self._max_size - len("[]"), self._max_depth - 1, members)
 
-        Args:
-            methods: Of each member; see ``write``.
-            responses: The response to each member, None for notifications; may be lazy.
-
-        Returns:
-            See ``write``; None instead of the bytes if there is no response at all.
-        """
-        texts: list[bytes] = []
-        failures = 0
-        room, remaining = self._max_size - len("[]"), len(methods)
-        for method, response in zip(methods, responses, strict=True):
-            remaining -= 1
-            if response is None:
-                continue
-            text, failed = self._write(method, response, room - remaining * _ERROR_SIZE, self._max_depth - 1)
-            room -= len(text) + len(",")
-            texts.append(text)
-            failures += failed
-        return self._fit(b"[%b]" % b",".join(texts), failures) if texts else (None, 0)
-
-    def _write(self, method: str | None, response: Response, room: int, max_depth: int) -> tuple[bytes, int]:
+    def write_within(self, method: str | None, response: Response, room: int, max_depth: int) -> tuple[bytes, int]:
         """Return the text of a response, or of the error that takes its place, and 1 if it is an error."""
         response, text = self._encode(method, response, max_depth)
         if len(text) > room:
@@ -93,7 +70,8 @@ class ReplyWriter:
             return self._encode(method, bare, max_depth)
         return self._encode(method, error_response(response["id"], INTERNAL_ERROR, *detail), max_depth)
 
-    def _fit(self, text: bytes, failures: int) -> tuple[bytes, int]:
+    def fit(self, text: bytes, failures: int) -> tuple[bytes, int]:
+        """Return the text of a reply and its number of errors; in place of a text over the cap an error."""
         # Only ids that are huge themselves make a reply that is still over the cap.
         if len(text) > self._max_size:
             return dumps(self._too_large(None)), 1
@@ -101,3 +79,40 @@ class ReplyWriter:
 
     def _too_large(self, id: Any) -> Response:
         return error_response(id, INTERNAL_ERROR, f"the reply is over the size cap of {self._max_size} bytes")
+
+
+class BatchWriter:
+    """
+    Writes the reply to one batch, response by response, so that not all results are in memory before the cap applies.
+
+    Args:
+        writer: Writes each response.
+        room: Bytes for all of them.
+        max_depth: Most arrays and objects inside one another, in a response.
+        members: Members of the batch.
+    """
+
+    def __init__(self, writer: ReplyWriter, room: int, max_depth: int, members: int) -> None:
+        self._writer = writer
+        self._room = room
+        self._max_depth = max_depth
+        self._remaining = members
+        self._texts: list[bytes] = []
+        self._failures = 0
+
+    def add(self, method: str | None, response: Response | None) -> None:
+        """Add the response to the next member, None for a notification; ``method`` as for ``ReplyWriter.write``."""
+        self._remaining -= 1
+        if response is None:
+            return
+        room = self._room - self._remaining * _ERROR_SIZE
+        text, failed = self._writer.write_within(method, response, room, self._max_depth)
+        self._room -= len(text) + len(",")
+        self._texts.append(text)
+        self._failures += failed
+
+    def finish(self) -> tuple[bytes | None, int]:
+        """Return the reply, as ``ReplyWriter.write`` does; None instead of the bytes if there is no response at all."""
+        if not self._texts:
+            return None, 0
+        return self._writer.fit(b"[%b]" % b",".join(self._texts), self._failures)

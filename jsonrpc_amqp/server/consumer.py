@@ -50,6 +50,7 @@ class Consumer:
         lifecycle: The state of the server.
         executor: Runs the requests.
         counters: Where to count.
+        prefetch: Returns how many requests this process may hold; None: as many as ``plan`` says.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Consumer:
         lifecycle: Lifecycle,
         executor: Executor,
         counters: Counters,
+        prefetch: Callable[[], int] | None = None,
     ) -> None:
+        self._prefetch = prefetch or (lambda: plan.prefetch)
         self._service = service
         self._plan = plan
         self._transport = transport
@@ -186,7 +189,7 @@ class Consumer:
 
     def plan(self) -> Plan:
         if self._lifecycle.state is State.RUNNING:
-            return self._plan
+            return replace(self._plan, prefetch=self._prefetch())
         # A server that drains must not consume over a new connection: it would give all requests back, in a loop.
         return replace(self._plan, queue=None, bindings=())
 

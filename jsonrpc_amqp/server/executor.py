@@ -14,12 +14,17 @@ from .counters import Counters
 from .inline_policy import InlinePolicy
 from .job import Job
 from .lifecycle import Admission, Lifecycle
+from .loop_executor import LoopExecutor, Rest
 from .redelivery import RedeliveredRequests
 from .work_queue import WorkQueue
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
 _BEGUN = Admission.BEGUN
+
+
+def _nothing() -> None:
+    """Do what is done where nothing waits for the end of a request."""
 
 
 class Executor:
@@ -33,8 +38,10 @@ class Executor:
         name: The service, for the names of threads.
         concurrency: How many threads.
         lifecycle: Decides whether a request may begin, and counts those that run.
-        process: Does all there is to do for one request; it is given the monotonic time as well.
+        process: Does all there is to do for one request; it is given the monotonic time as well. It returns what is
+            left to be done on the event loop; None: nothing.
         counters: Where to count.
+        on_loop: Does that.
     """
 
     def __init__(
@@ -42,14 +49,16 @@ class Executor:
         name: str,
         concurrency: int,
         lifecycle: Lifecycle,
-        process: Callable[[Job, float], None],
+        process: Callable[[Job, float], Rest | None],
         counters: Counters,
+        on_loop: LoopExecutor,
     ) -> None:
         self._name = name
         self._concurrency = concurrency
         self._lifecycle = lifecycle
         self._process = process
         self._counters = counters
+        self._on_loop = on_loop
         self._policy = InlinePolicy()
         self._queue = WorkQueue(concurrency, self._policy)
         self._redelivered = RedeliveredRequests(concurrency)
@@ -61,7 +70,9 @@ class Executor:
     @property
     def is_running_here(self) -> bool:
         """Whether the calling thread is running a handler."""
-        return threading.current_thread() in self._threads or threading.get_ident() in self._running_inline
+        if threading.current_thread() in self._threads or threading.get_ident() in self._running_inline:
+            return True
+        return self._on_loop.is_here
 
     # -- starting and ending ------------------------------------------------------------------------------
 
@@ -101,11 +112,12 @@ class Executor:
 
     def give_back(self, kept: list[Job]) -> None:
         """Give all requests that have not begun back to their queue, those that the lifecycle kept included."""
-        _give_back(kept + self._redelivered.take_all() + self._queue.take_all())
+        _give_back(kept + self._redelivered.take_all() + self._queue.take_all() + self._on_loop.take_waiting())
 
     def close(self) -> None:
-        """End the threads, once they have nothing to do."""
+        """End the threads, once they have nothing to do, and what runs on the event loop, at once."""
         self._queue.close()
+        self._on_loop.close()
 
     # -- called by the leader -----------------------------------------------------------------------------
 
@@ -167,37 +179,47 @@ class Executor:
         job = self._redelivered.take(time.monotonic())
         if job is None:
             return
-        try:
-            self._run_on_thread(job)
-        finally:
-            # Behind all that waits: no redelivered request is more urgent than one that was not redelivered.
-            self._give_turns(self._redelivered.end(job, time.monotonic()))
+        self._run_on_thread(job, partial(self._end_redelivered, job))
+
+    def _end_redelivered(self, job: Job) -> None:
+        # Behind all that waits: no redelivered request is more urgent than one that was not redelivered.
+        self._give_turns(self._redelivered.end(job, time.monotonic()))
 
     def _give_turns(self, count: int) -> None:
         if count:
             self._queue.put_turns(count)
 
-    def _run_on_thread(self, job: Job) -> None:
+    def _run_on_thread(self, job: Job, ended: Callable[[], object] = _nothing) -> None:
         admission = self._lifecycle.begin(job)
         if admission is not _BEGUN:
             self._drop(job, admission)
+            ended()
             return
         began, began_cpu = time.monotonic(), time.thread_time()
-        self._run(job, began)
+        self._run(job, began, ended)
         self._policy.ran_on_thread(time.monotonic() - began, time.thread_time() - began_cpu)
 
     # -- any thread ---------------------------------------------------------------------------------------
 
-    def _run(self, job: Job, began: float) -> None:
+    def _run(self, job: Job, began: float, ended: Callable[[], object] = _nothing) -> None:
+        """Run a request; ``ended`` is called when it has ended, which may be later, on the event loop."""
+        rest: Rest | None = None
         try:
-            self._process(job, began)
+            rest = self._process(job, began)
+            if rest is not None:
+                self._on_loop.submit(job, rest, ended)
         # BaseException: a sys.exit() in a user's callable must not end the thread.
         except BaseException:
             log.exception("unexpected error while serving a request; it is acknowledged")
             self._counters.add("failed")
             job.settle()
+            rest = None
         finally:
-            self._lifecycle.end()
+            if rest is None:
+                self._lifecycle.end()
+                ended()
+            else:
+                self._lifecycle.move_to_loop()
         # While more requests wait, one write for several replies is worth a delay of up to a millisecond.
         if not self._queue or not job.session.writes_soon:
             job.session.flush()

@@ -63,7 +63,8 @@ class Lifecycle:
         self.session: Session | None = None
         """The live connection; the requests of any other are delivered again."""
         self.running = 0
-        """How many requests run."""
+        """How many requests run, on threads and on the event loop."""
+        self._on_threads = 0
 
     # -- the connection -----------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class Lifecycle:
 
     def begin(self, job: Job, *, may_wait: bool = True) -> Admission:
         """
-        Say whether a request may begin; where it is ``BEGUN``, call ``end`` once.
+        Say whether a request may begin; where it is ``BEGUN``, call ``end`` or ``move_to_loop`` once.
 
         Args:
             job: The request.
@@ -172,7 +173,7 @@ class Lifecycle:
         """
         with self._lock:
             # Each handler thread runs one, so there are more than may run only while the leader runs some inline.
-            while self.running >= self._concurrency and self.state is _RUNNING:
+            while self._on_threads >= self._concurrency and self.state is _RUNNING:
                 if not may_wait:
                     return Admission.FULL
                 self._waiting += 1
@@ -182,6 +183,7 @@ class Lifecycle:
                 return Admission.STALE
             if self.state is _RUNNING:
                 self.running += 1
+                self._on_threads += 1
                 return _BEGUN
             if self.state is _DRAINING:
                 self._unstarted.append(job)
@@ -189,8 +191,24 @@ class Lifecycle:
             return Admission.TOO_LATE
 
     def end(self) -> None:
-        """Note that a request that had begun has ended."""
+        """Note that a request that had begun has ended on its thread."""
         with self._lock:
             self.running -= 1
-            if self._waiting or self.state is not _RUNNING:
+            self._leave_thread()
+
+    def move_to_loop(self) -> None:
+        """Note that a request that had begun goes on on the event loop, until ``end_on_loop``."""
+        with self._lock:
+            self._leave_thread()
+
+    def end_on_loop(self) -> None:
+        """Note that a request has ended on the event loop."""
+        with self._lock:
+            self.running -= 1
+            if self.state is not _RUNNING:
                 self._changed.notify_all()
+
+    def _leave_thread(self) -> None:
+        self._on_threads -= 1
+        if self._waiting or self.state is not _RUNNING:
+            self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from functools import partial
 from .. import context
 from ..amqp.base import JSON, Delivery
 from ..dialects import MalformedEnvelope, ServerDialect
+from ..jsonrpc.async_dispatch import AsyncDispatch
+from ..jsonrpc.decoding import Decoded
+from ..jsonrpc.dispatcher import Dispatcher
 from ..jsonrpc.error_objects import internal_error, too_large
 from ..wire.display import printable
 from ..wire.publish import reply_message
@@ -19,6 +23,7 @@ from ..wire.sender_checks import Refusal, client_of
 from .counters import Counters
 from .isolation import CannotIsolate, Isolation, KilledItsProcesses
 from .job import Job
+from .loop_executor import LoopExecutor, Rest
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
@@ -59,11 +64,13 @@ class Dispatchers:
         run: Runs the method.
         reject_at_limit: Does not run it, since it reached the delivery limit.
         refuse_sender: Does not run it, since its sender could not be verified.
+        own: That of ``run``, if it is ours: its methods may be ``async def``.
     """
 
     run: Dispatch
     reject_at_limit: Dispatch
     refuse_sender: Dispatch
+    own: Dispatcher | None = None
 
 
 class Pipeline:
@@ -89,6 +96,7 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._dispatch = dispatchers.run
+        self._own = dispatchers.own
         self._reject_at_limit = dispatchers.reject_at_limit
         self._refuse_sender = dispatchers.refuse_sender
         self._count = counters.add
@@ -109,13 +117,16 @@ class Pipeline:
         """Have requests that it suspects run in processes of their own."""
         self._isolation = isolation
 
-    def process(self, job: Job, now: float) -> None:
+    def process(self, job: Job, now: float) -> Rest | None:
         """
         Serve one request: all steps, up to its acknowledgement or rejection.
 
         Args:
             job: The request.
             now: Monotonic seconds.
+
+        Returns:
+            The steps that are left, where a method is ``async def``: they run on an event loop.
         """
         if job.delivery.redelivered:
             self._count("redelivered")
@@ -126,11 +137,14 @@ class Pipeline:
             try:
                 if self._dialect is not None:
                     self._translate(job, self._dialect)
-                self._reply_to(job, now)
+                rest = self._reply_to(job, now)
+                if rest is not None:
+                    return rest
             except MalformedEnvelope as exc:
                 self._count("malformed")
                 log.warning("dropped a malformed request (%s): %s", _label(job), exc)
         job.settle()
+        return None
 
     # -- before the handler -------------------------------------------------------------------------------
 
@@ -156,7 +170,7 @@ class Pipeline:
 
     # -- the handler --------------------------------------------------------------------------------------
 
-    def _reply_to(self, job: Job, now: float) -> None:
+    def _reply_to(self, job: Job, now: float) -> Rest | None:
         delivery = job.delivery
         if delivery.body is None:
             reply: bytes | None = too_large(delivery.size, self._max_size)
@@ -171,12 +185,39 @@ class Pipeline:
             reply = self._run_handler(job, self._reject_at_limit)
         elif self._isolation is not None and self._isolation.suspects(job, now):
             reply = self._run_isolated(job, self._isolation)
+        elif self._own is not None and self._own.asynchronous.exists:
+            own, decoded = self._own, self._own.decode(job.body)
+            if own.asynchronous.is_needed(decoded):
+                return partial(self._reply_on_loop, job, own.asynchronous, decoded)
+            reply = self._run_handler(job, lambda _body: own.serve(decoded))
         else:
             reply = self._run_handler(job, self._dispatch)
+        self._end(job, reply)
+        return None
+
+    def _end(self, job: Job, reply: bytes | None) -> None:
         if reply is not None:
             self._publish_reply(job, reply)
         if job.is_dead_letter:
             self._count("dead_lettered")
+
+    async def _reply_on_loop(self, job: Job, dispatch: AsyncDispatch, decoded: Decoded, executor: LoopExecutor) -> None:
+        """Do what is left for a request, in a task of its own."""
+        context.enter(context.Request(None, None, False, job))  # to the end of the task, whose context this is
+        try:
+            reply = self._within_cap(await dispatch.serve(decoded, executor))
+        except asyncio.CancelledError:
+            if executor.is_closing:
+                raise
+            log.exception("a method cancelled itself (%s)", _label(job))
+            self._count("failed")
+            reply = internal_error()
+        try:
+            self._end(job, reply)
+        except MalformedEnvelope as exc:
+            self._count("malformed")
+            log.warning("dropped a malformed request (%s): %s", _label(job), exc)
+        job.settle()
 
     def _run_handler(self, job: Job, dispatch: Dispatch) -> bytes | None:
         """Return the reply; while it is made, ``current_request()`` is this request."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from re import Pattern
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from ..amqp.base import Plan, Transport
 from ..amqp.transport import connect_transport
@@ -26,7 +26,9 @@ from ..dialects import ServerDialect
 from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
 from ..dialects.recipe2011 import RecipeServer
 from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
+from ..jsonrpc.methods import PolicyOptions
 from ..options import (
+    ASYNC_CONCURRENCY,
     CONCURRENCY,
     CONNECT_TIMEOUT,
     DELIVERY_LIMIT,
@@ -51,6 +53,7 @@ from .counters import Counters
 from .executor import Executor
 from .isolation import Isolation, serve_isolated
 from .lifecycle import Lifecycle
+from .loop_executor import LoopExecutor, run_on_process_loop
 from .pipeline import Dispatch, Dispatchers, Pipeline, PipelineSettings
 from .signals import DrainOnSignal
 
@@ -95,8 +98,12 @@ class Server(OfOneProcess):
         ack: "late": a request survives the death of the process that runs it. "early": it is acknowledged before the
             method runs, and lost with the process. ``method`` can override it for one method.
         declare: Declare exchange, queue and binding; False only checks that exchange and queue exist.
-        concurrency: Handlers that run at a time.
-        prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``.
+        concurrency: Handlers that run at a time, each on a thread.
+        async_concurrency: Handlers that are ``async def`` and run at a time, all on one event loop of this process.
+        cancel_on_deadline: Cancel a handler that is ``async def`` once its caller no longer waits. ``method`` can
+            override it for one method.
+        prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``, and
+            twice ``async_concurrency`` where a method is ``async def``.
         expose_errors: Send the text of uncaught exceptions to callers. It may hold secrets.
         verify_user: Serve only requests whose sender the broker vouches for: they have a ``user_id``, and came over the
             exchange with a key that names that user, or with a bare ``S.request``. Others are dropped; or the reply is
@@ -113,7 +120,7 @@ class Server(OfOneProcess):
 
     Raises:
         InvalidName: The service's name breaks a rule.
-        TypeError: A method cannot be called or is ``async def``, or an argument has the wrong type.
+        TypeError: A method cannot be called, or an argument has the wrong type.
         ValueError: The URL is malformed, an argument is out of range, or two arguments exclude each other.
     """
 
@@ -135,6 +142,8 @@ class Server(OfOneProcess):
         ack: Ack = "late",
         declare: bool = True,
         concurrency: int = CONCURRENCY,
+        async_concurrency: int = ASYNC_CONCURRENCY,
+        cancel_on_deadline: bool = False,
         prefetch: int | None = None,
         expose_errors: bool = False,
         verify_user: bool = False,
@@ -152,8 +161,7 @@ class Server(OfOneProcess):
         transport: Transport | None = None,
     ) -> None:
         self.service = check_service(service)
-        prefetch = max(PREFETCH, 2 * concurrency) if prefetch is None else prefetch
-        _check_numbers(concurrency, delivery_limit, prefetch)
+        _check_numbers(concurrency, async_concurrency, delivery_limit, 1 if prefetch is None else prefetch)
         check_user(user)
         if dispatcher is not None:
             _check_foreign_dispatcher(methods, redelivery, ack, dialect, authorize)
@@ -168,7 +176,9 @@ class Server(OfOneProcess):
             max_method=max_method,
             redelivery=redelivery,
             ack=ack,
+            cancel_on_deadline=cancel_on_deadline,
             authorize=authorizer(authorize),
+            run_async=lambda begin: run_on_process_loop(begin(on_loop)),
         )
         self._dispatcher = dispatcher or own
         self._dispatch: Dispatch = own if dispatcher is None else _returning_bytes(dispatcher)
@@ -182,7 +192,6 @@ class Server(OfOneProcess):
             delivery_limit=delivery_limit,
             dead_letters=dead_letter_queue(service) if dead_letters else None,
             bindings=(request_binding(service),),
-            prefetch=prefetch,
         )
         name = connection_name or f"jsonrpc-amqp server {service} {os.getpid()}"
         options = ConnectionOptions(name, heartbeat, connect_timeout, max_size=max_size, tls=tls)
@@ -199,15 +208,17 @@ class Server(OfOneProcess):
                 user=user or self._transport.user,
                 may_reply_to=reply_to_filter(reply_to_allowed),
             ),
-            Dispatchers(self._dispatch, reject_at_limit=own.reject_at_limit, refuse_sender=own.refuse_sender),
+            Dispatchers(self._dispatch, own.reject_at_limit, own.refuse_sender, None if dispatcher else own),
             self._counters,
             dialect=self._dialect,
             verify_sender=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
         )
         self._lifecycle = Lifecycle(concurrency)
-        executor = Executor(service, concurrency, self._lifecycle, self._pipeline.process, self._counters)
+        on_loop = LoopExecutor(service, async_concurrency, concurrency, self._lifecycle, self._counters)
+        executor = Executor(service, concurrency, self._lifecycle, self._pipeline.process, self._counters, on_loop)
         self._transport.runtime.set_inline_jobs(executor)
-        self._consumer = Consumer(service, plan, self._transport, self._lifecycle, executor, self._counters)
+        held = partial(_prefetch, own, prefetch, concurrency, async_concurrency)
+        self._consumer = Consumer(service, plan, self._transport, self._lifecycle, executor, self._counters, held)
         self._watch = watch_consumer(self._consumer, f"Server of {service!r} at {self._where}")
 
     def __repr__(self) -> str:
@@ -218,35 +229,27 @@ class Server(OfOneProcess):
     @overload
     def method(self, function: F, /) -> F: ...
     @overload
-    def method(
-        self, name: str | None = None, *, redelivery: Redelivery | None = None, ack: Ack | None = None
-    ) -> Callable[[F], F]: ...
-    def method(
-        self,
-        name: str | Callable[..., Any] | None = None,
-        *,
-        redelivery: Redelivery | None = None,
-        ack: Ack | None = None,
-    ) -> Any:
+    def method(self, name: str | None = None, **policy: Unpack[PolicyOptions]) -> Callable[[F], F]: ...
+    def method(self, name: str | Callable[..., Any] | None = None, **policy: Unpack[PolicyOptions]) -> Any:
         """
         Register a method: ``@server.method``, ``@server.method("time.now")``, ``@server.method(redelivery="refuse")``.
 
-        The method returns a plain value, or jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its
-        ``JsonRpcError``.
+        The method is a function, which runs on a thread, or ``async def``. It returns a plain value, or
+        jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its ``JsonRpcError``.
 
         Args:
             name: The method's name; the function's own where it is None.
-            redelivery, ack: As for the server, for this method.
+            policy: ``redelivery``, ``ack`` and ``cancel_on_deadline`` of the server, for this method.
 
         Raises:
-            TypeError: The method is ``async def``, which is not supported; or this server was given a dispatcher.
+            TypeError: The method cannot be called; or this server was given a dispatcher.
             ValueError: The name is taken, or begins with ``rpc.``, which the specification reserves.
         """
         if not isinstance(self._dispatcher, Dispatcher):
             raise TypeError("this server was given a dispatcher of its own: register the method there")
         if callable(name):
             return self._dispatcher.method(name)
-        return self._dispatcher.method(name, redelivery=redelivery, ack=ack)
+        return self._dispatcher.method(name, **policy)
 
     # -- running ----------------------------------------------------------------------------------------
 
@@ -376,14 +379,22 @@ def be_isolated(server: Server, descriptor: int) -> None:
     serve_isolated(server._dispatch, server._dispatcher, descriptor)
 
 
+def _prefetch(own: Dispatcher, given: int | None, concurrency: int, async_concurrency: int) -> int:
+    """Return how many requests a server may hold: twice as many as it can run, if it was not said."""
+    on_loop = async_concurrency if own.asynchronous.exists else 0
+    return max(PREFETCH, 2 * concurrency, 2 * on_loop) if given is None else given
+
+
 def _log_problem(problem: str | None) -> None:
     if problem is not None:
         log.warning("%s", problem)
 
 
-def _check_numbers(concurrency: int, delivery_limit: int, prefetch: int) -> None:
+def _check_numbers(concurrency: int, async_concurrency: int, delivery_limit: int, prefetch: int) -> None:
     if concurrency < 1:
         raise ValueError("concurrency is at least 1")
+    if async_concurrency < 1:
+        raise ValueError("async_concurrency is at least 1")
     if delivery_limit < 1:
         raise ValueError("delivery_limit is at least 1")
     if prefetch < 1:

@@ -28,7 +28,7 @@ def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch:
     _time, sums, proxied, submitted, batched, error, *of_coroutines = capsys.readouterr().out.splitlines()
     assert (sums, proxied, submitted, batched) == ("3 3", "3", "7", "3 7")
     assert error == "-32601 Method not found"
-    assert of_coroutines == ["3 3", "[3, 7]", "3"]
+    assert of_coroutines == ["3 3", "[3, 'rested']", "3"]
 
 
 def test_unit_test_without_a_broker() -> None:

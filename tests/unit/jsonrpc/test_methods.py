@@ -49,10 +49,8 @@ class AsynchronousObject:
         (5, do_nothing, TypeError, "string"),
         ("a", 5, TypeError, "not callable"),
         ("a", "do_nothing", TypeError, "not callable"),
-        ("a", asynchronous, TypeError, "async def, which is not supported yet"),
-        ("a", asynchronous_generator, TypeError, "async def"),
-        ("a", functools.partial(asynchronous), TypeError, "async def"),
-        ("a", AsynchronousObject(), TypeError, "async def"),
+        ("a", asynchronous_generator, TypeError, "asynchronous generator"),
+        ("a", functools.partial(asynchronous_generator), TypeError, "asynchronous generator"),
     ],
 )
 def test_what_cannot_be_registered(name: Any, function: Any, error: type[Exception], match: str) -> None:
@@ -102,6 +100,17 @@ def test_given_methods_stay_live() -> None:
     check_error(ask(dispatcher, request("a")), -32601)
 
 
+@pytest.mark.parametrize("function", [asynchronous, functools.partial(asynchronous), AsynchronousObject()])
+def test_which_methods_are_async(function: Any) -> None:
+    methods = registry(given=do_nothing)
+    had_async = methods.has_async
+    methods.add(function, "later", {})
+    assert (had_async, methods.has_async) == (False, True)
+    assert methods.is_async("later")
+    assert not methods.is_async("given")
+    assert not methods.is_async("absent")
+
+
 def test_given_methods_that_cannot_be_called_are_known_when_called(caplog: pytest.LogCaptureFixture) -> None:
     methods: dict[Any, Any] = {}
     dispatcher = Dispatcher(methods)
@@ -110,7 +119,7 @@ def test_given_methods_that_cannot_be_called_are_known_when_called(caplog: pytes
     assert not caplog.records
     check_error(ask(dispatcher, request("later")), -32603)
     check_error(ask(dispatcher, request("five")), -32603)
-    assert "async def, which is not supported yet" in caplog.text
+    assert "is async def, and there is no event loop" in caplog.text
     assert "not callable" in caplog.text
 
 
@@ -153,13 +162,17 @@ def registry(**given: Any) -> Methods:
 def test_a_method_has_the_policy_it_was_registered_with() -> None:
     methods = registry(given=do_nothing)
     had_early = methods.has_early
-    methods.add(do_nothing, "early", None, "early")
-    methods.add(do_nothing, "refused", "refuse", None)
+    methods.add(do_nothing, "early", {"ack": "early"})
+    methods.add(do_nothing, "refused", {"redelivery": "refuse", "ack": None})
     assert (had_early, methods.has_early) == (False, True)
-    assert methods.policy_of("early") == ("run", "early")
-    assert methods.policy_of("refused") == ("refuse", "late")
-    assert methods.policy_of("given") == methods.policy_of("absent") == ("run", "late")
-    assert methods.names == ["early", "given", "refused"]
+    methods.add(do_nothing, "cancelled", {"cancel_on_deadline": True})
+    with pytest.raises(TypeError, match="no option retry"):
+        methods.add(do_nothing, "other", {"retry": "safe"})  # type: ignore[typeddict-unknown-key]  # on purpose
+    assert methods.policy_of("early") == ("run", "early", False)
+    assert methods.policy_of("refused") == ("refuse", "late", False)
+    assert methods.policy_of("cancelled") == ("run", "late", True)
+    assert methods.policy_of("given") == methods.policy_of("absent") == ("run", "late", False)
+    assert methods.names == ["cancelled", "early", "given", "refused"]
 
 
 @pytest.mark.parametrize(("redelivery", "ack"), [("rerun", "late"), ("run", "never"), (True, "late")])
@@ -167,7 +180,7 @@ def test_what_is_no_policy(redelivery: Any, ack: Any) -> None:
     with pytest.raises(ValueError, match="is one of"):
         Policy(redelivery, ack).checked()
     with pytest.raises(ValueError, match="is one of"):
-        registry().add(do_nothing, None, redelivery, ack)
+        registry().add(do_nothing, None, {"redelivery": redelivery, "ack": ack})
     with pytest.raises(ValueError, match="is one of"):
         Dispatcher(redelivery=redelivery, ack=ack)
 
@@ -177,5 +190,5 @@ def test_signatures() -> None:
     methods = Methods(given, extensions={}, policy=Policy("run", "late"), max_name=256, expose_errors=False)
     given["later"] = asynchronous
     assert str(methods.signature_of("subtract")) == str(inspect.signature(subtract))
-    assert methods.signature_of("later") is None
+    assert str(methods.signature_of("later")) == str(inspect.signature(asynchronous))
     assert methods.signature_of("absent") is None

@@ -17,6 +17,7 @@ from jsonrpc_amqp.server.counters import Counters
 from jsonrpc_amqp.server.executor import Executor
 from jsonrpc_amqp.server.job import Job
 from jsonrpc_amqp.server.lifecycle import Lifecycle, State
+from jsonrpc_amqp.server.loop_executor import LoopExecutor
 
 from ...tools import wait_for
 from .fakes import EXCHANGE, QUEUE, SERVICE, FakeSession, FakeTransport, delivery
@@ -31,7 +32,8 @@ class Bench:
     def __init__(self) -> None:
         self.session, self.transport = FakeSession(), FakeTransport()
         self.lifecycle, self.counters = Lifecycle(2), Counters()
-        executor = Executor(SERVICE, 2, self.lifecycle, self._process, self.counters)
+        on_loop = LoopExecutor(SERVICE, 2, 2, self.lifecycle, self.counters)
+        executor = Executor(SERVICE, 2, self.lifecycle, self._process, self.counters, on_loop)
         self.consumer = Consumer(SERVICE, PLAN, self.transport, self.lifecycle, executor, self.counters)
         self.jobs: list[Job] = []
         self.on_run: Callable[[], Any] = lambda: None
@@ -191,7 +193,7 @@ def test_a_forked_child_neither_starts_nor_stops(bench: Bench, monkeypatch: pyte
 
 
 def test_a_server_that_drains_does_not_consume_over_a_new_connection(bench: Bench) -> None:
-    assert bench.consumer.plan() is PLAN
+    assert bench.consumer.plan() == PLAN
     bench.lifecycle.drain()
     plan = bench.consumer.plan()
     assert (plan.queue, plan.bindings, plan.exchange) == (None, (), EXCHANGE)

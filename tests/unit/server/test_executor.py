@@ -13,6 +13,7 @@ from jsonrpc_amqp.server.counters import Counters
 from jsonrpc_amqp.server.executor import Executor
 from jsonrpc_amqp.server.job import Job
 from jsonrpc_amqp.server.lifecycle import Lifecycle
+from jsonrpc_amqp.server.loop_executor import LoopExecutor
 
 from ...tools import wait_for
 from .fakes import FakeSession, job
@@ -24,7 +25,8 @@ class Bench:
     def __init__(self, concurrency: int = 2) -> None:
         self.session, self.lifecycle, self.counters = FakeSession(), Lifecycle(concurrency), Counters()
         self.lifecycle.opened(self.session)
-        self.executor = Executor("S", concurrency, self.lifecycle, self._process, self.counters)
+        self.on_loop = LoopExecutor("S", 2, 2, self.lifecycle, self.counters)
+        self.executor = Executor("S", concurrency, self.lifecycle, self._process, self.counters, self.on_loop)
         self.ran: list[tuple[int, str]] = []
         self.gate = threading.Event()
         self.on_run: Callable[[Job], object] = lambda _job: None

@@ -31,6 +31,7 @@ class Bench:
     def __init__(self, *, dialect: Any = None, refusal: Refusal | None = None, **settings: Any) -> None:
         self.session, self.counters = FakeSession(), Counters()
         self.replies: dict[str, bytes | None] = {"run": b"ran", "limit": b"at limit", "sender": b"refused"}
+        run, at_limit, refuse = (partial(self._dispatch, name) for name in self.replies)
         self.dispatched: list[tuple[str, bytes]] = []
         self.on_dispatch: Callable[[], object] = lambda: None
         self.pipeline = Pipeline(
@@ -44,7 +45,7 @@ class Bench:
                     **settings,
                 }
             ),
-            Dispatchers(*(partial(self._dispatch, name) for name in self.replies)),
+            Dispatchers(run, at_limit, refuse),
             self.counters,
             dialect=dialect,
             verify_sender=None if refusal is None else lambda _delivery: refusal,

@@ -31,6 +31,8 @@ KEYWORDS: dict[str, Any] = {
     "ack": "late",
     "declare": True,
     "concurrency": 8,
+    "async_concurrency": 100,
+    "cancel_on_deadline": False,
     "prefetch": None,
     "expose_errors": False,
     "verify_user": False,
@@ -54,6 +56,24 @@ def test_keywords_and_their_defaults() -> None:
     assert (url.name, url.default, service.name, service.default) == ("url", "amqp://", "service", "")
     assert {each.name: each.default for each in others} == KEYWORDS
     assert {each.kind for each in others} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_prefetch_follows_the_coroutines_that_may_run() -> None:
+    async def later() -> None: ...
+
+    server = Server("memory://x", SERVICE)
+    assert server._consumer.plan().prefetch == 64
+    server.method(later)
+    assert server._consumer.plan().prefetch == 200
+    methods = {"later": later}
+    assert Server("memory://x", SERVICE, methods=methods, async_concurrency=20)._consumer.plan().prefetch == 64
+    assert Server("memory://x", SERVICE, methods=methods, prefetch=7)._consumer.plan().prefetch == 7
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_server_runs_at_least_one_coroutine(number: int) -> None:
+    with pytest.raises(ValueError, match="async_concurrency is at least 1"):
+        Server("memory://x", SERVICE, async_concurrency=number)
 
 
 @pytest.mark.parametrize(("options", "prefetch"), [({}, 64), ({"concurrency": 50}, 100), ({"prefetch": 7}, 7)])

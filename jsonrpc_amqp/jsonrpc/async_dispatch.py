@@ -1,0 +1,134 @@
+"""Requests whose methods are ``async def``: the step between decoding and encoding, in a coroutine (pure)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from ..context import current_envelope, enter, leave
+from ..errors import INTERNAL_ERROR
+from .decoding import Call, Decoded, method_of, request_of
+from .error_objects import Response, error_response
+from .invocation import PreparedMethod
+from .methods import Methods
+from .reply_writer import ReplyWriter
+
+logger = logging.getLogger("jsonrpc_amqp.dispatch")
+
+
+class Runner(Protocol):
+    """What ``serve_async`` needs of an event loop."""
+
+    def in_thread(self, function: Callable[[], Response], /) -> Awaitable[Response]:
+        """Run what may block on another thread, in the context of the calling task."""
+        ...
+
+    def before(self, deadline: float, work: Coroutine[Any, Any, Response], /) -> Awaitable[Response]:
+        """Await a coroutine; raise ``TimeoutError`` where it is cancelled, at a time in monotonic seconds."""
+        ...
+
+
+RunAsync = Callable[[Callable[[Runner], Coroutine[Any, Any, Any]]], Any]
+"""Runs the coroutine that it is given on an event loop, waits, and returns its result."""
+
+
+class Steps(Protocol):
+    """The steps of a dispatcher that are the same for methods of both kinds."""
+
+    def acknowledge_early(self, members: Iterable[Call | Response]) -> None: ...
+    def admit(self, call: Call) -> PreparedMethod | Response: ...
+    def finish(self, call: Call, response: Response) -> Response | None: ...
+    def counted(self, reply: tuple[bytes | None, int]) -> bytes | None: ...
+
+
+class AsyncDispatch:
+    """
+    Runs requests of one dispatcher in coroutines.
+
+    Args:
+        methods: Those of the dispatcher.
+        steps: Its other steps.
+        writer: Writes replies.
+        run_async: For ``serve_and_wait``; None: there is no event loop to wait for.
+    """
+
+    def __init__(self, methods: Methods, steps: Steps, writer: ReplyWriter, run_async: RunAsync | None) -> None:
+        self._methods = methods
+        self._steps = steps
+        self._writer = writer
+        self._run_async = run_async
+
+    @property
+    def exists(self) -> bool:
+        """Whether any method is ``async def``; else no body needs a loop."""
+        return self._methods.has_async
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether there is an event loop to wait for."""
+        return self._run_async is not None
+
+    def is_needed(self, decoded: Decoded) -> bool:
+        """Whether a method of a body is ``async def``, so that it is to be served here."""
+        return any(isinstance(member, Call) and self._methods.is_async(member.method) for member in decoded.members)
+
+    async def serve(self, decoded: Decoded, runner: Runner) -> bytes | None:
+        """
+        Return the reply to a body, whose methods run one after the other.
+
+        Raises:
+            CancelledError: The task was cancelled, or a method cancelled itself.
+        """
+        if self._methods.has_early:
+            self._steps.acknowledge_early(decoded.members)
+        if not decoded.is_batch:
+            (member,) = decoded.members
+            response = await self._invoke(member, runner)
+            return None if response is None else self._steps.counted(self._writer.write(method_of(member), response))
+        # One at a time, so that not all results of a batch are in memory before the size cap is applied.
+        batch = self._writer.batch(len(decoded.members))
+        for member in decoded.members:
+            batch.add(method_of(member), await self._invoke(member, runner))
+        return self._steps.counted(batch.finish())
+
+    def serve_and_wait(self, decoded: Decoded) -> bytes | None:
+        """Do what ``serve`` does, on an event loop, and wait for it. Only where ``can_wait``."""
+        assert self._run_async is not None
+        reply: bytes | None = self._run_async(lambda runner: self.serve(decoded, runner))
+        return reply
+
+    def run_and_wait(self, method: PreparedMethod, call: Call) -> Response:
+        """Return the response of a method that is ``async def``; it runs on an event loop meanwhile."""
+        if self._run_async is None:
+            logger.error("method %.100r is async def, and there is no event loop: let a Server run it", call.method)
+            return error_response(call.id, INTERNAL_ERROR)
+        response: Response = self._run_async(lambda runner: self._run(method, call, runner))
+        return response
+
+    async def _invoke(self, member: Call | Response, runner: Runner) -> Response | None:
+        """Run the method of a request. Return None for a notification, and an error response as it is."""
+        if not isinstance(member, Call):
+            return member
+        method = self._steps.admit(member)
+        if not isinstance(method, PreparedMethod):
+            return self._steps.finish(member, method)
+        token = enter(request_of(member))
+        try:
+            if method.is_async:
+                return self._steps.finish(member, await self._run(method, member, runner))
+            respond = partial(method.respond, member.params, member.id)
+            return self._steps.finish(member, await runner.in_thread(respond))
+        finally:
+            leave(token)
+
+    async def _run(self, method: PreparedMethod, call: Call, runner: Runner) -> Response:
+        work, deadline = method.respond_async(call.params, call.id), current_envelope().deadline
+        if deadline is None or not self._methods.policy_of(call.method).cancel_on_deadline:
+            return await work
+        try:
+            return await runner.before(deadline, work)
+        except TimeoutError:
+            logger.info("method %.100r was cancelled: its caller no longer waits", call.method)
+            return error_response(call.id, INTERNAL_ERROR, "cancelled at the deadline of the caller")
