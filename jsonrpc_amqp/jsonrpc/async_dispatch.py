@@ -34,6 +34,10 @@ RunAsync = Callable[[Callable[[Runner], Coroutine[Any, Any, Any]]], Any]
 """Runs the coroutine that it is given on an event loop, waits, and returns its result."""
 
 
+class CallerGone(Exception):
+    """A method was cancelled at the deadline of its caller. A reply would come too late, or just before."""
+
+
 class Steps(Protocol):
     """The steps of a dispatcher that are the same for methods of both kinds."""
 
@@ -79,6 +83,7 @@ class AsyncDispatch:
         Return the reply to a body, whose methods run one after the other.
 
         Raises:
+            CallerGone: A method was cancelled; those behind it did not run.
             CancelledError: The task was cancelled, or a method cancelled itself.
         """
         if self._methods.has_early:
@@ -96,7 +101,10 @@ class AsyncDispatch:
     def serve_and_wait(self, decoded: Decoded) -> bytes | None:
         """Do what ``serve`` does, on an event loop, and wait for it. Only where ``can_wait``."""
         assert self._run_async is not None
-        reply: bytes | None = self._run_async(lambda runner: self.serve(decoded, runner))
+        try:
+            reply: bytes | None = self._run_async(lambda runner: self.serve(decoded, runner))
+        except CallerGone:
+            return None
         return reply
 
     def run_and_wait(self, method: PreparedMethod, call: Call) -> Response:
@@ -104,7 +112,7 @@ class AsyncDispatch:
         if self._run_async is None:
             logger.error("method %.100r is async def, and there is no event loop: let a Server run it", call.method)
             return error_response(call.id, INTERNAL_ERROR)
-        response: Response = self._run_async(lambda runner: self._run(method, call, runner))
+        response: Response = self._run_async(lambda _runner: method.respond_async(call.params, call.id))
         return response
 
     async def _invoke(self, member: Call | Response, runner: Runner) -> Response | None:
@@ -131,4 +139,4 @@ class AsyncDispatch:
             return await runner.before(deadline, work)
         except TimeoutError:
             logger.info("method %.100r was cancelled: its caller no longer waits", call.method)
-            return error_response(call.id, INTERNAL_ERROR, "cancelled at the deadline of the caller")
+            raise CallerGone from None

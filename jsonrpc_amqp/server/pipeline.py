@@ -12,7 +12,7 @@ from functools import partial
 from .. import context
 from ..amqp.base import JSON, Delivery
 from ..dialects import MalformedEnvelope, ServerDialect
-from ..jsonrpc.async_dispatch import AsyncDispatch
+from ..jsonrpc.async_dispatch import AsyncDispatch, CallerGone
 from ..jsonrpc.decoding import Decoded
 from ..jsonrpc.dispatcher import Dispatcher
 from ..jsonrpc.error_objects import internal_error, too_large
@@ -206,6 +206,9 @@ class Pipeline:
         context.enter(context.Request(None, None, False, job))  # to the end of the task, whose context this is
         try:
             reply = self._within_cap(await dispatch.serve(decoded, executor))
+        except CallerGone:
+            self._count("expired")
+            reply = None
         except asyncio.CancelledError:
             if executor.is_closing:
                 raise

@@ -352,13 +352,13 @@ class Server(OfOneProcess):
         Return the counters since the start.
 
         ``received`` (requests), ``answered`` (replies written), ``failed`` (of them or of notifications: errors),
-        ``expired`` (skipped, since the caller no longer waited), ``redelivered``, ``isolated`` (redelivered, and run in
-        a process of their own by ``serve --workers``), ``malformed`` (dropped: neither JSON-RPC nor a request of the
-        dialect, or no message that can be decoded), ``refused`` (requests whose sender could not be verified, and calls
-        and notifications that were not authorized), ``dead_lettered`` (rejected, for the dead letters if the queue has
-        them), ``dropped_replies`` (replies that could not be delivered), ``abandoned`` (requests whose connection was
-        lost before they began; the broker delivers them again), ``dropped_acks`` (it was lost while they ran;
-        likewise), ``unreadable_headers`` (values that were left out, of requests whose headers were looked at),
+        ``expired`` (skipped, or cancelled, since the caller no longer waited), ``redelivered``, ``isolated``
+        (redelivered, and run in a process of their own by ``serve --workers``), ``malformed`` (dropped: no JSON-RPC,
+        no request of the dialect, or not decodable), ``refused`` (requests whose sender could not be verified, and
+        calls and notifications that were not authorized), ``dead_lettered`` (rejected, for the dead letters if the
+        queue has them), ``dropped_replies`` (replies that could not be delivered), ``abandoned`` (requests whose
+        connection was lost before they began; the broker delivers them again), ``dropped_acks`` (it was lost while
+        they ran; likewise), ``unreadable_headers`` (values that were left out of headers that were looked at),
         ``connections`` made, ``failed_attempts`` to connect, ``consumers_cancelled`` (by the broker, and renewed).
         """
         counts = self._counters.snapshot()

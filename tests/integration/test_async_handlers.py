@@ -261,6 +261,7 @@ def test_a_coroutine_whose_caller_has_given_up(place: str, service: str, said_by
         with pytest.raises(CallTimeout):
             client.call("wait", timeout=0.3)
         wait_for(lambda: ended)
+        wait_for(lambda: server.stats()["expired"] == (said_by != "not"))
     assert ended == ["ran" if said_by == "not" else "cancelled"]
 
 
