@@ -19,7 +19,7 @@ logger = logging.getLogger("jsonrpc_amqp.dispatch")
 
 
 class Runner(Protocol):
-    """What ``serve_async`` needs of an event loop."""
+    """What ``AsyncDispatch.serve`` needs of an event loop."""
 
     def in_thread(self, function: Callable[[], Response], /) -> Awaitable[Response]:
         """Run what may block on another thread, in the context of the calling task."""

@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
+from ..errors import NotConnected
 from .daemons import run_daemon
 
 log = logging.getLogger("jsonrpc_amqp.server")
@@ -80,7 +82,8 @@ class EventLoop:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._thread = threading.get_ident()
         asyncio.set_event_loop(loop)
-        run_daemon(self._watch, f"{self._name}-watch")
+        with suppress(NotConnected):  # no thread is left to watch it; the loop itself has its own
+            run_daemon(self._watch, f"{self._name}-watch")
         loop.run_forever()
 
     def _show_life(self) -> None:

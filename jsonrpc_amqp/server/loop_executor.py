@@ -130,7 +130,10 @@ class LoopExecutor:
             return
         if self._tasks:
             future = asyncio.run_coroutine_threadsafe(self._cancel(), event_loop.loop)
-            future.result(2 * _CANCEL_SECONDS)
+            try:
+                future.result(2 * _CANCEL_SECONDS)
+            except TimeoutError:
+                log.warning("a coroutine blocks the event loop, so that none could be cancelled")
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import jsonrpc_amqp.server.loop_executor as module
 from jsonrpc_amqp.server.counters import Counters
 from jsonrpc_amqp.server.job import Job
 from jsonrpc_amqp.server.lifecycle import Admission, Lifecycle
@@ -104,6 +105,27 @@ def test_closing_cancels_what_runs_and_leaves_it_unsettled(bench: Bench) -> None
     assert set(bench.cancelled) == set(jobs)
     assert not any(each.is_settled for each in jobs)
     assert bench.lifecycle.running == 0
+
+
+def test_closing_does_not_wait_for_a_loop_that_is_blocked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_CANCEL_SECONDS", 0.002)
+    free, blocked = threading.Event(), threading.Event()
+
+    async def rest(_executor: LoopExecutor) -> None:
+        blocked.set()
+        free.wait(10)
+
+    mine = job(bench.session)
+    bench.lifecycle.begin(mine)
+    bench.lifecycle.move_to_loop()
+    bench.executor.submit(mine, rest, lambda: None)
+    assert blocked.wait(10)
+    bench.executor.close()
+    free.set()
+    assert "blocks the event loop" in caplog.text
+    wait_for(lambda: bench.lifecycle.running == 0)
 
 
 def test_what_raises_is_acknowledged_and_counted(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
