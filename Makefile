@@ -16,11 +16,11 @@ help: ## List the targets
 demo: .venv/package ## Run the demonstration; it needs no broker
 	.venv/bin/jsonrpc-amqp demo
 
-# Two at a time, since mypy and the unit tests take about as long; ruff takes a tenth of a second.
+# Two at a time, since type checkers and unit tests take about as long; ruff takes a tenth of a second.
 check: .venv/check ## Check style, types and unit tests; no broker, under a minute
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	@.venv/bin/mypy & types=$$!; .venv/bin/python -m pytest --quiet tests/unit; tests=$$?; wait $$types && exit $$tests
+	@(.venv/bin/mypy && .venv/bin/pyright --pythonpath .venv/bin/python) & types=$$!; .venv/bin/python -m pytest --quiet tests/unit; tests=$$?; wait $$types && exit $$tests
 
 # Most of their time the environments wait; `depends` in tox.ini says which may run beside which. Output is shown
 # environment by environment, as each ends.

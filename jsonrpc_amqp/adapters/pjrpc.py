@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast, overload
 
+from ..client.async_calls import AsyncCalls
 from ..client.call_options import Options
 from ..client.calls import Calls
 from ..context import Request as ServedRequest
@@ -64,9 +65,16 @@ class PjrpcClient(AbstractClient):
 
 
 class PjrpcAsyncClient(AbstractAsyncClient):
-    """The same for ``async`` code; it does not block the event loop."""
+    """
+    The same for ``async`` code; it does not block the event loop.
 
-    def __init__(self, calls: Calls, **options: Any) -> None:
+    Args:
+        calls: An ``AsyncClient`` with a service, or the result of its ``with_options``; those of a ``Client`` cost a
+            change of threads for each request. This client does not close it.
+        options: As for ``PjrpcClient``.
+    """
+
+    def __init__(self, calls: AsyncCalls | Calls, **options: Any) -> None:
         super().__init__(**options)
         self._calls = calls
 

@@ -8,13 +8,11 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import click
 
-from .. import Client, TransportError
 from ..http.limits import MAX_IN_FLIGHT, MAX_SIZE, MAX_WAIT
 from ..options import GRACE, TIMEOUT
 from ..server.signals import INSISTENT, drain_signals
@@ -139,11 +137,12 @@ def command(
     """
     start_logging(log_level)
     with usage_errors():
+        from .. import AsyncClient
         from ..http.gateway import Gateway
-        from ..http.http_server import make_server
+        from ..http.http_server import make_server, run
 
         host, port = parse_address(listen)
-        client = Client(**given(options))
+        client = AsyncClient(**given(options))
         app = Gateway(
             client,
             allow=allow,
@@ -162,13 +161,7 @@ def command(
         log.info("serving %s at http://%s/SERVICE", ", ".join(allow), _address(sock))
     else:
         log.warning("serving nothing at http://%s/: no service is allowed (--allow)", _address(sock))
-    try:
-        # Connect now, so that the first request need not wait for it.
-        with suppress(TransportError):
-            client.start(timeout=0)
-        server.run(sockets=[sock])
-    finally:
-        client.close()
+    run(server, sock, client)
     if count := app.stats().get("cut_off", 0):
         log.warning("%d requests were cut off: they took longer than %g s, or a second SIGINT came", count, GRACE)
         sys.exit(NOT_DRAINED)

@@ -33,7 +33,7 @@ class AsyncClient(BaseClient, AsyncCalls):
 
     async def start(self, timeout: float | None = TIMEOUT) -> AsyncClient:
         """
-        Connect, and wait until that is done.
+        Connect, and wait until that is done. ``timeout=0`` only asks whether it is: for readiness probes.
 
         Raises:
             NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same.

@@ -64,7 +64,7 @@ class Client(BaseClient, Calls):
 
     def start(self, timeout: float | None = TIMEOUT) -> Client:
         """
-        Connect, and wait until that is done.
+        Connect, and wait until that is done. ``timeout=0`` only asks whether it is: for readiness probes.
 
         Raises:
             NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same, but where

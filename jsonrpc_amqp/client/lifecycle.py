@@ -89,10 +89,11 @@ class Lifecycle:
         return self._pid not in (None, _process)
 
     def begin(self) -> None:
-        """Forget the failure of earlier attempts."""
+        """Forget the failure that ended the attempts; that of one which others follow may still be asked for."""
         with self._changed:
             self.check_open()
-            self.failure, self.gave_up = None, False
+            if self.gave_up:
+                self.failure, self.gave_up = None, False
 
     @property
     def is_settled(self) -> bool:

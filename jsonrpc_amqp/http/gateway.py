@@ -10,12 +10,14 @@ Everyone who can reach it calls as the client's AMQP user: put authentication in
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable
 
+from ..client.async_client import AsyncClient
 from ..client.client import Client
 from ..errors import (
     INTERNAL_ERROR,
@@ -102,7 +104,8 @@ class Gateway:
     CORS headers, requires a content type that HTML forms cannot send, and checks ``Origin`` and ``Host``.
 
     Args:
-        client: Calls the services. It connects at the first use; the gateway does not close it.
+        client: Calls the services. It connects at the first use; the gateway does not close it. An ``AsyncClient`` is
+            driven by the event loop of the gateway; a ``Client`` costs a change of threads for each request.
         allow: The services; nothing else is served.
         timeout: Seconds for a request without ``Prefer: wait=N``, from its headers to the reply.
         max_wait: The most seconds that a request may ask for.
@@ -121,7 +124,7 @@ class Gateway:
 
     def __init__(
         self,
-        client: Client,
+        client: AsyncClient | Client,
         *,
         allow: Iterable[str],
         timeout: float = TIMEOUT,
@@ -170,7 +173,9 @@ class Gateway:
     async def _health(self, request: Request) -> Response:
         """Report to a load balancer whether there is a connection to the broker; begin to connect if there is none."""
         try:
-            self._client.start(timeout=0)
+            starting = self._client.start(timeout=0)
+            if inspect.isawaitable(starting):
+                await starting
         except TransportError:
             return JSONResponse({"status": "no connection to the broker"}, 503, _HEADERS)
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
@@ -258,8 +263,8 @@ class Gateway:
             raise _HttpError(400 if error.code == PARSE_ERROR else 413, error) from error
         try:
             left = max(0.0, deadline - time.monotonic())
-            reply = asyncio.wrap_future(self._client.submit_raw(body, service=service, timeout=left))
-            return await _unless_disconnected(request, reply)
+            reply = self._client.submit_raw(body, service=service, timeout=left)
+            return await _unless_disconnected(request, asyncio.wrap_future(reply))
         except TransportError as exc:
             raise _http_error(service, asked, exc) from exc
 
@@ -287,14 +292,15 @@ class Gateway:
 async def _unless_disconnected(request: Request, reply: asyncio.Future[bytes | None]) -> bytes | None:
     """Wait for a reply; cancel the call once no HTTP client waits for it, so that it does not count as in flight."""
     disconnected = asyncio.ensure_future(_until_disconnected(request))
+    disconnected.add_done_callback(lambda _: reply.cancel())
     try:
-        await asyncio.wait((reply, disconnected), return_when=asyncio.FIRST_COMPLETED)
-        if not reply.done():
-            raise _HttpError(499, RemoteError(NO_ANSWER, "the HTTP client is gone", {"may_have_run": True}))
-        return reply.result()
+        return await reply
+    except asyncio.CancelledError:
+        if not disconnected.done():
+            raise
+        raise _HttpError(499, RemoteError(NO_ANSWER, "the HTTP client is gone", {"may_have_run": True})) from None
     finally:
         disconnected.cancel()
-        reply.cancel()
 
 
 async def _until_disconnected(request: Request) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from contextlib import suppress
 from typing import Any
 
-from ..errors import MissingExtra
+from ..client.async_client import AsyncClient
+from ..errors import MissingExtra, TransportError
 from .limits import MAX_HEAD, MAX_HEADERS, PATIENCE
 
 try:
@@ -157,13 +159,16 @@ class _Server(uvicorn.Server):
         while not (await asyncio.wait([draining], timeout=_FORCED_SECONDS))[0]:
             if self.force_exit:
                 draining.cancel()
+                # As uvicorn does at the end of the grace: before the application ends what they wait for.
+                for task in self.server_state.tasks:
+                    task.cancel()
                 return
         await draining
 
 
 def make_server(app: Any, grace: float, keep_alive: float) -> uvicorn.Server:
     """
-    Return a server of an ASGI application, for ``run(sockets=[...])``.
+    Return a server of an ASGI application, for ``run``.
 
     Args:
         app: The application.
@@ -185,3 +190,19 @@ def make_server(app: Any, grace: float, keep_alive: float) -> uvicorn.Server:
             timeout_keep_alive=math.ceil(keep_alive),
         )
     )
+
+
+def run(server: uvicorn.Server, sock: socket.socket, client: AsyncClient) -> None:
+    """Serve until the server is stopped. Its event loop drives the client of its application, which is closed last."""
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_serve(server, sock, client))
+
+
+async def _serve(server: uvicorn.Server, sock: socket.socket, client: AsyncClient) -> None:
+    try:
+        # Connect now, so that the first request need not wait for it.
+        with suppress(TransportError):
+            await client.start(timeout=0)
+        await server.serve(sockets=[sock])
+    finally:
+        await client.aclose()

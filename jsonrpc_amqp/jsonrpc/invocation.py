@@ -20,9 +20,8 @@ from .error_objects import MESSAGES, Response
 with warnings.catch_warnings():
     # Python 3.11 and 3.12 deprecated (and 3.13 took back) the function with which jsonrpcserver 5 reads its schema.
     warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)
-    from jsonrpcserver import Error, JsonRpcError, Success
+    from jsonrpcserver import Error, JsonRpcError, Success, methods
     from jsonrpcserver.dispatcher import dispatch_request, to_response
-    from jsonrpcserver.methods import global_methods
     from jsonrpcserver.request import Request as JsonRpcServerRequest
     from jsonrpcserver.response import to_serializable_one
     from jsonrpcserver.result import ErrorResult, SuccessResult
@@ -31,6 +30,9 @@ with warnings.catch_warnings():
 __all__ = ["PreparedMethod", "global_methods"]
 
 logger = logging.getLogger("jsonrpc_amqp.dispatch")
+
+# It has no type hint there.
+global_methods: dict[str, Callable[..., Any]] = methods.global_methods
 
 # The classes of what jsonrpcserver's Success and Error return; it exports no names for them.
 _SUCCESS, _ERROR = type(Success()), type(Error(0, ""))

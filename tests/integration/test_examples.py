@@ -66,10 +66,11 @@ def test_jsonrpcserver_style() -> None:
     ]
 
 
-def test_a_users_unit_test() -> None:
-    done = run("-m", "pytest", "-q", str(EXAMPLES / "test_with_memory.py"), program=PYTHON)
+@pytest.mark.parametrize(("example", "count"), [("test_with_memory.py", 3), ("test_async_with_memory.py", 4)])
+def test_a_users_unit_tests(example: str, count: int) -> None:
+    done = run("-m", "pytest", "-q", str(EXAMPLES / example), program=PYTHON)
     assert done.returncode == 0, done.stdout
-    assert "3 passed" in done.stdout
+    assert f"{count} passed" in done.stdout
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[!_]*.py")), ids=lambda path: path.name)

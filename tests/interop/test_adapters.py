@@ -25,6 +25,7 @@ from tinyrpc.protocols.jsonrpc import JSONRPCProtocol
 from tinyrpc.server import RPCServer
 
 from jsonrpc_amqp import (
+    AsyncClient,
     Client,
     InternalError,
     InvalidParams,
@@ -383,9 +384,8 @@ def test_pjrpc_client(client: Client) -> None:
 
 
 @pytest.mark.peer("pjrpc client", works="`async`: 1,000 at once without a thread for each; batches, notifications")
-def test_pjrpc_async_client(client: Client) -> None:
-    async def use() -> None:
-        rpc = pjrpc_adapter.PjrpcAsyncClient(client)
+def test_pjrpc_async_client(client: Client, url: str) -> None:
+    async def use(rpc: pjrpc_adapter.PjrpcAsyncClient) -> None:
         assert await asyncio.gather(*(rpc.proxy.echo(number) for number in range(1000))) == list(range(1000))
         async with rpc.batch() as batch:
             batch.call("sum", 1, 2, 4)
@@ -397,7 +397,12 @@ def test_pjrpc_async_client(client: Client) -> None:
         with pytest.raises(Unroutable):
             await rpc.send(pjrpc.common.Request(method="echo", params=[1], id=7), service="nobody.home")
 
-    asyncio.run(use())
+    async def use_both() -> None:
+        await use(pjrpc_adapter.PjrpcAsyncClient(client))
+        async with AsyncClient(url, "conformance", timeout=20) as own:
+            await use(pjrpc_adapter.PjrpcAsyncClient(own))
+
+    asyncio.run(use_both())
     wait_for(lambda: {"pjrpc async", "pjrpc async alone"} <= set(client.call("was_told")))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_type
 
-from jsonrpc_amqp import Server
+from jsonrpc_amqp import Server, global_methods
 
 server = Server("memory://typing", "typing")
 
@@ -21,6 +21,7 @@ async def later(seconds: float) -> str:
 
 
 async def check() -> None:
+    assert_type(global_methods, dict[str, Callable[..., Any]])
     assert_type(plain(1), str)
     assert_type(await later(1.0), str)
     assert_type(server.method(redelivery="refuse")(plain)(1), str)

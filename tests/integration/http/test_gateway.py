@@ -6,14 +6,15 @@ import json
 import socket
 import threading
 import time
-from contextlib import ExitStack, closing, suppress
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from http.client import HTTPConnection
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from jsonrpc_amqp import NOT_DELIVERED, Client, InvalidName, Server
+from jsonrpc_amqp import NOT_DELIVERED, AsyncClient, Client, InvalidName, Server
 from jsonrpc_amqp.http.gateway import Gateway
 from jsonrpc_amqp.http.http_server import LimitedProtocol
 from jsonrpc_amqp.http.limits import MAX_HEAD, MAX_HEADERS
@@ -44,6 +45,35 @@ def test_mounted(service: str) -> None:
         with served(app) as port:
             check_error(post(port, ECHO, f"/{service}"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
             assert request(port, "GET", "/healthz").status == 503
+
+
+def test_the_event_loop_drives_its_client(service: str) -> None:
+    url, methods = f"memory://{service}", Methods()
+    client = AsyncClient(url, timeout=10, max_pending=1)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await client.aclose()
+
+    methods.may_end.clear()
+    app = Gateway(client, allow=[service, "never.set-up"])
+    with (
+        Server(url, service, methods=methods.all),
+        served(Starlette(routes=[Mount("/", app)], lifespan=lifespan)) as port,
+    ):
+        assert post(port, ECHO, f"/{service}").json["result"] == "ü 中 😀"
+        assert post(port, {"jsonrpc": "2.0", "method": "tell", "params": [1]}, f"/{service}").status == 204
+        check_error(post(port, ECHO, "/never.set-up"), 404, NOT_DELIVERED, "a.b", may_have_run=False)
+        assert request(port, "GET", "/healthz").status == 200
+        with socket.create_connection((HOST, port), 10) as sock:
+            sock.sendall(request_to(service, WAIT))
+            assert methods.begun.acquire(timeout=10)
+            check_error(post(port, ECHO, f"/{service}"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
+        wait_for(lambda: client.stats()["cancelled"] == 1)
+        assert post(port, ECHO, f"/{service}").status == 200
+        methods.may_end.set()
+    assert app.stats() == {"200": 2, "204": 1, "404": 1, "499": 1, "503": 1, "in_flight": 0}
 
 
 def test_503_where_the_client_may_wait_for_no_more(service: str) -> None:

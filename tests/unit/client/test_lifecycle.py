@@ -135,6 +135,14 @@ def test_next_use_begins_anew(life: Lifecycle, lock: threading.RLock) -> None:
     assert (life.failure, life.gave_up) == (None, False)
 
 
+def test_next_use_does_not_forget_why_there_is_no_connection_yet(life: Lifecycle, lock: threading.RLock) -> None:
+    with lock:
+        life.failed(AccessRefused("no"), is_final=False)
+    life.begin()
+    with pytest.raises(NotConnected, match=r"the last attempt: no\. Nothing"):
+        life.wait_for_session(0.0)
+
+
 def test_session_ends_the_failure_before_it(life: Lifecycle, lock: threading.RLock) -> None:
     session = FakeSession()
     with lock:

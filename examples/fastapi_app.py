@@ -1,0 +1,85 @@
+"""
+A FastAPI application whose requests call two services at once, under one deadline.
+
+    pip install 'jsonrpc-amqp' fastapi uvicorn
+    python examples/fastapi_services.py &
+    uvicorn --app-dir examples fastapi_app:app        # examples/fastapi_app.py
+    curl http://127.0.0.1:8000/articles/bread
+
+The environment variable AMQP_URL sets the broker (amqp://localhost).
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+
+from jsonrpc_amqp import AsyncClient, RemoteError, TransportError
+
+logging.basicConfig(level="INFO")
+log = logging.getLogger(__name__)
+URL = os.environ.get("AMQP_URL", "amqp://localhost")
+# Seconds, for all that a request does; and for one call, which is to end first, since its error says more.
+DEADLINE, CALL_TIMEOUT = 2.0, 1.5
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, Any], None]:
+    client = AsyncClient(URL, timeout=CALL_TIMEOUT)
+    try:
+        with suppress(TransportError):
+            await client.start(timeout=0)  # begins to connect; /readyz says when that is done
+        yield {"client": client}
+    finally:
+        await client.aclose()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+def get_client(request: Request) -> AsyncClient:
+    client: AsyncClient = request.state.client
+    return client
+
+
+Services = Annotated[AsyncClient, Depends(get_client)]
+
+
+@app.get("/articles/{name}")
+async def article(name: str, services: Services) -> dict[str, Any]:
+    async with asyncio.timeout(DEADLINE):
+        price, stock = await asyncio.gather(
+            services.call("price.of", [name], service="shop.prices"),
+            services.call("stock.of", [name], service="shop.stock"),
+        )
+    if price is None:
+        raise HTTPException(404, "no such article")
+    return {"name": name, "price": price, "in_stock": stock}
+
+
+@app.get("/readyz")
+async def readyz(services: Services) -> dict[str, str]:
+    """Whether there is a connection to the broker now."""
+    await services.start(timeout=0)
+    return {"status": "ready"}
+
+
+@app.exception_handler(TransportError)
+@app.exception_handler(TimeoutError)
+async def unavailable(request: Request, error: Exception) -> JSONResponse:
+    """Answer 504 where the deadline passed, else 503. The text of the error names hosts and queues: it is logged."""
+    log.warning("%s: %s", request.url.path, error)
+    may_have_run = getattr(error, "may_have_run", True)
+    body = {"error": type(error).__name__, "may_have_run": may_have_run}
+    return JSONResponse(body, 504 if isinstance(error, TimeoutError) else 503, {"Retry-After": "1"})
+
+
+@app.exception_handler(RemoteError)
+async def failed(request: Request, error: Exception) -> JSONResponse:
+    log.warning("%s: %s", request.url.path, error)
+    return JSONResponse({"error": "a service failed"}, 502)
