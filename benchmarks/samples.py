@@ -114,6 +114,18 @@ class Results:
                 lines[f"{where}: {sample.values['bad']:.0f} wrong or missing replies"] = None
         return list(lines)
 
+    def replace_suites(self, run: Results) -> None:
+        """
+        Take the samples of another run for the suites that it has; ``about["apart"]`` says for each what run that was.
+
+        Args:
+            run: The other run.
+        """
+        suites = dict.fromkeys(sample.suite for sample in run.samples)
+        self.samples = [sample for sample in self.samples if sample.suite not in suites] + run.samples
+        about = {name: run.about[name] for name in ("commit", "changed", "date", "rounds", "seconds")}
+        self.about = {**self.about, "apart": {**self.about.get("apart", {}), **dict.fromkeys(suites, about)}}
+
     def write(self, path: Path) -> None:
         """Write everything as JSON, a line for each sample."""
         lines = ",\n".join(json.dumps(_short(asdict(sample))) for sample in self.samples)
