@@ -10,8 +10,6 @@ A client makes each call with ``await client.call(...)``; it knows "run CALLS IN
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks import peer
 from benchmarks.lines import URL, role, run_commands_with_tasks, run_on_loop
 from jsonrpc_amqp import AsyncClient
@@ -20,11 +18,7 @@ from jsonrpc_amqp import AsyncClient
 async def call(name: str) -> None:
     """Run the harness's commands until it quits."""
     async with AsyncClient(URL, name, **peer.client_options()) as client:
-
-        async def add(a: int, b: int) -> Any:
-            return await client.call("add", [a, b])
-
-        await run_commands_with_tasks(add)
+        await run_commands_with_tasks(lambda a, b: client.call("add", [a, b]))
 
 
 if __name__ == "__main__":
