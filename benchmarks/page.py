@@ -83,13 +83,13 @@ def _apart(results: Results) -> str:
     """Return a sentence for each suite that another run measured, with a space before it."""
     return "".join(
         f" The suite `{suite}` was measured apart from the others, at {_commit(run)} on {run['date']}, in "
-        f"{run['rounds']} rounds of {run['seconds']:g} s."
-        for suite, run in results.about.get("apart", {}).items()
+        f"{run['rounds']} rounds of {run['seconds']:g} s; others kept {_others(results, suite)} cores busy meanwhile."
+        for suite, run in results.apart.items()
     )
 
 
-def _others(results: Results) -> str:
-    of = results.other_cores
+def _others(results: Results, suite: str | None = None) -> str:
+    of = results.other_cores(suite)
     return "an unknown number of" if of is None else f"{of.median:.1f} (at most {of.high:.1f})"
 
 
