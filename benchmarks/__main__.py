@@ -53,6 +53,16 @@ def show(results: Path) -> None:
     _show(_read(results))
 
 
+@main.command("replace")
+@click.argument("results", type=click.Path(path_type=Path, exists=True))
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+def replace(results: Path, run: Path) -> None:
+    """Take the figures of RUN for the suites that it has into RESULTS, of which the other suites stay."""
+    merged = _read(results)
+    merged.replace_suites(_read(run))
+    merged.write(results)
+
+
 @main.command("page")
 @click.argument("results", type=click.Path(path_type=Path, exists=True))
 @click.argument("page", type=click.Path(path_type=Path))

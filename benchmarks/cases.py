@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ WORK = Path(os.environ.get("BENCH_WORK", ROOT / ".bench"))
 
 # Versions that are known to work.
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
-    "clients": ("aio-pika==10.2.1", "kombu==5.7.0", "pika==1.4.4", "pjrpc==2.2.0", "tinyrpc==1.1.7"),
+    "clients": ("aio-pika==10.2.1", "kombu==5.7.0", "pika==1.4.4", "pjrpc==2.2.0", "tinyrpc==1.1.7", "uvloop==0.23.0"),
     "celery": ("celery==5.7.0",),
     "nameko": ("nameko==2.14.1",),
     "oslo": ("oslo.messaging==18.3.1",),
@@ -67,6 +68,8 @@ class Case:
         if self.program == "java":
             return java_peer()
         python = sys.executable if self.venv is None else str(environment(self.venv))
+        if self.venv is None and self.env.get("BENCH_LOOP") == "uvloop" and find_spec("uvloop") is None:
+            raise Missing("no uvloop: pip install '.[bench]'")
         return [python, "-m", f"benchmarks.{self.program}"]
 
     def queue(self, name: str) -> str | None:
@@ -76,8 +79,8 @@ class Case:
         return name if "FL_NOTIFY" in self.env else None
 
 
-def _ours(suffix: str, **env: str) -> Case:
-    return Case(f"ours{suffix}", "ours", "peer", {f"BENCH_{name.upper()}": value for name, value in env.items()})
+def _ours(suffix: str, program: str = "peer", **env: str) -> Case:
+    return Case(f"ours{suffix}", "ours", program, {f"BENCH_{name.upper()}": value for name, value in env.items()})
 
 
 CASES: Mapping[str, Case] = {
@@ -97,11 +100,16 @@ CASES: Mapping[str, Case] = {
         _ours("_no_caller_driven", caller_drives="0"),
         _ours("_no_inline", inline_jobs="0"),
         _ours("_neither", caller_drives="0", inline_jobs="0"),
+        # For the suite "asyncio" only: AsyncClient; its server as that of "ours", or with a method that is async def.
+        _ours("_aclient", "async_peer"),
+        _ours("_aclient_uvloop", "async_peer", loop="uvloop"),
+        _ours("_async", "async_peer", methods="async"),
         Case("pika", "peer", "peers.pika", venv="clients"),
         Case("pika_direct", "peer", "peers.pika", {"PEER_REPLY": "direct"}, venv="clients", default=False),
         Case("tinyrpc", "peer", "peers.tinyrpc", venv="clients", most_in_flight=1),
         Case("kombu", "peer", "peers.kombu", venv="clients"),
         Case("aiopika_jsonrpc", "peer", "peers.aio_pika", venv="clients"),
+        Case("aiopika_jsonrpc_uvloop", "peer", "peers.aio_pika", {"BENCH_LOOP": "uvloop"}, venv="clients"),
         Case(
             "aiopika_jsonrpc_unconfirmed",
             "peer",
@@ -115,7 +123,7 @@ CASES: Mapping[str, Case] = {
         Case("celery", "peer", "peers.celery", venv="celery", default=False),
         Case("nameko", "peer", "peers.nameko", venv="nameko", default=False),
         Case("oslo", "peer", "peers.oslo", venv="oslo", default=False),
-        Case("faststream", "peer", "peers.faststream", venv="faststream", default=False),
+        Case("faststream", "peer", "peers.faststream", venv="faststream"),
     )
 }
 

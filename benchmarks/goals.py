@@ -10,7 +10,17 @@ from jsonrpc_amqp.options import CONCURRENCY
 
 from .cases import CASES
 from .samples import Figure, Results, figure
-from .suites import BATCH, BODIES, BURN_MS, PENDING, SERVERS, SLEEP_MS
+from .suites import (
+    ASYNC_HANDLERS,
+    ASYNC_SERVERS,
+    ASYNC_SLEEPS_MS,
+    BATCH,
+    BODIES,
+    BURN_MS,
+    PENDING,
+    SERVERS,
+    SLEEP_MS,
+)
 
 Verdict = Literal["stretch", "reached", "missed", "not measured"]
 
@@ -126,6 +136,9 @@ def goals(results: Results) -> list[Goal]:
         _memory(results),
         _imports(results),
         _scaling(results),
+        *_async_client(results),
+        _both_async(results),
+        _async_handlers(results),
     ]
 
 
@@ -263,6 +276,63 @@ def _scaling(results: Results) -> Goal:
         _of_ideal(results, f"{BURN_MS} ms CPU", "ours_burn", BURN_MS, 1),
     )
     return Goal(f"1 to {SERVERS[-1]} server processes: the least share of linear while cores are free", "ideal", parts)
+
+
+_LOOPS = {"asyncio's loop": "", "uvloop": "_uvloop"}
+
+
+def _async_client(results: Results) -> Iterable[Goal]:
+    """Compare ``AsyncClient`` with ``Client``, and with a peer on an event loop of the same kind."""
+
+    def ratio(loop: str, other: str, value: str, in_flight: int) -> Figure | None:
+        return _main(results, f"ours_aclient{_LOOPS[loop]}", other, value, in_flight, suite="asyncio")
+
+    rates = (Part(loop, ratio(loop, "ours", "rate", 256), 0.9, 1.1, form="{:.2f}x") for loop in _LOOPS)
+    yield Goal("`AsyncClient`, 256 in flight: calls/s", "`Client.submit`", tuple(rates))
+    peer = {loop: f"aiopika_jsonrpc{suffix}" for loop, suffix in _LOOPS.items()}
+    cpu = (
+        Part(loop, ratio(loop, peer[loop], "client_cpu_us", 256), 1 / 9, 1 / 12, at_least=False, form="{:.3f}x")
+        for loop in _LOOPS
+    )
+    yield Goal("`AsyncClient`, 256 in flight: CPU of the client", "aio-pika JsonRPC", tuple(cpu))
+    callers = (
+        ("`Client.call`", dict.fromkeys(_LOOPS, "ours"), 1.15, 1.0),
+        ("aio-pika JsonRPC", peer, 0.45, 0.35),
+    )
+    p50 = (
+        Part(f"{loop}, {label}", ratio(loop, other[loop], "p50_us", 1), goal, stretch, at_least=False, form="{:.2f}x")
+        for label, other, goal, stretch in callers
+        for loop in _LOOPS
+    )
+    yield Goal("`AsyncClient`, one at a time: p50", "; ".join(label for label, *_ in callers), tuple(p50))
+
+
+# The cases of both ends on asyncio, by the names of their servers.
+_SERVERS = dict(zip(("Server",), ASYNC_SERVERS, strict=True))
+
+
+def _both_async(results: Results) -> Goal:
+    wanted = (
+        ("aio-pika JsonRPC", "aiopika_jsonrpc", 5.0, 7.0),
+        ("pjrpc", "pjrpc", 14.0, 18.0),
+        ("FastStream", "faststream", 12.0, 20.0),
+    )
+    parts = (
+        Part(f"{server}, {label}", _main(results, case, peer, suite="asyncio"), goal, stretch, form="{:.1f}x")
+        for server, case in _SERVERS.items()
+        for label, peer, goal, stretch in wanted
+    )
+    return Goal("both ends on asyncio, `async def`, 256 in flight: calls/s", "other libraries", tuple(parts))
+
+
+def _async_handlers(results: Results) -> Goal:
+    sleeps = results.sizes("asyncio", "sleep_ms") or ASYNC_SLEEPS_MS
+    parts = (
+        Part(f"{server}, {sleep} ms", results.get("asyncio", f"{case}_sleep", "share", sleep_ms=sleep), 0.9)
+        for server, case in _SERVERS.items()
+        for sleep in sleeps
+    )
+    return Goal(f"{ASYNC_HANDLERS:,} `async def` handlers that sleep, one process: calls/s", "ideal", tuple(parts))
 
 
 def _of_ideal(results: Results, label: str, case: str, milliseconds: int, at_a_time: int) -> Part:

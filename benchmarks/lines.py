@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 URL = os.environ.get("BENCH_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/%2F")
@@ -167,6 +167,17 @@ async def in_tasks(call: Callable[[int, int], Awaitable[Any]], calls: int, in_fl
     began = now()
     await asyncio.gather(*(work() for _ in range(in_flight)))
     return summary(times, now() - began, bad[0])
+
+
+def run_on_loop(main: Coroutine[Any, Any, object]) -> None:
+    """Run a program on an event loop: asyncio's own, or with BENCH_LOOP=uvloop that of uvloop."""
+    new_loop = None
+    if os.environ.get("BENCH_LOOP") == "uvloop":
+        import uvloop
+
+        new_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main)
 
 
 def run_commands(verbs: Mapping[str, Verb]) -> None:

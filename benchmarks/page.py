@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from .optimizations import optimization_table
 from .samples import Results
@@ -56,13 +58,14 @@ def document(results: Results, made: list[str], folder: str) -> str:
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         warning=_warning(results),
         others=_others(results),
+        apart=_apart(results),
         goals=goal_table(results),
         missed=missed(results),
         plots="\n\n".join(pictures),
         optimizations=optimization_table(results),
         tables=suite_tables(results),
         raw=f"{folder}/results.json",
-        commit=f"{about['commit']}{' with changes' if about['changed'] else ''}",
+        commit=_commit(about),
         date=about["date"],
         machine=about["machine"],
         versions=", ".join(f"{name} {version}" for name, version in about["versions"].items()),
@@ -72,8 +75,21 @@ def document(results: Results, made: list[str], folder: str) -> str:
     )
 
 
-def _others(results: Results) -> str:
-    of = results.other_cores
+def _commit(about: Mapping[str, Any]) -> str:
+    return f"{about['commit']}{' with changes' if about['changed'] else ''}"
+
+
+def _apart(results: Results) -> str:
+    """Return a sentence for each suite that another run measured, with a space before it."""
+    return "".join(
+        f" The suite `{suite}` was measured apart from the others, at {_commit(run)} on {run['date']}, in "
+        f"{run['rounds']} rounds of {run['seconds']:g} s; others kept {_others(results, suite)} cores busy meanwhile."
+        for suite, run in results.apart.items()
+    )
+
+
+def _others(results: Results, suite: str | None = None) -> str:
+    of = results.other_cores(suite)
     return "an unknown number of" if of is None else f"{of.median:.1f} (at most {of.high:.1f})"
 
 

@@ -17,8 +17,9 @@ The environment sets:
 
     BENCH_AMQP_URL                  the broker
     BENCH_SERVICES                  the number of services, NAME, NAME-1 ...: a server for each, called in turn
-    BENCH_CONCURRENCY, BENCH_PREFETCH       of the server
+    BENCH_CONCURRENCY, BENCH_ASYNC_CONCURRENCY, BENCH_PREFETCH      of the server
     BENCH_SLEEP_MS, BENCH_BURN_MS           what ``add`` sleeps, or computes
+    BENCH_METHODS=async                     ``add`` is ``async def``; it computes nothing
     BENCH_INLINE_JOBS=0                     the server does not run handlers on the leader
     BENCH_REPLY (topic, direct, queue), BENCH_ROUTE (topic, queue)      of the client
     BENCH_CALLER_DRIVES=0                   a synchronous caller of the client does not drive its connection
@@ -26,6 +27,7 @@ The environment sets:
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import os
@@ -33,7 +35,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -46,7 +48,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.lines import URL, Numbers, in_threads, now, one_at_a_time, role, run_commands, say, summary
 from jsonrpc_amqp import Client, Server
 from jsonrpc_amqp.amqp.base import Transport
-from jsonrpc_amqp.options import CONCURRENCY, ConnectionOptions
+from jsonrpc_amqp.options import ASYNC_CONCURRENCY, CONCURRENCY, ConnectionOptions
 
 # Seconds; longer than any measurement.
 _NO_TIMEOUT = 3600.0
@@ -90,16 +92,8 @@ def burn(seconds: float) -> None:
         pass
 
 
-def server(name: str) -> Server:
-    """Return a server of ``add`` and ``echo``."""
-    prefetch = os.environ.get("BENCH_PREFETCH")
-    made = Server(
-        URL,
-        name,
-        concurrency=int(_number("BENCH_CONCURRENCY", CONCURRENCY)),
-        prefetch=int(prefetch) if prefetch else None,
-        transport=transport("server"),
-    )
+def methods() -> Mapping[str, Callable[..., Any]]:
+    """Return ``add`` and ``echo``."""
     sleeping, burning = _number("BENCH_SLEEP_MS", 0) / 1000, _number("BENCH_BURN_MS", 0) / 1000
 
     def add(a: int, b: int) -> int:
@@ -113,11 +107,34 @@ def server(name: str) -> Server:
         burn(burning)
         return a + b
 
+    async def add_in_coroutine(a: int, b: int) -> int:
+        return a + b
+
+    async def add_after_wait(a: int, b: int) -> int:
+        await asyncio.sleep(sleeping)
+        return a + b
+
     def echo(value: str) -> str:
         return value
 
-    made.method("add")(add_after_sleep if sleeping else add_after_work if burning else add)
-    made.method("echo")(echo)
+    if os.environ.get("BENCH_METHODS") == "async":
+        return {"add": add_after_wait if sleeping else add_in_coroutine, "echo": echo}
+    return {"add": add_after_sleep if sleeping else add_after_work if burning else add, "echo": echo}
+
+
+def server(name: str) -> Server:
+    """Return a server of these methods, with the options that the environment sets."""
+    prefetch = os.environ.get("BENCH_PREFETCH")
+    made = Server(
+        URL,
+        name,
+        concurrency=int(_number("BENCH_CONCURRENCY", CONCURRENCY)),
+        async_concurrency=int(_number("BENCH_ASYNC_CONCURRENCY", ASYNC_CONCURRENCY)),
+        prefetch=int(prefetch) if prefetch else None,
+        transport=transport("server"),
+    )
+    for method, function in methods().items():
+        made.method(method)(function)
     return made
 
 
@@ -260,11 +277,15 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def client_options() -> dict[str, Any]:
+    """Return the arguments of a client that the environment sets."""
+    reply, route = os.environ.get("BENCH_REPLY"), os.environ.get("BENCH_ROUTE")
+    return {"reply": reply or None, "route": route or None, "max_pending": 1_000_000}
+
+
 def call(name: str) -> None:
     """Run the harness's commands until it quits."""
-    reply, route = os.environ.get("BENCH_REPLY"), os.environ.get("BENCH_ROUTE")
-    options: dict[str, Any] = {"reply": reply or None, "route": route or None, "max_pending": 1_000_000}
-    with Client(URL, name, transport=transport("client"), **options) as client:
+    with Client(URL, name, transport=transport("client"), **client_options()) as client:
         load = Load(client, name)
         verbs = ("run", "echo", "batch", "notify", "flood", "wait", "park")
         run_commands({verb: getattr(load, verb) for verb in verbs})

@@ -90,9 +90,19 @@ class Results:
         return figure(ours[each] / theirs[each] for each in ours.keys() & theirs.keys() if theirs[each])
 
     @property
-    def other_cores(self) -> Figure | None:
-        """How many cores other programs kept busy during the measurements."""
-        return figure(each.values["other_cores"] for each in self.samples if "other_cores" in each.values)
+    def apart(self) -> dict[str, dict[str, Any]]:
+        """The suites that other runs measured, and what was noted of each run."""
+        apart: dict[str, dict[str, Any]] = self.about.get("apart", {})
+        return apart
+
+    def other_cores(self, suite: str | None = None) -> Figure | None:
+        """Return how many cores other programs kept busy during a suite, or during all but those that are apart."""
+        return figure(
+            each.values["other_cores"]
+            for each in self.samples
+            if "other_cores" in each.values
+            and (each.suite == suite if suite is not None else each.suite not in self.apart)
+        )
 
     def cases(self, suite: str) -> list[str]:
         """Return the cases of a suite, in the order of the first round."""
@@ -113,6 +123,18 @@ class Results:
             elif sample.values.get("bad"):
                 lines[f"{where}: {sample.values['bad']:.0f} wrong or missing replies"] = None
         return list(lines)
+
+    def replace_suites(self, run: Results) -> None:
+        """
+        Take the samples of another run for the suites that it has; ``about["apart"]`` says for each what run that was.
+
+        Args:
+            run: The other run.
+        """
+        suites = dict.fromkeys(sample.suite for sample in run.samples)
+        self.samples = [sample for sample in self.samples if sample.suite not in suites] + run.samples
+        about = {name: run.about[name] for name in ("commit", "changed", "date", "rounds", "seconds")}
+        self.about = {**self.about, "apart": {**self.apart, **dict.fromkeys(suites, about)}}
 
     def write(self, path: Path) -> None:
         """Write everything as JSON, a line for each sample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from .processes import ROOT, Failed
 
 FLOORS = ("floor_c_topic", "floor_c_direct", "floor_pyamqp_topic_tuned", "floor_pyamqp_topic", "floor_pyamqp_direct")
 OURS = ("ours", "ours_direct", "ours_queue")
+ASYNC_CLIENTS = ("ours_aclient", "ours_aclient_uvloop")
+ASYNC_SERVERS = ("ours_async",)
+ASYNC_PEERS = ("aiopika_jsonrpc_uvloop", "aiopika_jsonrpc", "pjrpc", "faststream")
 PEERS = tuple(case.name for case in CASES.values() if case.kind == "peer")
 
 MAIN = (1, 32, 256)
@@ -31,6 +35,10 @@ BACKLOG = (3_000, 10_000, 30_000, 100_000)
 PENDING = (0, 1_000, 10_000, 100_000)
 BATCH = 100
 _IMPORTS = 15
+
+ASYNC_HANDLERS = 1000
+# The longer one leaves cores free.
+ASYNC_SLEEPS_MS = (100, 500)
 
 SLEEP_MS = 10
 BURN_MS = 5
@@ -254,6 +262,35 @@ def pending(lab: Lab) -> list[Experiment]:
     return [Experiment(case.name, take(case)) for case in lab.wants("ours")]
 
 
+def asyncio(lab: Lab) -> list[Experiment]:
+    """Coroutines on one side, and on both, beside threads and other libraries; then many handlers that sleep."""
+    # Those that are compared one after the other.
+    cases = lab.wants("ours", *ASYNC_CLIENTS, *ASYNC_PEERS[:2], *ASYNC_SERVERS, *ASYNC_PEERS[2:])
+    return [
+        *(_by_in_flight(case, (1, 256)) for case in cases),
+        *(_sleeping(case) for case in lab.wants(*ASYNC_SERVERS)),
+    ]
+
+
+def _sleeping(case: Case) -> Experiment:
+    # Twice as many as run, so that more are at hand while replies and requests are on their way.
+    in_flight = 2 * ASYNC_HANDLERS
+
+    def whole_waves(calls: int) -> tuple[object, ...]:
+        return "run", math.ceil(calls / ASYNC_HANDLERS) * ASYNC_HANDLERS, in_flight
+
+    def take(lab: Lab) -> Taken:
+        for milliseconds in ASYNC_SLEEPS_MS:
+            env = {"BENCH_SLEEP_MS": milliseconds, "BENCH_ASYNC_CONCURRENCY": ASYNC_HANDLERS}
+            with lab.running(case, lab.new_name(), **env) as start:
+                servers, clients = start.servers(), start.clients()
+                figures = measure(lab, clients, servers, whole_waves, least=in_flight)
+                share = figures["rate"] * milliseconds / 1000 / ASYNC_HANDLERS
+                yield {"sleep_ms": milliseconds, "in_flight": in_flight}, {**figures, "share": share}
+
+    return Experiment(f"{case.name}_sleep", take)
+
+
 def _few(lab: Lab, sizes: Sequence[int]) -> Sequence[int]:
     """Return the sizes, in a quick run without the largest: filling a queue takes as long as in a full run."""
     return sizes if lab.seconds >= 1 else sizes[:-1]
@@ -341,6 +378,7 @@ SUITES: Mapping[str, Suite] = {
         memory,
         imports,
         http,
+        asyncio,
         optimizations,
     )
 }

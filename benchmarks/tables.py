@@ -86,6 +86,12 @@ TABLES = (
         (Column("KiB, the first", "first_bytes", "{:,.0f}"), Column("KiB, each more", "more_bytes", "{:,.0f}")),
     ),
     Table(
+        "asyncio",
+        "On asyncio",
+        {"sleep_ms": "handlers sleep, ms", "in_flight": "in flight"},
+        (),
+    ),
+    Table(
         "http",
         "A call over RabbitMQ (0), through a gateway (1), and through gateway, bridge and an HTTP server (2)",
         {"hops": "through"},

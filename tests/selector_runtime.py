@@ -19,6 +19,8 @@ class SelectorRuntime:
     The only other thread is the one that connects, while it does: py-amqp's handshake blocks.
     """
 
+    writes_behind = False
+
     def __init__(self) -> None:
         self._driven: Driven
         self._jobs: InlineJobs | None = None

@@ -8,7 +8,7 @@ import os
 import aio_pika
 from aio_pika.patterns import JsonRPC
 
-from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, say
+from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, run_on_loop, say
 
 
 async def main():
@@ -28,4 +28,4 @@ async def main():
     await asyncio.Event().wait()
 
 
-asyncio.run(main())
+run_on_loop(main())

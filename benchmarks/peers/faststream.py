@@ -7,7 +7,7 @@ import json
 
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
 
-from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, say
+from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, run_on_loop, say
 
 
 async def main():
@@ -31,4 +31,4 @@ async def main():
     await asyncio.Event().wait()
 
 
-asyncio.run(main())
+run_on_loop(main())

@@ -7,7 +7,7 @@ import uuid
 
 from yarl import URL as Url
 
-from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, say
+from benchmarks.lines import PREFETCH, URL, role, run_commands_with_tasks, run_on_loop, say
 
 
 async def serve(queue):
@@ -43,4 +43,4 @@ async def call(queue):
 
 
 what, queue = role()
-asyncio.run(serve(queue) if what == "server" else call(queue))
+run_on_loop(serve(queue) if what == "server" else call(queue))

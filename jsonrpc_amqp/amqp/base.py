@@ -236,7 +236,7 @@ class Session(Protocol):
         ...
 
     def flush(self) -> None:
-        """Write what is queued, as far as the socket takes it now."""
+        """Write what is queued, as far as the socket takes it now; on an event loop in its next turn."""
         ...
 
     @property

@@ -43,15 +43,19 @@ class Inbox:
         outbox: Is flushed once behind all that one read brought; with TLS its ``write_lock`` covers reading, too.
         heartbeat: Notes the time of each read.
         handler: Takes what was read.
+        has_bursts: During a burst, writes are left to the leader.
     """
 
-    def __init__(self, link: Link, outbox: Outbox, heartbeat: Heartbeat, handler: Handler) -> None:
+    def __init__(
+        self, link: Link, outbox: Outbox, heartbeat: Heartbeat, handler: Handler, *, has_bursts: bool = True
+    ) -> None:
         self._link = link
         self._outbox = outbox
         self._heartbeat = heartbeat
         self._handler = handler
         self._read: Callable[[], bytes | None] = self._read_tls if link.tls else self._read_plain
         self._read_size = READ_SIZE
+        self._burst_seconds = BURST_SECONDS if has_bursts else 0.0
         self._burst_until = 0.0
 
     def is_in_burst(self, now: float) -> bool:
@@ -132,4 +136,4 @@ class Inbox:
     def _deliver(self, deliveries: list[Delivery]) -> None:
         self._handler.deliver(deliveries)
         if len(deliveries) > 1:
-            self._burst_until = self._heartbeat.last_read + BURST_SECONDS
+            self._burst_until = self._heartbeat.last_read + self._burst_seconds

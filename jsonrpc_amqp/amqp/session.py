@@ -98,7 +98,9 @@ class LiveSession:
             on_interrupt=self._write_interrupted,
         )
         link.decoder.on_unreadable = self._note_unreadable
-        self.inbox = Inbox(link, self.outbox, self.heartbeat, self)
+        writes_behind = owner.runtime.writes_behind
+        self.flush: Callable[[], None] = owner.runtime.wake if writes_behind else self.outbox.flush
+        self.inbox = Inbox(link, self.outbox, self.heartbeat, self, has_bursts=not writes_behind)
         self._publisher = self._make_publisher()
         self._lock = self.outbox.lock
         self._state = State.LIVE
@@ -148,9 +150,6 @@ class LiveSession:
 
     def reject(self, delivery: Delivery) -> None:
         self._settle(delivery, reject)
-
-    def flush(self) -> None:
-        self.outbox.flush()
 
     @property
     def writes_soon(self) -> bool:

@@ -56,10 +56,11 @@ class AsyncCall(Call):
 
     Attributes:
         drop: Removes the call from the pending ones; called when its future is cancelled.
+        future: Stands for it.
     """
 
     drop: Callable[[Call], object] = field(init=False)
-    future: AsyncFuture = field(default_factory=AsyncFuture, init=False)
+    future: AsyncFuture = field(init=False)
 
     def on_cancelled(self, _future: AsyncFuture) -> None:
         """Its future is cancelled."""

@@ -7,7 +7,7 @@ The forms of a call in coroutines: those of ``calls``, awaited.
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import AbstractEventLoop, Future
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -44,7 +44,8 @@ class AsyncCalls(BaseCalls):
 
     async def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
         """Call a method; return its result."""
-        return await self.submit(method, params, **options)
+        loop = self._attach()
+        return await self._submit(self._make_call(AsyncCall, method, params, options), loop)
 
     async def notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> None:
         """Send a notification; return once the broker has confirmed that it is in the service's queue, on disk."""
@@ -54,21 +55,25 @@ class AsyncCalls(BaseCalls):
         """
         Call a method; return at once a future of what ``call`` would return or raise.
 
-        ``cancel()`` succeeds until the future is done, and drops the call. To let go of a future cancels nothing.
+        The request leaves in the next turn of the event loop, together with others. ``cancel()`` succeeds until the
+        future is done, and drops the call. To let go of a future cancels nothing.
         """
-        self._attach()
-        return self._submit(self._make_call(AsyncCall, method, params, options))
+        loop = self._attach()
+        return self._submit(self._make_call(AsyncCall, method, params, options), loop)
 
     def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
         """Send a notification; return at once a future that is done (None) when the broker has confirmed it."""
-        self._attach()
-        return self._submit(self._make_notification(AsyncCall, method, params, options))
+        loop = self._attach()
+        return self._submit(self._make_notification(AsyncCall, method, params, options), loop)
 
     def batch(self, **options: Unpack[Options]) -> AsyncBatch:
         """Collect calls and notifications in an ``async with`` block; they leave as one message when it ends."""
-        self._attach()
+        loop = self._attach()
         return AsyncBatch(
-            self._requests.new_id, self._maker(AsyncCall, options), submit=self._submit, drop=self._cancel
+            self._requests.new_id,
+            self._maker(AsyncCall, options),
+            submit=lambda call: self._submit(call, loop),
+            drop=self._cancel,
         )
 
     async def send(
@@ -83,8 +88,8 @@ class AsyncCalls(BaseCalls):
 
     def submit_raw(self, body: bytes, **options: Unpack[Options]) -> Future[bytes | None]:
         """Send bytes as they are; return at once a future of what ``send_raw`` would return or raise."""
-        self._attach()
-        return self._submit(self._make_raw(AsyncCall, body, options))
+        loop = self._attach()
+        return self._submit(self._make_raw(AsyncCall, body, options), loop)
 
     @property
     def proxy(self) -> Proxy:
@@ -95,12 +100,12 @@ class AsyncCalls(BaseCalls):
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
         return AsyncCalls(self._requests, self._watch, self._with(options), max_size=self._max_size)
 
-    def _attach(self) -> None:
+    def _attach(self) -> AbstractEventLoop:
         self._requests.life.check_not_foreign()  # of a fork: it says more than that the loop is another one
-        self._runtime.attach()
+        return self._runtime.attach()
 
-    def _submit(self, call: AsyncCall) -> AsyncFuture:
-        future = call.future
+    def _submit(self, call: AsyncCall, loop: AbstractEventLoop) -> AsyncFuture:
+        future = call.future = AsyncFuture(loop=loop)  # without it, the future would ask for the process once more
         call.drop, future.owner = self._cancel, call
         try:
             self._requests.submit(call)

@@ -23,12 +23,14 @@ class AsyncioRuntime:
     """
     Drives one connection on the event loop on which it is first used.
 
-    What a step of the connection leaves to write is written in the next turn of the loop: behind the tasks that the
-    step has woken, so that what they send leaves together.
+    What is queued is written in the next turn of the loop: behind the tasks that a step of the connection has woken, or
+    that have begun with the one that queued it, so that what they send leaves together.
 
     Args:
         what: What has the connection, for errors.
     """
+
+    writes_behind = True
 
     def __init__(self, what: str = "client") -> None:
         self._what = what
@@ -49,9 +51,9 @@ class AsyncioRuntime:
 
     # -- the loop that it belongs to --------------------------------------------------------------------
 
-    def attach(self) -> None:
+    def attach(self) -> asyncio.AbstractEventLoop:
         """
-        Belong to the loop that runs on the calling thread, or check that this is the one.
+        Belong to the loop that runs on the calling thread, or check that this is the one; return it.
 
         Raises:
             WrongEventLoop: It belongs to another one, or none runs here.
@@ -65,10 +67,10 @@ class AsyncioRuntime:
                 "and Server"
             ) from None
         if running is self._loop:
-            return
+            return running
         if self._loop is None:
             self._loop, self._thread = running, threading.get_ident()
-            return
+            return running
         if self.is_stranded:
             self.abandon()
             raise WrongEventLoop(

@@ -79,7 +79,14 @@ class InlineJobs(Protocol):
 
 
 class Runtime(Protocol):
-    """Drives one connection. All of these may be called by any thread."""
+    """
+    Drives one connection. All of these may be called by any thread.
+
+    Attributes:
+        writes_behind: What is queued is best left to the next ``tick``, for which ``wake`` costs less than to write.
+    """
+
+    writes_behind: bool
 
     def start(self, driven: Driven, name: str) -> None:
         """Begin to drive; ``name`` is for threads."""

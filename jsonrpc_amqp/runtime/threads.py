@@ -39,6 +39,7 @@ class ThreadsRuntime:
     """
 
     def __init__(self, *, caller_drives: bool = True, inline_jobs: bool = True) -> None:
+        self.writes_behind = False
         self._caller_drives = caller_drives
         self._runs_jobs = inline_jobs
         self._jobs: InlineJobs | None = None

@@ -75,3 +75,21 @@ def test_command_lists_cases() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks", "cases"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "* floor_c_topic" in done.stdout
+
+
+def test_asyncio_is_measured(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "WORK", tmp_path / "work")
+    monkeypatch.setattr(lab, "WORK", tmp_path / "work")
+    monkeypatch.setattr(suites, "ASYNC_HANDLERS", 20)
+    monkeypatch.setattr(suites, "ASYNC_SLEEPS_MS", (10,))
+    ours = [*suites.ASYNC_CLIENTS, *suites.ASYNC_SERVERS]
+    made = Results({"cores": 2})
+    runner.run(lab.Lab(broker.url, broker.pid, 0.1, ours), ["asyncio"], rounds=1, results=made)
+    assert made.failures() == []
+    assert made.cases("asyncio") == [*ours, *(f"{case}_sleep" for case in suites.ASYNC_SERVERS)]
+    for case in suites.ASYNC_SERVERS:
+        share = made.get("asyncio", f"{case}_sleep", "share", sleep_ms=10)
+        # Two waves of all handlers cannot end sooner, so no more ran at a time.
+        assert share is not None
+        assert 0 < share.median <= 1
+    assert "### On asyncio" in tables.suite_tables(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
+from types import SimpleNamespace
 from typing import Any
 
 from jsonrpc_amqp.amqp.base import Delivery, Plan, Publish, QueueFacts, Returned, Session
@@ -228,9 +229,9 @@ class FakeOwner:
     """A connection, as a session sees it: what is posted waits until ``run``."""
 
     name = "test"
-    runtime: Any = None
 
     def __init__(self) -> None:
+        self.runtime: Any = SimpleNamespace(writes_behind=False)
         self.stats: Counter[str] = Counter()
         self.wakes = 0
         self.posted: list[Callable[[], None]] = []

@@ -42,6 +42,8 @@ class FakeRuntime:
         on_close: Called when the connection waits for its end.
     """
 
+    writes_behind = False
+
     def __init__(self) -> None:
         self.starts: list[str] = []
         self.wakes = 0
@@ -963,6 +965,25 @@ def test_during_a_burst_it_flushes_each_millisecond(target: Target) -> None:
     assert link.written == [link.encoder.publish(link.publisher_channel, MESSAGE)]
     target.tick(0.02)
     assert not target.session.writes_soon
+
+
+def test_where_the_runtime_writes_behind_each_flush_asks_for_a_tick(target: Target) -> None:
+    target.runtime.writes_behind = True
+    link = target.open()
+    link.incoming = [deliver(b"1") + deliver(b"2", tag=2)]
+    target.connection.on_readable()
+    assert not target.session.writes_soon  # so that all that is queued is flushed
+    target.tick()
+    wakes = target.runtime.wakes
+    target.session.publish(MESSAGE)
+    target.session.flush()
+    target.session.publish(MESSAGE)
+    target.session.flush()
+    assert (target.runtime.wakes, link.written) == (wakes + 2, [])
+    due = target.tick()
+    assert link.written == [2 * link.encoder.publish(link.publisher_channel, MESSAGE)]
+    assert due is not None
+    assert due > target.clock.now + 1
 
 
 def test_an_error_of_on_tick_ends_the_session_and_not_the_tick(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

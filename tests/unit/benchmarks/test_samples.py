@@ -29,3 +29,21 @@ def test_ratios_are_taken_within_a_round() -> None:
     made = Results({}, samples)
     ratio = made.ratio(made.by_round("main", "ours", "rate"), made.by_round("main", "floor", "rate"))
     assert ratio == Figure(0.6, 0.5, 0.9, 3)
+
+
+def test_suites_of_another_run_replace_those_of_this_one() -> None:
+    def run(commit: str, *samples: Sample) -> Results:
+        return Results({"commit": commit, "changed": False, "date": "d", "rounds": 3, "seconds": 3.0}, samples)
+
+    made = run("old", Sample("main", "ours", 0, {}, {"rate": 1.0}), Sample("notify", "ours", 0, {}, {"rate": 2.0}))
+    made.replace_suites(run("new", Sample("notify", "ours", 0, {}, {"rate": 3.0, "other_cores": 1.5})))
+    assert made.get("main", "ours", "rate") == Figure(1.0, 1.0, 1.0, 1)
+    assert made.get("notify", "ours", "rate") == Figure(3.0, 3.0, 3.0, 1)
+    assert made.about["commit"] == "old"
+    assert (made.other_cores(), made.other_cores("notify")) == (None, Figure(1.5, 1.5, 1.5, 1))
+    assert {suite: about["commit"] for suite, about in made.about["apart"].items()} == {"notify": "new"}
+    made.replace_suites(run("newer", Sample("bodies", "ours", 0, {}, {"rate": 4.0})))
+    assert {suite: about["commit"] for suite, about in made.about["apart"].items()} == {
+        "notify": "new",
+        "bodies": "newer",
+    }

@@ -95,6 +95,8 @@ class FakeSession:
 class FakeRuntime:
     """Notes what is asked; drives nothing unless ``on_drive`` does."""
 
+    writes_behind = False
+
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.on_drive: Callable[[], object] = lambda: None
