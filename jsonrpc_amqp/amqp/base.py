@@ -239,6 +239,10 @@ class Session(Protocol):
         """Write what is queued, as far as the socket takes it now; on an event loop in its next turn."""
         ...
 
+    def write_now(self) -> None:
+        """Write what is queued, as far as the socket takes it, before it returns, whatever drives the connection."""
+        ...
+
     @property
     def writes_soon(self) -> bool:
         """Whether what is queued leaves within a millisecond anyway. False: ``flush``."""

@@ -135,6 +135,8 @@ class MemorySession:
     def flush(self) -> None:
         """Nothing is queued here."""
 
+    write_now = flush
+
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         with self._broker.lock:
             self._post(outcome, self._bind(routing_key))

@@ -99,7 +99,8 @@ class LiveSession:
         )
         link.decoder.on_unreadable = self._note_unreadable
         writes_behind = owner.runtime.writes_behind
-        self.flush: Callable[[], None] = owner.runtime.wake if writes_behind else self.outbox.flush
+        self.write_now: Callable[[], None] = self.outbox.flush
+        self.flush: Callable[[], None] = owner.runtime.wake if writes_behind else self.write_now
         self.inbox = Inbox(link, self.outbox, self.heartbeat, self, has_bursts=not writes_behind)
         self._publisher = self._make_publisher()
         self._lock = self.outbox.lock

@@ -64,7 +64,7 @@ class Job:
 
     def acknowledge(self) -> None:
         self.settle()
-        self.session.flush()
+        self.session.write_now()  # the method begins next, and may end the process
 
     def dead_letter(self) -> None:
         self.is_dead_letter = self.may_be_dead_letter

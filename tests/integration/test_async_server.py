@@ -486,6 +486,23 @@ def test_workers_serve_one_and_find_a_poison_request(url: str, service: str, tmp
 # -- what holds for both kinds of methods ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_an_early_acknowledgement_leaves_before_the_method_begins(
+    kind: str, broker: Broker, service: str, tmp_path: Any
+) -> None:
+    method = f"@server.method(ack='early')\n{kind} vanish():\n    os._exit(1)\n"
+    (tmp_path / "served_early.py").write_text(SERVED.format(service=service) + method)
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    with Client(broker.url, service, timeout=60) as client:
+        for _ in range(2):
+            with serving("served_early", url=broker.url, env=env) as program:
+                call = client.submit("vanish")
+                assert program.wait() == 1
+            (queue,) = [each for each in broker.list("queues", "name", "messages") if each["name"] == f"{service}_req"]
+            assert queue["messages"] == 0
+            call.cancel()
+
+
 def test_authorize_may_be_awaited(run: Run, place: str, service: str) -> None:
     async def main() -> None:
         asked: list[str | None] = []

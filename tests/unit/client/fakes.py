@@ -67,6 +67,8 @@ class FakeSession:
     def flush(self) -> None:
         self.asked.append("flush")
 
+    write_now = flush
+
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         self.asked.append("bind")
         self.binds.append((routing_key, outcome))

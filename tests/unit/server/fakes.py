@@ -57,6 +57,8 @@ class FakeSession:
     def flush(self) -> None:
         self.calls.append(("flush",))
 
+    write_now = flush
+
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         raise AssertionError("a server has no reply queue")
 
