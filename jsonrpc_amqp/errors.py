@@ -25,7 +25,7 @@ The exceptions of this library, as one tree.
     │   │   └── MaybeRejected   the broker ended it because of a message, and this may be the one
     │   └── MalformedReply      the reply is not a JSON-RPC 2.0 response to the request
     ├── WouldDeadlock           a callback, a log handler or a signal handler would wait for its own thread
-    ├── WrongEventLoop          an asynchronous client is used outside the event loop that it belongs to
+    ├── WrongEventLoop          an asynchronous client or server is used outside the event loop that it belongs to
     ├── NoDeadLetter            no dead letter matches this key, or the prefix is ambiguous
     ├── NotRequeued             a dead letter that is not sent again, for example a call, whose caller is gone
     ├── InvalidName             a service or user name that cannot be part of a routing key
@@ -97,9 +97,9 @@ class WouldDeadlock(JsonRpcAmqpError, RuntimeError):
 
 class WrongEventLoop(JsonRpcAmqpError, RuntimeError):
     """
-    An asynchronous client is used outside the event loop that it belongs to, or after that was closed.
+    An asynchronous client or server is used outside the event loop that it belongs to, or after that was closed.
 
-    Nothing was sent. Make a client in each event loop.
+    Nothing was sent. Make one in each event loop.
     """
 
 
