@@ -1,10 +1,11 @@
 """
-A FastAPI application whose requests call two services at once, under one deadline.
+A FastAPI application: its requests call two services at once, under one deadline; and it serves a third one itself.
 
     pip install 'jsonrpc-amqp' fastapi uvicorn
     python examples/fastapi_services.py &
     uvicorn --app-dir examples fastapi_app:app        # examples/fastapi_app.py
     curl http://127.0.0.1:8000/articles/bread
+    jsonrpc-amqp call visits.of '["bread"]' --service shop.web
 
 The environment variable AMQP_URL sets the broker (amqp://localhost).
 """
@@ -12,31 +13,42 @@ The environment variable AMQP_URL sets the broker (amqp://localhost).
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 
-from jsonrpc_amqp import AsyncClient, RemoteError, TransportError
+from jsonrpc_amqp import AsyncClient, AsyncServer, RemoteError, TransportError
 
 logging.basicConfig(level="INFO")
 log = logging.getLogger(__name__)
 URL = os.environ.get("AMQP_URL", "amqp://localhost")
 # Seconds, for all that a request does; and for one call, which is to end first, since its error says more.
 DEADLINE, CALL_TIMEOUT = 2.0, 1.5
+visits: Counter[str] = Counter()
+
+
+async def visits_of(name: str) -> int:
+    """A method of the service; it runs on the event loop of the application, as its requests do."""
+    return visits[name]
 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncGenerator[dict[str, Any], None]:
-    client = AsyncClient(URL, timeout=CALL_TIMEOUT)
-    try:
+    server = AsyncServer(URL, service="shop.web", methods={"visits.of": visits_of})
+    async with aclosing(AsyncClient(URL, timeout=CALL_TIMEOUT)) as client:
+        # The application starts without its broker: the server waits for that, and /readyz says when it can be called.
+        serving = asyncio.create_task(server.serve_forever(grace=5))
         with suppress(TransportError):
-            await client.start(timeout=0)  # begins to connect; /readyz says when that is done
-        yield {"client": client}
-    finally:
-        await client.aclose()
+            await client.start(timeout=0)
+        try:
+            yield {"client": client}
+        finally:
+            server.drain()
+            await serving
 
 
 app = FastAPI(lifespan=lifespan)
@@ -59,6 +71,7 @@ async def article(name: str, services: Services) -> dict[str, Any]:
         )
     if price is None:
         raise HTTPException(404, "no such article")
+    visits[name] += 1
     return {"name": name, "price": price, "in_stock": stock}
 
 

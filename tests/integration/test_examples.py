@@ -58,6 +58,14 @@ def test_coroutines() -> None:
     assert late == "too late; 0 calls are pending"
 
 
+def test_async_worker() -> None:
+    three, total, two, late = lines("async_worker.py")
+    assert three.startswith("baskets: 3 prices in ")
+    assert total == "7.8"
+    assert two.startswith("baskets: 2 prices in ")
+    assert late == "too late; it may have run: True"
+
+
 def test_jsonrpcserver_style() -> None:
     assert lines("jsonrpcserver_style.py") == [
         "0.25",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_type
 
-from jsonrpc_amqp import Server, global_methods
+from jsonrpc_amqp import AsyncServer, Server, global_methods
 
 server = Server("memory://typing", "typing")
 
@@ -28,3 +28,13 @@ async def check() -> None:
     server.method(ack="never")  # type: ignore[call-overload]  # "late" or "early"
     registered: Callable[[float], Coroutine[Any, Any, str]] = later
     assert registered is later
+
+
+async def serve(server: AsyncServer) -> None:
+    async with server as entered:
+        assert_type(entered, AsyncServer)
+    assert_type(await server.serve_forever(grace=1), bool)
+    assert_type(await server.stop(), bool)
+    assert_type(server.method(plain)(1), str)
+    assert_type(await server.method("time.later")(later)(1.0), str)
+    server.method(ack="never")  # type: ignore[call-overload]  # "late" or "early"
