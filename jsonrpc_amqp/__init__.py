@@ -52,6 +52,7 @@ if typing.TYPE_CHECKING:
     from .jsonrpc.dispatcher import Dispatcher, global_methods
     from .operator.dead_letters import DeadLetters, Requeued
     from .operator.letter import DeadLetter
+    from .server.async_server import AsyncServer
     from .server.server import Server
 
 __version__ = "0.1.0"
@@ -66,6 +67,7 @@ __all__ = [
     "AsyncBatch",
     "AsyncCalls",
     "AsyncClient",
+    "AsyncServer",
     "Batch",
     "Blocked",
     "CallTimeout",
@@ -115,6 +117,7 @@ _LATER = {
     "AsyncBatch": "client.async_batch",
     "AsyncCalls": "client.async_calls",
     "AsyncClient": "client.async_client",
+    "AsyncServer": "server.async_server",
     "DeadLetter": "operator.letter",
     "DeadLetters": "operator.dead_letters",
     "Dispatcher": "jsonrpc.dispatcher",

@@ -10,35 +10,41 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import Client
+from jsonrpc_amqp import Client, Server
 from jsonrpc_amqp.logs import LINE_FILTER
 
 from .broker import Broker
 from .loop_client import LOOPS, Loop, LoopClient
+from .loop_server import LoopServer
+
+_THREADS = "threads"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that runs the tests of ``Client`` on ``AsyncClient``."""
-    parser.addoption(
-        "--client", choices=("threads", *LOOPS), default="threads", help="what drives the clients of tests"
-    )
+    """Add the options that run the tests of ``Client`` on ``AsyncClient``, and those of ``Server`` likewise."""
+    for end in ("client", "server"):
+        parser.addoption(
+            f"--{end}", choices=(_THREADS, *LOOPS), default=_THREADS, help=f"what drives the {end}s of tests"
+        )
 
 
 @pytest.fixture(autouse=True)
-def _client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a client on an event loop in the place of ``Client``, if the option says so."""
-    kind = request.config.getoption("--client")
-    if kind != "threads" and getattr(request.module, "Client", None) is Client:
-        Loop.kind = kind
-        monkeypatch.setattr(request.module, "Client", LoopClient)
+def _on_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put an end on an event loop in the place of ``Client`` or ``Server``, if the options say so."""
+    for option, end, on_loop in (("--client", Client, LoopClient), ("--server", Server, LoopServer)):
+        kind = request.config.getoption(option)
+        if kind != _THREADS and getattr(request.module, end.__name__, None) is end:
+            Loop.kind = kind
+            monkeypatch.setattr(request.module, end.__name__, on_loop)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of what only threads do, where the option says that an event loop drives the clients."""
-    if config.getoption("--client") != "threads":
-        left_out = [item for item in items if item.get_closest_marker("threads")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    """Leave out tests of what only threads do, where an option says that an event loop drives that end."""
+    for end in ("client", "server"):
+        if config.getoption(f"--{end}") != _THREADS:
+            left_out = [item for item in items if item.get_closest_marker(f"threads_{end}")]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_configure() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -12,10 +13,10 @@ from typing import Any
 
 import click
 
-from .. import Server, TransportError
+from .. import AsyncServer, TransportError
 from ..options import CONCURRENCY, DELIVERY_LIMIT, GRACE, PREFETCH
+from ..server.base import be_isolated, isolate
 from ..server.last_death import LastDeath
-from ..server.server import be_isolated, isolate
 from ..server.supervisor import Supervisor
 from ..server.worker import DRAINED, SERVING, Parent
 from .common import (
@@ -39,7 +40,7 @@ from .common import (
     user_option,
 )
 from .interpreter import this_program
-from .targets import is_given, make_server
+from .targets import AnyServer, is_given, make_server
 
 log = logging.getLogger("jsonrpc_amqp.cli")
 
@@ -161,7 +162,7 @@ def command(
                         that were registered with jsonrpcserver's @method
       module:attribute  a Server, a dict of methods, or a module
 
-    A Server has its own url, service and numbers: no option may contradict them.
+    A Server, which may be an AsyncServer, has its own url, service and numbers: no option may contradict them.
 
     The command waits for a missing broker.
 
@@ -186,12 +187,12 @@ def command(
 
 
 def _serve_as_worker(
-    context: click.Context, worker: tuple[int, int, int, int], make: Callable[[], Server], grace: float | None
+    context: click.Context, worker: tuple[int, int, int, int], make: Callable[[], AnyServer], grace: float | None
 ) -> None:
     *pipes, last_death = worker
     parent = Parent(*pipes)
     server = make()
-    parent.drain_with(server.stop if grace is None else partial(server.stop, grace))
+    parent.drain_with(server.drain)  # which has ``serve_forever`` return
     server.on_serving(partial(parent.tell, SERVING))
     with closing(isolate(server, [*_own_command(context), "--isolated"], LastDeath(last_death).read)):
         serve_until_stopped(server, grace)
@@ -205,10 +206,15 @@ def _label(worker: tuple[int, int, int, int] | None, isolated: int | None) -> st
     return "" if worker is None else f" [worker {worker[0]}, process {os.getpid()}]"
 
 
-def serve_until_stopped(server: Server, grace: float | None) -> None:
+def serve_until_stopped(server: AnyServer, grace: float | None) -> None:
     """Serve until a signal stops the server. End the command where it has not drained, or the broker refused it."""
     try:
-        has_drained = server.serve_forever() if grace is None else server.serve_forever(grace=grace)
+        if isinstance(server, AsyncServer):
+            has_drained = asyncio.run(
+                server.serve_forever(handle_signals=True, grace=GRACE if grace is None else grace)
+            )
+        else:
+            has_drained = server.serve_forever() if grace is None else server.serve_forever(grace=grace)
     except TransportError as error:
         # The server has logged why it gives up; do not print it again.
         if logging.getLogger("jsonrpc_amqp.server").isEnabledFor(logging.WARNING):

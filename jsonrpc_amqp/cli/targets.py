@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from .. import Server, global_methods
+from .. import AsyncServer, Server, global_methods
 from .common import WrongUsage, given
 
 _SERVER_OPTIONS = (
@@ -34,10 +34,12 @@ _SERVER_OPTIONS = (
     "verify_user",
 )
 
+AnyServer = Server | AsyncServer
+
 log = logging.getLogger("jsonrpc_amqp.cli")
 
 
-def make_server(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> Server:
+def make_server(context: click.Context, target: str, url: str, options: Mapping[str, Any]) -> AnyServer:
     """
     Return the server that TARGET and the options describe.
 
@@ -45,7 +47,7 @@ def make_server(context: click.Context, target: str, url: str, options: Mapping[
         WrongUsage: There is none, or they contradict each other.
     """
     found = _find(target)
-    if isinstance(found, Server):
+    if isinstance(found, AnyServer):
         _check_agreement(context, target, found)
         if os.environ.get("AMQP_URL") or os.environ.get("AMQP_URL_FILE"):
             log.warning("%s is a Server, which has its own url: that of the environment is not used", target)
@@ -63,7 +65,7 @@ def make_server(context: click.Context, target: str, url: str, options: Mapping[
     return server
 
 
-def _check_agreement(context: click.Context, target: str, server: Server) -> None:
+def _check_agreement(context: click.Context, target: str, server: AnyServer) -> None:
     for name in ("url", "url_file", *_SERVER_OPTIONS):
         if is_given(context, name):
             option = name.replace("_", "-")
@@ -73,7 +75,7 @@ def _check_agreement(context: click.Context, target: str, server: Server) -> Non
         raise WrongUsage(f"{target} is a Server of {server.service!r}, and of no other: drop --service")
 
 
-def _find(target: str) -> Server | Mapping[str, Any]:
+def _find(target: str) -> AnyServer | Mapping[str, Any]:
     if "://" in target:
         raise WrongUsage("this is a broker's URL, which belongs to --url; TARGET is a module")
     module_name, colon, attribute = target.partition(":")
@@ -85,7 +87,7 @@ def _find(target: str) -> Server | Mapping[str, Any]:
             raise WrongUsage(f"{module_name} has no attribute {attribute!r}") from None
     if isinstance(found, ModuleType):
         found = _served_object(found)
-    if isinstance(found, (Server, Mapping)):
+    if isinstance(found, (Server, AsyncServer, Mapping)):
         return found
     raise WrongUsage(
         f"{target} is a {type(found).__name__}; what can be served is a Server, a dict of methods, or a module"
@@ -110,8 +112,8 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _served_object(module: ModuleType) -> Server | Mapping[str, Any]:
-    servers = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, Server)}
+def _served_object(module: ModuleType) -> AnyServer | Mapping[str, Any]:
+    servers = {id(value): (name, value) for name, value in vars(module).items() if isinstance(value, AnyServer)}
     if len(servers) > 1:
         names = " or ".join(f"{module.__name__}:{name}" for name, _server in servers.values())
         raise WrongUsage(f"{module.__name__} has several Servers; say which: {names}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, Protocol
+from inspect import iscoroutinefunction
+from typing import Any, Protocol, cast
 
-from ..context import current_envelope, enter, leave
+from ..context import Request, current_envelope, enter, leave
 from ..errors import INTERNAL_ERROR
 from .decoding import Call, Decoded, method_of, request_of
 from .error_objects import Response, error_response
@@ -43,6 +44,8 @@ class Steps(Protocol):
 
     def acknowledge_early(self, members: Iterable[Call | Response]) -> None: ...
     def admit(self, call: Call) -> PreparedMethod | Response: ...
+    def admit_if(self, call: Call, *, is_allowed: bool) -> PreparedMethod | Response: ...
+    def note_refusal(self, request: Request) -> None: ...
     def finish(self, call: Call, response: Response) -> Response | None: ...
     def counted(self, reply: tuple[bytes | None, int]) -> bytes | None: ...
 
@@ -56,13 +59,26 @@ class AsyncDispatch:
         steps: Its other steps.
         writer: Writes replies.
         run_async: For ``serve_and_wait``; None: there is no event loop to wait for.
+        authorize: Returns whether a request may run; awaited where it is ``async def``, else ``steps`` calls it.
     """
 
-    def __init__(self, methods: Methods, steps: Steps, writer: ReplyWriter, run_async: RunAsync | None) -> None:
+    def __init__(
+        self,
+        methods: Methods,
+        steps: Steps,
+        writer: ReplyWriter,
+        run_async: RunAsync | None,
+        authorize: Callable[[Request], object] | None = None,
+    ) -> None:
         self._methods = methods
         self._steps = steps
         self._writer = writer
         self._run_async = run_async
+        self._rule = authorize if iscoroutinefunction(authorize) else None
+        self.authorize_on_thread = cast(
+            "Callable[[Request], bool] | None", authorize if self._rule is None else self._decide_and_wait
+        )
+        """What ``authorize`` is to a thread that may wait."""
 
     @property
     def exists(self) -> bool:
@@ -115,11 +131,29 @@ class AsyncDispatch:
         response: Response = self._run_async(lambda _runner: method.respond_async(call.params, call.id))
         return response
 
+    def _decide_and_wait(self, request: Request) -> bool:
+        """Return whether a request may run; the rule, which is ``async def``, runs on an event loop meanwhile."""
+        rule = self._rule
+        assert rule is not None
+        if self._run_async is None:
+            logger.error("authorize is async def, and there is no event loop: let a Server run this")
+            return False
+        return bool(self._run_async(lambda _runner: rule(request)))
+
+    async def _admit(self, call: Call) -> PreparedMethod | Response:
+        if self._rule is None:
+            return self._steps.admit(call)
+        request = request_of(call)
+        is_allowed = await self._rule(request)
+        if not is_allowed:
+            self._steps.note_refusal(request)
+        return self._steps.admit_if(call, is_allowed=is_allowed)
+
     async def _invoke(self, member: Call | Response, runner: Runner) -> Response | None:
         """Run the method of a request. Return None for a notification, and an error response as it is."""
         if not isinstance(member, Call):
             return member
-        method = self._steps.admit(member)
+        method = await self._admit(member)
         if not isinstance(method, PreparedMethod):
             return self._steps.finish(member, method)
         token = enter(request_of(member))

@@ -8,7 +8,7 @@ method, ``encode`` writes the reply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from inspect import Signature
 from threading import Lock
 from typing import Any, TypeVar, Unpack, overload
@@ -69,7 +69,8 @@ class Dispatcher:
             A batch is acknowledged early if all of its methods are.
         cancel_on_deadline: Cancel a method that is ``async def`` once its caller no longer waits. ``register`` can
             override it for one method.
-        authorize: Returns whether a request may run. If not, the response is -32003, whether the method exists or not.
+        authorize: Returns whether a request may run, or is ``async def`` and does. If not, the response is -32003,
+            whether the method exists or not.
         run_async: Runs a coroutine on an event loop, waits, and returns its result: for methods that are ``async def``
             where the dispatcher is called. Without it those are run by ``AsyncDispatch.serve`` alone.
 
@@ -90,7 +91,7 @@ class Dispatcher:
         redelivery: Redelivery = "run",
         ack: Ack = "late",
         cancel_on_deadline: bool = False,
-        authorize: Callable[[Request], bool] | None = None,
+        authorize: Callable[[Request], bool] | Callable[[Request], Awaitable[bool]] | None = None,
         run_async: RunAsync | None = None,
         _extensions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
@@ -102,7 +103,6 @@ class Dispatcher:
         self._max_batch = max_batch
         self._max_depth = max_depth
         self._max_method = max_method
-        self._authorize = authorize
         self._methods = Methods(
             {} if methods is None else methods,
             extensions=_extensions or {},
@@ -114,7 +114,8 @@ class Dispatcher:
         self._failures = 0
         self._refusals = 0
         self._lock = Lock()
-        self.asynchronous = AsyncDispatch(self._methods, self, self._writer, run_async)
+        self.asynchronous = AsyncDispatch(self._methods, self, self._writer, run_async, authorize)
+        self._authorize = self.asynchronous.authorize_on_thread
 
     # -- methods ----------------------------------------------------------------------------------------------
 
@@ -226,8 +227,7 @@ class Dispatcher:
         return self.encode(decoded, (_without_running(member, code_for) for member in decoded.members))
 
     def _code_at_limit(self, call: Call) -> int:
-        may_run = self._authorize is None or self._may_run(call, self._authorize)
-        return DELIVERY_LIMIT_REACHED if may_run else NOT_AUTHORISED
+        return DELIVERY_LIMIT_REACHED if self._may_run(call) else NOT_AUTHORISED
 
     # -- the three steps --------------------------------------------------------------------------------------
 
@@ -296,7 +296,11 @@ class Dispatcher:
 
     def admit(self, call: Call) -> PreparedMethod | Response:
         """Return the method of a request, or the response if it is not run."""
-        if self._authorize is not None and not self._may_run(call, self._authorize):
+        return self.admit_if(call, is_allowed=self._may_run(call))
+
+    def admit_if(self, call: Call, *, is_allowed: bool) -> PreparedMethod | Response:
+        """Do what ``admit`` does; the request is authorised or not."""
+        if not is_allowed:
             return error_response(call.id, NOT_AUTHORISED)
         try:
             method = self._methods.find(call.method)
@@ -311,15 +315,18 @@ class Dispatcher:
             return _reject_redelivered(call, envelope)
         return method
 
-    def _may_run(self, call: Call, authorize: Callable[[Request], bool]) -> bool:
-        request = request_of(call)
-        if authorize(request):
+    def _may_run(self, call: Call) -> bool:
+        if self._authorize is None or self._authorize(request := request_of(call)):
             return True
+        self.note_refusal(request)
+        return False
+
+    def note_refusal(self, request: Request) -> None:
+        """Count and log a request that is not authorised."""
         request.envelope.forbid_dead_letter()
         with self._lock:
             self._refusals += 1
-        logger.warning("user %a may not call %a", (request.user_id or "")[:200], call.method[:200])
-        return False
+        logger.warning("user %a may not call %a", (request.user_id or "")[:200], (request.method or "")[:200])
 
     def acknowledge_early(self, members: Iterable[Call | Response]) -> None:
         envelope = current_envelope()

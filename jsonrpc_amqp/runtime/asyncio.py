@@ -25,11 +25,15 @@ class AsyncioRuntime:
 
     What is queued is written in the next turn of the loop: behind the tasks that a step of the connection has woken, or
     that have begun with the one that queued it, so that what they send leaves together.
+
+    Args:
+        what: What has the connection, for errors.
     """
 
     writes_behind = True
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "client") -> None:
+        self._what = what
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self._driven: Driven | None = None
@@ -58,8 +62,9 @@ class AsyncioRuntime:
             running = asyncio.get_running_loop()
         except RuntimeError:
             raise WrongEventLoop(
-                "an asynchronous client is used in coroutines and callbacks of its event loop, and none runs on this "
-                "thread; from other threads use asyncio.run_coroutine_threadsafe, or Client, which needs no loop"
+                f"an asynchronous {self._what} is used in coroutines and callbacks of its event loop, and none runs on "
+                "this thread; from other threads use asyncio.run_coroutine_threadsafe, or what needs no loop: Client "
+                "and Server"
             ) from None
         if running is self._loop:
             return running
@@ -69,11 +74,12 @@ class AsyncioRuntime:
         if self.is_stranded:
             self.abandon()
             raise WrongEventLoop(
-                "the event loop of this asynchronous client was closed, and its connection with it. Make a client in "
-                "each event loop, and close it (aclose, or async with) before the loop ends"
+                f"the event loop of this asynchronous {self._what} was closed, and its connection with it. Make one in "
+                "each event loop, and end it before the loop ends: use it in an async with block"
             )
         raise WrongEventLoop(
-            "this asynchronous client belongs to another event loop. Make one in each loop, or Client, which needs none"
+            f"this asynchronous {self._what} belongs to another event loop. Make one in each loop, or use what needs "
+            "none: Client and Server"
         )
 
     @property
@@ -118,7 +124,8 @@ class AsyncioRuntime:
         run_daemon(function, name)
 
     def set_inline_jobs(self, jobs: InlineJobs) -> None:
-        """Do nothing: a job might block the loop."""
+        """Run none of them: a job might block the loop."""
+        jobs.never_inline()
 
     def drive_until(self, is_done: Callable[[], bool], deadline: float) -> None:
         """Do nothing: the loop drives."""

@@ -73,6 +73,10 @@ class InlineJobs(Protocol):
         """Leave the jobs to other threads: the leader cannot run them; or, ``late``, one of them blocked the leader."""
         ...
 
+    def never_inline(self) -> None:
+        """Leave all jobs to other threads from now on: this runtime never runs any."""
+        ...
+
 
 class Runtime(Protocol):
     """
@@ -97,7 +101,7 @@ class Runtime(Protocol):
         ...
 
     def set_inline_jobs(self, jobs: InlineJobs) -> None:
-        """Run these jobs on the leader where this runtime can, or have them offloaded. Called before ``start``."""
+        """Run these jobs on the leader, or tell them that this runtime never does. Called before ``start``."""
         ...
 
     def drive_until(self, is_done: Callable[[], bool], deadline: float) -> None:

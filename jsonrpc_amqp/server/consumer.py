@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
 from ..errors import MessageTooLarge, TransportError, WouldDeadlock
@@ -24,6 +24,7 @@ from .counters import Counters
 from .executor import Executor
 from .job import Job
 from .lifecycle import Lifecycle, State
+from .loop_executor import Wait
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
@@ -86,16 +87,13 @@ class Consumer:
         Raises:
             NotConnected: This process can have no more threads or open files; nothing was started.
             RuntimeError: It was started in the process that forked this one.
-            WouldDeadlock: The connection needs the calling thread.
         """
-        if self._is_forked():
+        if self.is_forked:
             raise RuntimeError(
                 f"this server runs in process {self._pid}, which forked this one: make a server in each process"
             )
         if not self._lifecycle.prepare():
             return False
-        if self._lifecycle.session is None and self._transport.would_deadlock():
-            raise WouldDeadlock("start() would wait for what needs this thread; have another thread call it")
         self._pid = os.getpid()
         self._executor.start()
         try:
@@ -108,9 +106,14 @@ class Consumer:
         return True
 
     @property
+    def is_forked(self) -> bool:
+        """Whether it was started in the process that forked this one."""
+        return self._pid not in (None, os.getpid())
+
+    @property
     def is_open(self) -> bool:
         """Whether it has threads in this process."""
-        return self.is_started and not self._is_forked() and self._lifecycle.state is not State.STOPPED
+        return self.is_started and not self.is_forked and self._lifecycle.state is not State.STOPPED
 
     @property
     def has_failed(self) -> bool:
@@ -126,14 +129,24 @@ class Consumer:
         self._is_abandoned = True
         self._transport.wake()
 
+    def check_may_start(self) -> None:
+        """
+        Check that the calling thread may wait for the connection.
+
+        Raises:
+            WouldDeadlock: The connection needs it.
+        """
+        if self._lifecycle.session is None and self._transport.would_deadlock():
+            raise WouldDeadlock("start() would wait for what needs this thread; have another thread call it")
+
     def stop(self, grace: float) -> bool:
         """
-        Drain within ``grace`` seconds, then close. True when no handler was left running.
+        Do what ``stopping`` does, on a thread that waits. True when no handler was left running.
 
         Raises:
             WouldDeadlock: Called by a handler, which it would wait for, or by a thread that the connection needs.
         """
-        if self._is_forked():
+        if self.is_forked:
             return True  # before any lock: one that was held at the fork stays locked here
         if self._executor.is_running_here:
             raise WouldDeadlock(
@@ -143,47 +156,51 @@ class Consumer:
         if self._transport.would_deadlock():
             raise WouldDeadlock("stop() would wait for what needs this thread; have another thread call it")
         with contained_handlers():  # a server must not be left half stopped
-            return self._stop(grace)
+            for until, seconds in self.stopping(grace):
+                self._lifecycle.wait(until, seconds)
+        return self._lifecycle.has_drained
 
-    def _stop(self, grace: float) -> bool:
+    def stopping(self, grace: float) -> Iterator[Wait]:
+        """
+        Drain within ``grace`` seconds, then close; ``lifecycle`` knows then whether a handler was left running.
+
+        Yields what to wait for, and for how many seconds at most, before going on; ``lifecycle`` is notified of it.
+        """
+        # Otherwise another thread has stopped it. The process may end when this one returns, so the last acks must have
+        # been written. And all of it: an interrupt may have ended that call.
+        if self._lifecycle.state is not State.STOPPED:
+            yield from self._draining(grace)
+        yield from self._executor.closing()
+        self._transport.close(_CLOSE_SECONDS)
+
+    def _draining(self, grace: float) -> Iterator[Wait]:
         lifecycle = self._lifecycle
-        if lifecycle.state is State.STOPPED:
-            # By another thread. The process may end when this one returns, so the last acks must have been written.
-            # And all of it: an interrupt may have ended that call.
-            self._executor.close()
-            self._transport.close(_CLOSE_SECONDS)
-            return lifecycle.running == 0
         deadline = time.monotonic() + grace
         is_first = lifecycle.begin_stop()
         # Otherwise why it stops has been logged, and there is nothing to drain.
         is_drain = is_first and not lifecycle.gave_up
         if is_drain:
             log.info("draining %r; running handlers: %d", self._service, lifecycle.running)
-        self._cancel(min(grace, _CANCEL_SECONDS))
-        drained = lifecycle.stop(deadline - time.monotonic())
-        if is_drain and drained:
+        yield from self._cancelling(min(grace, _CANCEL_SECONDS))
+        yield lifecycle.is_idle, max(0.0, deadline - time.monotonic())
+        lifecycle.stop()
+        if is_drain and lifecycle.has_drained:
             log.info("drained %r", self._service)
-        elif is_first and not drained:
+        elif is_first and not lifecycle.has_drained:
             log.warning(
                 "%d handlers still run after %g s; their requests go back to the queue", lifecycle.running, grace
             )
-        self._executor.close()
-        self._transport.close(_CLOSE_SECONDS)
-        return drained
 
-    def _cancel(self, seconds: float) -> None:
+    def _cancelling(self, seconds: float) -> Iterator[Wait]:
         """Stop consuming, and give back what has not begun."""
         session = self._lifecycle.session
         if session is None:
             return
-        is_cancelled = threading.Event()
-        session.cancel(lambda _error: is_cancelled.set())
-        is_cancelled.wait(seconds)
+        is_cancelled: list[TransportError | None] = []
+        session.cancel(lambda error: self._lifecycle.note(partial(is_cancelled.append, error)))
+        yield lambda: bool(is_cancelled), seconds
         # Only now: while this server consumes, the broker might deliver to it what it gave back.
         self._executor.give_back(self._lifecycle.cancelled())
-
-    def _is_forked(self) -> bool:
-        return self._pid not in (None, os.getpid())
 
     # -- the Listener: called by the leader ---------------------------------------------------------------
 
@@ -264,8 +281,9 @@ class Consumer:
     def on_tick(self, now: float) -> float | None:
         self._executor.tick(now)
         if self._is_abandoned and not self._has_served and self._lifecycle.state is State.RUNNING:
-            self._lifecycle.stop(0.0)
-            self._executor.close()
+            self._lifecycle.stop()
+            for _ in self._executor.closing():
+                pass  # there is nothing to wait for: no request has come
             self._transport.close(_CLOSE_SECONDS)
         session = self._lifecycle.session
         if session is None or self._lifecycle.state is not State.RUNNING:
@@ -276,7 +294,6 @@ class Consumer:
         return self._redeclare_at
 
 
-def watch_consumer(consumer: Consumer, what: str) -> DropWatch:
+def watch_consumer(consumer: Consumer, what: str, advice: str) -> DropWatch:
     """Return what a server holds and its threads do not, so that it is noticed when a program drops the server."""
-    advice = "call stop(), or use it in a with block. One that serves goes on until the process ends"
     return DropWatch(what, advice, lambda: consumer.is_open, consumer.abandon, lambda: consumer.has_failed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from ..errors import NotConnected
@@ -14,7 +14,7 @@ from .counters import Counters
 from .inline_policy import InlinePolicy
 from .job import Job
 from .lifecycle import Admission, Lifecycle
-from .loop_executor import LoopExecutor, Rest
+from .loop_executor import LoopExecutor, Rest, Wait
 from .redelivery import RedeliveredRequests
 from .work_queue import WorkQueue
 
@@ -42,6 +42,7 @@ class Executor:
             left to be done on the event loop; None: nothing.
         counters: Where to count.
         on_loop: Does that.
+        is_for_loop: Whether all of a request may be done there; None: nothing may, since the leader is another thread.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Executor:
         process: Callable[[Job, float], Rest | None],
         counters: Counters,
         on_loop: LoopExecutor,
+        is_for_loop: Callable[[Job], bool] | None = None,
     ) -> None:
         self._name = name
         self._concurrency = concurrency
@@ -59,6 +61,7 @@ class Executor:
         self._process = process
         self._counters = counters
         self._on_loop = on_loop
+        self._is_for_loop = is_for_loop
         self._policy = InlinePolicy()
         self._queue = WorkQueue(concurrency, self._policy)
         self._redelivered = RedeliveredRequests(concurrency)
@@ -114,16 +117,31 @@ class Executor:
         """Give all requests that have not begun back to their queue, those that the lifecycle kept included."""
         _give_back(kept + self._redelivered.take_all() + self._queue.take_all() + self._on_loop.take_waiting())
 
-    def close(self) -> None:
-        """End the threads, once they have nothing to do, and what runs on the event loop, at once."""
+    def closing(self) -> Iterator[Wait]:
+        """
+        End the threads, once they have nothing to do, and what runs on the event loop, at once.
+
+        Yields what to wait for before going on.
+        """
         self._queue.close()
-        self._on_loop.close()
+        yield from self._on_loop.closing()
 
     # -- called by the leader -----------------------------------------------------------------------------
 
     def submit(self, jobs: list[Job], now: float) -> None:
         """Run some requests that came at the monotonic time ``now``."""
-        self._queue.put(jobs, now)
+        is_for_loop = self._is_for_loop
+        if is_for_loop is None:
+            self._queue.put(jobs, now)
+            return
+        plain: list[Job] = []
+        for job in jobs:
+            if is_for_loop(job):
+                self._begin_on_loop(job, now)
+            else:
+                plain.append(job)
+        if plain:
+            self._queue.put(plain, now)
 
     def submit_redelivered(self, job: Job, now: float) -> None:
         """Run a request that was redelivered."""
@@ -154,6 +172,17 @@ class Executor:
     def offload(self, *, late: bool) -> None:
         """Leave the jobs to the handler threads; ``late``: because one of them blocked the leader."""
         self._queue.offload(late=late)
+
+    def never_inline(self) -> None:
+        """Leave all jobs to the handler threads."""
+        self._policy.never()
+
+    def _begin_on_loop(self, job: Job, now: float) -> None:
+        admission = self._lifecycle.begin_on_loop(job)
+        if admission is not _BEGUN:
+            self._drop(job, admission)
+        elif not self._goes_on(job, now, _nothing):
+            self._lifecycle.end_on_loop()
 
     def _run_inline(self, job: Job) -> None:
         thread, policy = threading.get_ident(), self._policy
@@ -203,26 +232,29 @@ class Executor:
 
     def _run(self, job: Job, began: float, ended: Callable[[], object] = _nothing) -> None:
         """Run a request; ``ended`` is called when it has ended, which may be later, on the event loop."""
-        rest: Rest | None = None
+        if self._goes_on(job, began, ended):
+            self._lifecycle.move_to_loop()
+        else:
+            self._lifecycle.end()
+            ended()
+        # While more requests wait, one write for several replies is worth a delay of up to a millisecond.
+        if not self._queue or not job.session.writes_soon:
+            job.session.flush()
+
+    def _goes_on(self, job: Job, began: float, ended: Callable[[], object]) -> bool:
+        """Serve a request on this thread; return whether something is left, which goes on on the event loop."""
         try:
             rest = self._process(job, began)
-            if rest is not None:
-                self._on_loop.submit(job, rest, ended)
+            if rest is None:
+                return False
+            self._on_loop.submit(job, rest, ended)
+            return True
         # BaseException: a sys.exit() in a user's callable must not end the thread.
         except BaseException:
             log.exception("unexpected error while serving a request; it is acknowledged")
             self._counters.add("failed")
             job.settle()
-            rest = None
-        finally:
-            if rest is None:
-                self._lifecycle.end()
-                ended()
-            else:
-                self._lifecycle.move_to_loop()
-        # While more requests wait, one write for several replies is worth a delay of up to a millisecond.
-        if not self._queue or not job.session.writes_soon:
-            job.session.flush()
+            return False
 
     def _drop(self, job: Job, admission: Admission) -> None:
         if admission is Admission.STALE:

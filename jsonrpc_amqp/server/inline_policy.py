@@ -36,9 +36,14 @@ class InlinePolicy:
     def __init__(self) -> None:
         self.is_quick = False
         """Whether the leader should run handlers."""
+        self._is_never = False
         self._mean = self._mean_cpu = self._mean_wait = 0.0
         self._needed = _RUNS
         self._restart()
+
+    def never(self) -> None:
+        """Decide from now on that the leader runs none."""
+        self._is_never = True
 
     @property
     def wants_cpu_time(self) -> bool:
@@ -50,7 +55,7 @@ class InlinePolicy:
         self._mean = _moved(self._mean, seconds)
         self._mean_cpu = _moved(self._mean_cpu, cpu_seconds)
         self._runs += 1
-        if self._runs < self._needed:
+        if self._runs < self._needed or self._is_never:
             return
         if self._mean <= _QUICK_SECONDS or (self._mean_cpu <= _QUICK_CPU_SECONDS and self._is_busy()):
             self._mean, self._mean_wait = self._mean_cpu, 0.0

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..amqp.base import Delivery, Session
 from ..dialects import Inbound
+from ..jsonrpc.decoding import Decoded
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,7 @@ class Job:
         is_dead_letter: It is to be rejected, since something that it asks for will not be done.
         may_be_dead_letter: False once a part of it turned out to be unauthorized.
         inbound: Its translation by a dialect; None where it is JSON-RPC as it came.
+        decoded: What its body holds, where that is known.
     """
 
     service: str
@@ -33,6 +35,7 @@ class Job:
     is_dead_letter: bool = False
     may_be_dead_letter: bool = True
     inbound: Inbound | None = None
+    decoded: Decoded | None = None
 
     @property
     def body(self) -> bytes:

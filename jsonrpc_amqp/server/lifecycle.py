@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum, IntEnum
 
 from ..amqp.base import Session
@@ -43,7 +45,8 @@ class Lifecycle:
 
     One lock guards all attributes; they are written under it, and the public ones may be read without it, where a value
     that is about to change does no harm. It is a leaf: no other lock is taken while it is held. What waits for a change
-    waits for ``_changed``, which is notified of each but of requests that begin.
+    calls ``wait``, or is ``watched``: it is notified of each but of requests that begin, and of those that end while
+    the server runs.
 
     Args:
         concurrency: How many requests may run at a time.
@@ -53,6 +56,7 @@ class Lifecycle:
         self._concurrency = concurrency
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._watchers: list[Callable[[], object]] = []
         self._failure: TransportError | None = None
         self.gave_up = False
         """There will be no other attempt to connect until the server is started again."""
@@ -64,6 +68,8 @@ class Lifecycle:
         """The live connection; the requests of any other are delivered again."""
         self.running = 0
         """How many requests run, on threads and on the event loop."""
+        self.has_drained = False
+        """None was left running when it stopped."""
         self._on_threads = 0
 
     # -- the connection -----------------------------------------------------------------------------------
@@ -81,7 +87,7 @@ class Lifecycle:
         with self._lock:
             self.session = session
             self._failure = None
-            self._changed.notify_all()
+            self._notify()
 
     def lost(self) -> None:
         """Note that the connection was lost."""
@@ -93,35 +99,63 @@ class Lifecycle:
         with self._lock:
             self._failure = error
             self.gave_up = gave_up
-            self._changed.notify_all()
+            self._notify()
 
     # -- starting and ending ------------------------------------------------------------------------------
 
-    def wait_for_start(self, timeout: float | None) -> None:
+    @contextmanager
+    def watched(self, changed: Callable[[], object]) -> Iterator[None]:
+        """Have ``changed`` called at each change within the block, by any thread, with the lock held."""
+        with self._lock:
+            self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watchers.remove(changed)
+
+    def wait(self, until: Callable[[], bool], timeout: float | None) -> None:
+        """Wait until a change has made something true, for at most ``timeout`` seconds; None: no limit."""
+        with self._changed:
+            self._changed.wait_for(until, timeout)
+
+    def note(self, change: Callable[[], object]) -> None:
+        """Change something that is waited for."""
+        with self._lock:
+            change()
+            self._notify()
+
+    def has_started(self) -> bool:
+        """Return whether the connection is there, or will not be: ``check_started`` has an answer."""
+        return self.session is not None or self.gave_up or self.state is not _RUNNING
+
+    def check_started(self, timeout: float | None) -> None:
         """
-        Wait until the connection is there, or the server drains.
+        Check that the connection is there, or the server drains, after a wait of ``timeout`` seconds.
 
         Raises:
-            NotConnected: Not within ``timeout`` seconds; or the error of the last attempt.
+            NotConnected: Neither; or the error of the last attempt.
             TransportError: There will be no further attempt.
         """
-        with self._changed:
-            has_started = self._changed.wait_for(self._has_started, timeout)
+        with self._lock:
             self._raise_if_given_up()
-            if not has_started:
+            if not self.has_started():
                 failure = self._failure or NotConnected(f"no connection to the broker within {timeout:g} s")
                 # What is kept here must not get a traceback: it would keep the caller's variables, and so the server.
                 raise failure.again()
 
-    def wait_for_drain(self) -> None:
+    def has_ended(self) -> bool:
+        """Return whether the server drains, or its connection was lost and there will be no other."""
+        return self.state is not _RUNNING or self.gave_up
+
+    def check_ended(self) -> None:
         """
-        Wait until the server drains.
+        Check that a server that has ended does so because it drains.
 
         Raises:
             TransportError: The connection was lost, and there will be no further attempt.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self.state is not _RUNNING or self.gave_up)
+        with self._lock:
             self._raise_if_given_up()
 
     def drain(self) -> None:
@@ -143,19 +177,25 @@ class Lifecycle:
             jobs, self._unstarted = self._unstarted, []
             return jobs
 
-    def stop(self, timeout: float) -> bool:
-        """Wait until no request runs, for at most ``timeout`` seconds, then be stopped. False: some still run."""
-        with self._changed:
-            is_idle = self._changed.wait_for(lambda: self.running == 0, max(0.0, timeout))
+    def is_idle(self) -> bool:
+        """Return whether no request runs."""
+        return self.running == 0
+
+    def stop(self) -> None:
+        """Be stopped: what still runs is no longer waited for."""
+        with self._lock:
+            if self.state is not State.STOPPED:
+                self.has_drained = self.running == 0
             self._advance(State.STOPPED)
-            return is_idle
 
     def _advance(self, state: State) -> None:
         self.state = max(self.state, state)  # two threads may stop a server at the same time
-        self._changed.notify_all()
+        self._notify()
 
-    def _has_started(self) -> bool:
-        return self.session is not None or self.gave_up or self.state is not _RUNNING
+    def _notify(self) -> None:
+        self._changed.notify_all()
+        for changed in self._watchers:
+            changed()
 
     def _raise_if_given_up(self) -> None:
         if self._failure is not None and self.gave_up and self.state is _RUNNING:
@@ -179,16 +219,26 @@ class Lifecycle:
                 self._waiting += 1
                 self._changed.wait()
                 self._waiting -= 1
-            if job.session is not self.session:
-                return Admission.STALE
-            if self.state is _RUNNING:
-                self.running += 1
+            admission = self._admit(job)
+            if admission is _BEGUN:
                 self._on_threads += 1
-                return _BEGUN
-            if self.state is _DRAINING:
-                self._unstarted.append(job)
-                return Admission.KEPT
-            return Admission.TOO_LATE
+            return admission
+
+    def begin_on_loop(self, job: Job) -> Admission:
+        """Say whether a request may begin on the event loop; where it is ``BEGUN``, call ``end_on_loop`` once."""
+        with self._lock:
+            return self._admit(job)
+
+    def _admit(self, job: Job) -> Admission:
+        if job.session is not self.session:
+            return Admission.STALE
+        if self.state is _RUNNING:
+            self.running += 1
+            return _BEGUN
+        if self.state is _DRAINING:
+            self._unstarted.append(job)
+            return Admission.KEPT
+        return Admission.TOO_LATE
 
     def end(self) -> None:
         """Note that a request that had begun has ended on its thread."""
@@ -206,9 +256,9 @@ class Lifecycle:
         with self._lock:
             self.running -= 1
             if self.state is not _RUNNING:
-                self._changed.notify_all()
+                self._notify()
 
     def _leave_thread(self) -> None:
         self._on_threads -= 1
         if self._waiting or self.state is not _RUNNING:
-            self._changed.notify_all()
+            self._notify()

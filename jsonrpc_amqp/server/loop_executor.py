@@ -1,4 +1,4 @@
-"""Runs requests whose methods are ``async def`` on the event loop of the process."""
+"""Runs requests whose methods are ``async def`` on an event loop: that of the process, or that of the program."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 from ..jsonrpc.invocation import PreparedMethod
-from ..runtime.event_loop import EventLoop
+from ..runtime.daemons import run_daemon
+from ..runtime.event_loop import LoopThread, WatchedLoop
 from .counters import Counters
 from .job import Job
 from .lifecycle import Lifecycle
@@ -35,34 +38,35 @@ class _Item(NamedTuple):
     ended: Callable[[], object]
 
 
-def _label(frame: FrameType) -> str | None:
+Wait = tuple[Callable[[], bool], float]
+"""What to wait for, and for how many seconds at most."""
+
+
+def label(frame: FrameType) -> str | None:
+    """Name the method that a frame runs."""
     if frame.f_code is not PreparedMethod.respond_async.__code__:
         return None
     return f"method {frame.f_locals['self'].name!r}"
 
 
-_process_loop = EventLoop("jsonrpc-amqp-loop", _label)
+_process_loop = LoopThread("jsonrpc-amqp-loop", label)
 
 
 def _renew() -> None:
     global _process_loop
-    _process_loop = EventLoop("jsonrpc-amqp-loop", _label)
+    _process_loop = LoopThread("jsonrpc-amqp-loop", label)
 
 
 # A forked process has no such thread.
 os.register_at_fork(after_in_child=_renew)
 
 
-def run_on_process_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the event loop of the process, in the context of the calling thread, and wait for it."""
-    return asyncio.run_coroutine_threadsafe(coroutine, _process_loop.loop).result()
-
-
 class LoopExecutor:
     """
-    Runs requests on the event loop of the process, so many at a time; the others wait in the order of their arrival.
+    Runs requests on an event loop, so many at a time; the others wait in the order of their arrival.
 
-    ``submit``, ``take_waiting`` and ``close`` are for any thread; all else runs on the loop.
+    The loop is that of the process, on a thread of its own, unless ``attach`` gives another one. ``submit``,
+    ``take_waiting``, ``run_and_wait`` and ``closing`` are for any thread; all else runs on the loop.
 
     Args:
         name: The service, for the names of threads.
@@ -75,14 +79,13 @@ class LoopExecutor:
     def __init__(self, name: str, concurrency: int, threads: int, lifecycle: Lifecycle, counters: Counters) -> None:
         self._name = name
         self._concurrency = concurrency
-        self._threads = threads
+        self._threads = asyncio.Semaphore(threads)
         self._lifecycle = lifecycle
         self._counters = counters
         self._waiting: deque[_Item] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_woken = self._is_closed = False
-        self._pool: ThreadPoolExecutor | None = None
-        self._event_loop: EventLoop | None = None
+        self._is_woken = self._is_closed = self._is_attached = False
+        self._watched: WatchedLoop | None = None
 
     @property
     def is_closing(self) -> bool:
@@ -92,7 +95,22 @@ class LoopExecutor:
     @property
     def is_here(self) -> bool:
         """Whether the calling thread is that of the loop."""
-        return self._event_loop is not None and self._event_loop.is_here
+        return self._watched is not None and self._watched.is_here
+
+    @property
+    def runs_current_task(self) -> bool:
+        """Whether the current task is a request."""
+        return asyncio.current_task() in self._tasks
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether a loop was attached."""
+        return self._is_attached
+
+    def attach(self, watched: WatchedLoop) -> None:
+        """Run requests on this loop, and close the watch at the end. Called before there are any."""
+        self._watched = watched
+        self._is_attached = True
 
     def submit(self, job: Job, rest: Rest, ended: Callable[[], object]) -> None:
         """
@@ -101,13 +119,17 @@ class LoopExecutor:
         Raises:
             NotConnected: This process can have no other thread or open file.
         """
-        if self._event_loop is None:
-            self._event_loop = _process_loop
-        loop = self._event_loop.loop
+        watched = self._loop()
         self._waiting.append(_Item(job, rest, ended))
-        if not self._is_woken:
+        if watched.is_here:
+            self._begin_more()
+        elif not self._is_woken:
             self._is_woken = True
-            loop.call_soon_threadsafe(self._begin_more)
+            watched.loop.call_soon_threadsafe(self._begin_more)
+
+    def run_and_wait(self, begin: Callable[[LoopExecutor], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the context of the calling thread, which waits for it, and is not that of the loop."""
+        return asyncio.run_coroutine_threadsafe(begin(self), self._loop().loop).result()
 
     def take_waiting(self) -> list[Job]:
         """Remove and return the requests that have not begun."""
@@ -118,32 +140,55 @@ class LoopExecutor:
             except IndexError:  # the loop was quicker
                 break
             jobs.append(item.job)
-            self._lifecycle.end_on_loop()
-            item.ended()
+            self._end(item)
         return jobs
 
-    def close(self) -> None:
-        """Cancel what still runs, and wait a moment for its end."""
+    def closing(self) -> Iterator[Wait]:
+        """Cancel what still runs; yield what to wait for before going on."""
         self._is_closed = True
-        event_loop = self._event_loop
-        if event_loop is None or event_loop.is_here:
+        watched = self._watched
+        if watched is not None and self._is_attached:
+            watched.close()
+        if watched is None or not self._tasks:
             return
+        with suppress(RuntimeError):  # the loop was closed
+            watched.loop.call_soon_threadsafe(self._cancel)
+            yield lambda: not self._tasks, _CANCEL_SECONDS
         if self._tasks:
-            future = asyncio.run_coroutine_threadsafe(self._cancel(), event_loop.loop)
-            try:
-                future.result(2 * _CANCEL_SECONDS)
-            except TimeoutError:
-                log.warning("a coroutine blocks the event loop, so that none could be cancelled")
-        if self._pool is not None:
-            self._pool.shutdown(wait=False)
+            log.warning(
+                "%d coroutines have not ended %g s after they were cancelled: they ignore it, or one blocks the event "
+                "loop",
+                len(self._tasks),
+                _CANCEL_SECONDS,
+            )
+
+    def _loop(self) -> WatchedLoop:
+        if self._watched is None:
+            self._watched = _process_loop.get()
+        return self._watched
 
     # -- on the loop ----------------------------------------------------------------------------------------
 
     async def in_thread(self, function: Callable[[], T]) -> T:
-        """Run a plain method on a thread, in the context of the calling task."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, f"{self._name}-batch")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, copy_context().run, function)
+        """
+        Run a plain method on a thread of its own, in the context of the calling task.
+
+        The thread is a daemon: a method that hangs does not keep the program from ending.
+        """
+        done: Future[T] = Future()
+        context = copy_context()
+
+        def run() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(context.run(function))
+            except BaseException as exc:
+                done.set_exception(exc)
+
+        async with self._threads:
+            run_daemon(run, f"{self._name}-batch")
+            return await asyncio.wrap_future(done)
 
     async def before(self, deadline: float, work: Coroutine[Any, Any, T]) -> T:
         """
@@ -168,33 +213,35 @@ class LoopExecutor:
                 continue
             task = asyncio.get_running_loop().create_task(self._run(item))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._ended, item))
 
     async def _run(self, item: _Item) -> None:
-        assert self._event_loop is not None
-        self._event_loop.begin()
+        assert self._watched is not None
+        self._watched.begin()
         try:
             await item.rest(self)
         except asyncio.CancelledError:
-            # By ``close``: the request goes back to the queue when the connection ends.
+            # By ``closing``: the request goes back to the queue when the connection ends.
             log.warning("a coroutine was cancelled, since the server ends; its request goes back to the queue")
         except BaseException:
             log.exception("unexpected error while serving a request; it is acknowledged")
             self._counters.add("failed")
             item.job.settle()
         finally:
-            self._event_loop.end()
-            self._end(item)
-        item.job.session.flush()
-        asyncio.get_running_loop().call_soon(self._begin_more)
+            self._watched.end()
+        if not item.job.session.writes_soon:
+            item.job.session.flush()
+
+    def _ended(self, item: _Item, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._end(item)
+        if self._waiting:
+            self._begin_more()
 
     def _end(self, item: _Item) -> None:
         self._lifecycle.end_on_loop()
         item.ended()
 
-    async def _cancel(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
+    def _cancel(self) -> None:
+        for task in list(self._tasks):
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)

@@ -27,6 +27,9 @@ from .loop_executor import LoopExecutor, Rest
 
 log = logging.getLogger("jsonrpc_amqp.server")
 
+# Bytes of a body that takes no more than some milliseconds to decode, even of a hostile one: an event loop may do that.
+_SMALL = 1 << 16
+
 Dispatch = Callable[[bytes], bytes | None]
 """Takes a request in JSON, and returns its reply; None where it has none."""
 
@@ -131,8 +134,7 @@ class Pipeline:
         if job.delivery.redelivered:
             self._count("redelivered")
         if job.deadline is not None and now >= job.deadline:
-            self._count("expired")
-            log.info("skipped a request that expired while it was queued here (%s)", _label(job))
+            self._skip(job)
         elif self._verify_sender is None or self._is_verified(job, self._verify_sender):
             try:
                 if self._dialect is not None:
@@ -145,6 +147,25 @@ class Pipeline:
                 log.warning("dropped a malformed request (%s): %s", _label(job), exc)
         job.settle()
         return None
+
+    def is_for_loop(self, job: Job) -> bool:
+        """
+        Whether ``process`` is quick, and leaves the method to an event loop: the thread of that loop may call it.
+
+        What may take long before the method runs, such as to decode a large body, is for threads.
+        """
+        own, body = self._own, job.delivery.body
+        if own is None or body is None or len(body) > _SMALL or self._dialect is not None:
+            return False
+        if not own.asynchronous.exists:
+            return False
+        job.decoded = own.decode(body)
+        return own.asynchronous.is_needed(job.decoded)
+
+    def _skip(self, job: Job) -> None:
+        self._count("expired")
+        log.info("skipped a request that expired while it was queued here (%s)", _label(job))
+        job.settle()
 
     # -- before the handler -------------------------------------------------------------------------------
 
@@ -186,7 +207,7 @@ class Pipeline:
         elif self._isolation is not None and self._isolation.suspects(job, now):
             reply = self._run_isolated(job, self._isolation)
         elif self._own is not None and self._own.asynchronous.exists:
-            own, decoded = self._own, self._own.decode(job.body)
+            own, decoded = self._own, job.decoded or self._own.decode(job.body)
             if own.asynchronous.is_needed(decoded):
                 return partial(self._reply_on_loop, job, own.asynchronous, decoded)
             reply = self._run_handler(job, lambda _body: own.serve(decoded))
@@ -203,6 +224,9 @@ class Pipeline:
 
     async def _reply_on_loop(self, job: Job, dispatch: AsyncDispatch, decoded: Decoded, executor: LoopExecutor) -> None:
         """Do what is left for a request, in a task of its own."""
+        if job.deadline is not None and time.monotonic() >= job.deadline:
+            self._skip(job)
+            return
         context.enter(context.Request(None, None, False, job))  # to the end of the task, whose context this is
         try:
             reply = self._within_cap(await dispatch.serve(decoded, executor))

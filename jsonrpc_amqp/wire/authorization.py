@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from inspect import iscoroutinefunction
+from typing import TypeGuard
 
 from ..context import Request
 from .display import printable
@@ -14,7 +15,9 @@ log = logging.getLogger("jsonrpc_amqp.server")
 Users = str | Collection[str]
 """One name, or several."""
 
-Authorize = Callable[[Request], bool] | Mapping[str, Users]
+Rule = Callable[[Request], bool]
+AsyncRule = Callable[[Request], Awaitable[bool]]
+Authorize = Rule | AsyncRule | Mapping[str, Users]
 """Which user may call which method; see ``authorizer``."""
 
 Matches = Callable[[str], bool]
@@ -22,17 +25,18 @@ Matches = Callable[[str], bool]
 ANY_USER = "*"
 
 
-def authorizer(rule: Authorize | None) -> Callable[[Request], bool] | None:
+def authorizer(rule: Authorize | None) -> Rule | AsyncRule | None:
     """
     Turn the value of ``authorize=`` into one callable, or None: every user may call every method.
 
     Args:
-        rule: A callable that takes the ``Request`` and returns True if it may run. Or users by patterns of method
+        rule: A function that takes the ``Request`` and returns True if it may run, or ``async def``, which
+            ``is_async`` tells. Or users by patterns of method
             names, in which ``*`` stands for any characters: the first pattern that matches decides, and a method that
             matches none may not be called. The user ``"*"`` is any user whose name is known.
 
     Raises:
-        TypeError: It is neither, a pattern or a user is no string, or the callable is ``async def``.
+        TypeError: It is neither, or a pattern or a user is no string.
         ValueError: A pattern has no users.
     """
     if rule is None:
@@ -41,13 +45,13 @@ def authorizer(rule: Authorize | None) -> Callable[[Request], bool] | None:
         return _Rules([(_matcher(pattern), users_of(users)) for pattern, users in rule.items()])
     if not callable(rule):
         raise TypeError(f"authorize is a callable or a mapping of patterns to users, not a {type(rule).__name__}")
+    return _awaited(rule) if is_async(rule) else _refusing_on_error(rule)
+
+
+def is_async(rule: object) -> TypeGuard[AsyncRule]:
+    """Return whether a rule is to be awaited."""
     # An object may have an ``async def __call__``.
-    if any(map(iscoroutinefunction, (rule, type(rule).__call__))):
-        raise TypeError(
-            "authorize is async def, which is not supported: it would return a coroutine, and every call would be "
-            "refused"
-        )
-    return _refusing_on_error(rule)
+    return any(map(iscoroutinefunction, (rule, type(rule).__call__)))
 
 
 def users_of(users: Users) -> frozenset[str]:
@@ -121,7 +125,7 @@ def _matcher(pattern: str) -> Matches:
     return matches
 
 
-def _refusing_on_error(rule: Callable[[Request], bool]) -> Callable[[Request], bool]:
+def _refusing_on_error(rule: Callable[[Request], object]) -> Rule:
     """Wrap a rule so that it refuses when it raises, or returns anything but True."""
 
     def authorize(request: Request) -> bool:
@@ -129,7 +133,24 @@ def _refusing_on_error(rule: Callable[[Request], bool]) -> Callable[[Request], b
             return rule(request) is True
         # BaseException: a rule that calls sys.exit() must not end the server's thread.
         except BaseException:
-            log.exception("authorize raised on a call of %s; it is refused", printable(request.method or ""))
+            _log_refusal(request)
             return False
 
     return authorize
+
+
+def _awaited(rule: AsyncRule) -> AsyncRule:
+    """Do what ``_refusing_on_error`` does for a rule that is awaited; a cancellation passes."""
+
+    async def authorize(request: Request) -> bool:
+        try:
+            return await rule(request) is True
+        except (Exception, SystemExit):
+            _log_refusal(request)
+            return False
+
+    return authorize
+
+
+def _log_refusal(request: Request) -> None:
+    log.exception("authorize raised on a call of %s; it is refused", printable(request.method or ""))

@@ -199,6 +199,7 @@ def test_no_reply_is_taken_for_a_notification(service: str) -> None:
         assert "99" in requests._pending
 
 
+@pytest.mark.threads_server
 def test_replies_carry_the_user_that_is_given(service: str) -> None:
     """Where the URL does not name the user, as with certificates."""
     transport = MemoryTransport(service, user="CN=srv")
@@ -210,6 +211,7 @@ def test_replies_carry_the_user_that_is_given(service: str) -> None:
         assert client.call("whoami") is None
 
 
+@pytest.mark.threads_server
 def test_replies_need_not_carry_a_user(service: str) -> None:
     where = f"memory://{service}"
     transport_of_nobody = type("Anonymous", (MemoryTransport,), {"user": None})(service)

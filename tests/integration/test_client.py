@@ -412,7 +412,7 @@ def test_timeouts_that_are_no_times_are_refused(timeout: float) -> None:
         Client("memory://none", "s").call("x", timeout=timeout)
 
 
-@pytest.mark.threads
+@pytest.mark.threads_client
 def test_batch_is_used_once_and_inside_its_block(client: Client) -> None:
     batch = client.batch()
     with pytest.raises(RuntimeError, match="with block"):
@@ -469,7 +469,7 @@ def test_wrong_types_are_told(client: Client) -> None:
         Client("memory://none", timeout="3")  # type: ignore[arg-type]
 
 
-@pytest.mark.threads
+@pytest.mark.threads_client
 def test_callback_that_raises_harms_nobody(client: Client) -> None:
     def leave(_future: Any) -> None:
         raise SystemExit("not here")

@@ -39,6 +39,7 @@ def echo(value: Any) -> Any:
     return value
 
 
+@pytest.mark.threads_server
 @pytest.mark.parametrize("first", ["start", "line"])
 def test_a_log_handler_may_call_through_the_client_that_connects(
     url: str, service: str, attach: Attach, first: str

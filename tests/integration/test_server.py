@@ -201,6 +201,7 @@ def test_stop_gives_up_after_its_grace(place: str, service: str) -> None:
     stuck.release.set()
 
 
+@pytest.mark.threads_server
 def test_stop_inside_a_handler_is_an_error(place: str, service: str) -> None:
     server = Server(place, service)
     server.method("stop")(lambda: server.stop())

@@ -43,6 +43,9 @@ class Jobs:
         self.offloaded.append((late, len(self.waiting)))
         self.waiting.clear()
 
+    def never_inline(self) -> None:
+        raise AssertionError("this runtime runs some")
+
 
 @pytest.fixture
 def jobs() -> Jobs:

@@ -60,7 +60,7 @@ def test_it_starts_the_transport_and_runs_what_is_delivered(bench: Bench) -> Non
     assert bench.consumer.start()
     assert bench.transport.listener is bench.consumer
     bench.open()
-    bench.lifecycle.wait_for_start(0)
+    bench.lifecycle.check_started(0)
     before = time.monotonic()
     bench.consumer.on_deliveries(bench.session, [delivery(tag=1, timeout_ms=2000), delivery(tag=2)])
     wait_for(lambda: len(bench.jobs) == 2)
@@ -100,7 +100,7 @@ def test_stop_without_a_connection_only_closes(bench: Bench) -> None:
 def test_stop_once_more_waits_until_the_connection_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread may be about to close it, and the process may end when this one returns."""
     bench.open()
-    bench.lifecycle.stop(0)  # as far as the other thread is
+    bench.lifecycle.stop()  # as far as the other thread is
     closed: list[float] = []
     monkeypatch.setattr(bench.transport, "close", closed.append)
     assert bench.consumer.stop(5)
@@ -232,7 +232,7 @@ def test_a_failed_attempt_is_logged_and_raised(
     bench.consumer.on_failed(NotConnected("no route"), retry_in)
     assert [record.message for record in caplog.records] == [text]
     with pytest.raises(NotConnected, match="no route"):
-        bench.lifecycle.wait_for_start(0)
+        bench.lifecycle.check_started(0)
 
 
 def test_a_request_that_cannot_be_decoded_is_acknowledged_alone(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -337,7 +337,7 @@ def test_a_thread_that_the_connection_needs_neither_starts_nor_stops_a_server(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench.transport, "would_deadlock", lambda: True)
-    for wait in (bench.consumer.start, lambda: bench.consumer.stop(5)):
+    for wait in (bench.consumer.check_may_start, lambda: bench.consumer.stop(5)):
         with pytest.raises(WouldDeadlock, match="have another thread call it"):
             wait()
     monkeypatch.undo()

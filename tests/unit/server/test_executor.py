@@ -58,7 +58,7 @@ class Bench:
             yield
         finally:
             self.gate.set()
-            self.executor.close()
+            list(self.executor.closing())
             for thread in self.executor._threads:
                 thread.join(10)
                 assert not thread.is_alive()

@@ -28,6 +28,16 @@ def lifecycle(session: FakeSession) -> Lifecycle:
     return lifecycle
 
 
+def wait_for_start(lifecycle: Lifecycle, timeout: float | None) -> None:
+    lifecycle.wait(lifecycle.has_started, timeout)
+    lifecycle.check_started(timeout)
+
+
+def wait_for_end(lifecycle: Lifecycle) -> None:
+    lifecycle.wait(lifecycle.has_ended, None)
+    lifecycle.check_ended()
+
+
 def test_requests_begin_until_as_many_run_as_may(lifecycle: Lifecycle, session: FakeSession) -> None:
     assert [lifecycle.begin(job(session), may_wait=False) for _ in range(3)] == [
         Admission.BEGUN,
@@ -72,21 +82,27 @@ def test_while_it_drains_requests_are_kept_until_the_consumer_is_cancelled(
     assert lifecycle.begin(job(session)) is Admission.TOO_LATE
 
 
-def test_stop_waits_for_what_runs(lifecycle: Lifecycle, session: FakeSession) -> None:
+def test_what_runs_is_waited_for(lifecycle: Lifecycle, session: FakeSession) -> None:
     lifecycle.begin(job(session))
     lifecycle.drain()
     with ThreadPoolExecutor(1) as pool:
-        stopped = pool.submit(lifecycle.stop, 10.0)
+        idle = pool.submit(lifecycle.wait, lifecycle.is_idle, 10.0)
         lifecycle.end()
-        assert stopped.result(10) is True
+        idle.result(10)
+    lifecycle.stop()
+    assert lifecycle.has_drained
     assert lifecycle.state is State.STOPPED
     assert not lifecycle.prepare()
 
 
 def test_stop_gives_up_on_what_still_runs(lifecycle: Lifecycle, session: FakeSession) -> None:
     lifecycle.begin(job(session))
-    assert lifecycle.stop(0.001) is False
-    assert lifecycle.stop(-1.0) is False
+    lifecycle.wait(lifecycle.is_idle, 0.001)
+    lifecycle.stop()
+    assert not lifecycle.has_drained
+    lifecycle.end()
+    lifecycle.stop()
+    assert not lifecycle.has_drained, "one was left running when it stopped"
 
 
 def test_one_thread_is_the_first_to_stop_it(lifecycle: Lifecycle) -> None:
@@ -96,7 +112,7 @@ def test_one_thread_is_the_first_to_stop_it(lifecycle: Lifecycle) -> None:
 
 
 def test_a_state_never_goes_back(lifecycle: Lifecycle) -> None:
-    lifecycle.stop(0)
+    lifecycle.stop()
     lifecycle.cancelled()
     lifecycle.drain()
     assert lifecycle.state is State.STOPPED
@@ -107,17 +123,17 @@ def test_a_start_ends_with_the_connection_or_with_the_drain() -> None:
         lifecycle = Lifecycle(1)
         timer = threading.Timer(0.005, change, [lifecycle])
         timer.start()
-        lifecycle.wait_for_start(10)
+        wait_for_start(lifecycle, 10)
         timer.join()
 
 
 def test_a_start_that_takes_too_long_says_why() -> None:
     lifecycle = Lifecycle(1)
     with pytest.raises(NotConnected, match=r"within 0\.001 s"):
-        lifecycle.wait_for_start(0.001)
+        wait_for_start(lifecycle, 0.001)
     lifecycle.failed(NotConnected("no route"), gave_up=False)
     with pytest.raises(NotConnected, match="no route"):
-        lifecycle.wait_for_start(0.001)
+        wait_for_start(lifecycle, 0.001)
 
 
 @pytest.mark.parametrize("gave_up", [False, True])
@@ -126,7 +142,7 @@ def test_what_is_kept_of_a_failure_refers_to_no_caller(gave_up: bool) -> None:
     failure = NotConnected("no route")
     lifecycle.failed(failure, gave_up=gave_up)
     with pytest.raises(NotConnected, match="no route"):
-        lifecycle.wait_for_start(0)
+        wait_for_start(lifecycle, 0)
     assert failure.__traceback__ is None
 
 
@@ -134,24 +150,46 @@ def test_once_attempts_have_ended_waiting_ends_too() -> None:
     lifecycle = Lifecycle(1)
     lifecycle.failed(AccessRefused("no"), gave_up=True)
     with pytest.raises(AccessRefused):
-        lifecycle.wait_for_start(None)
+        wait_for_start(lifecycle, None)
     with pytest.raises(AccessRefused):
-        lifecycle.wait_for_drain()
+        wait_for_end(lifecycle)
     assert lifecycle.prepare(), "it may be started once more"
     with pytest.raises(NotConnected):
-        lifecycle.wait_for_start(0.001)
+        wait_for_start(lifecycle, 0.001)
 
 
 def test_a_connection_that_is_back_is_no_failure() -> None:
     lifecycle = Lifecycle(1)
     lifecycle.failed(ConnectionLost("gone"), gave_up=False)
     lifecycle.opened(FakeSession())
-    lifecycle.wait_for_start(0)
+    wait_for_start(lifecycle, 0)
 
 
 def test_a_drain_is_waited_for(lifecycle: Lifecycle) -> None:
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lifecycle.wait_for_drain)
+        waiting = pool.submit(wait_for_end, lifecycle)
         assert not waiting.done()
         lifecycle.drain()
         waiting.result(10)
+
+
+def test_a_change_is_reported_to_what_watches(lifecycle: Lifecycle, session: FakeSession) -> None:
+    changes: list[str] = []
+    lifecycle.begin_on_loop(job(session))
+    with lifecycle.watched(lambda: changes.append("changed")):
+        lifecycle.drain()
+        assert lifecycle.has_ended()
+        lifecycle.end_on_loop()
+        lifecycle.note(lambda: changes.append("noted"))
+    lifecycle.stop()
+    assert changes == ["changed", "changed", "noted", "changed"]
+
+
+def test_requests_on_the_loop_take_no_place_of_a_thread(lifecycle: Lifecycle, session: FakeSession) -> None:
+    assert {lifecycle.begin_on_loop(job(session)) for _ in range(3)} == {Admission.BEGUN}
+    assert lifecycle.begin(job(session), may_wait=False) is Admission.BEGUN
+    assert lifecycle.running == 4
+    lifecycle.drain()
+    assert lifecycle.begin_on_loop(job(session)) is Admission.KEPT
+    lifecycle.lost()
+    assert lifecycle.begin_on_loop(job(session)) is Admission.STALE

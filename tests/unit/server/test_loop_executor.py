@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,10 +13,12 @@ import jsonrpc_amqp.server.loop_executor as module
 from jsonrpc_amqp.server.counters import Counters
 from jsonrpc_amqp.server.job import Job
 from jsonrpc_amqp.server.lifecycle import Admission, Lifecycle
-from jsonrpc_amqp.server.loop_executor import LoopExecutor, run_on_process_loop
+from jsonrpc_amqp.server.loop_executor import LoopExecutor
 
 from ...tools import wait_for
 from .fakes import FakeSession, job
+
+T = TypeVar("T")
 
 
 class Bench:
@@ -57,14 +59,22 @@ class Bench:
         async def open_gate() -> None:
             self.gate.set()
 
-        run_on_process_loop(open_gate())
+        self.run(open_gate())
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.executor.run_and_wait(lambda _executor: coroutine)
+
+    def close(self) -> None:
+        self.lifecycle.stop()
+        for until, seconds in self.executor.closing():
+            self.lifecycle.wait(until, seconds)
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     bench = Bench(2)
     yield bench
-    bench.executor.close()
+    bench.close()
 
 
 def test_so_many_run_at_a_time_in_the_order_of_their_arrival(bench: Bench) -> None:
@@ -101,7 +111,7 @@ def test_requests_of_a_lost_connection_do_not_begin(bench: Bench) -> None:
 def test_closing_cancels_what_runs_and_leaves_it_unsettled(bench: Bench) -> None:
     jobs = bench.submit(2)
     wait_for(lambda: len(bench.begun) == 2)
-    bench.executor.close()
+    bench.close()
     assert set(bench.cancelled) == set(jobs)
     assert not any(each.is_settled for each in jobs)
     assert bench.lifecycle.running == 0
@@ -122,9 +132,9 @@ def test_closing_does_not_wait_for_a_loop_that_is_blocked(
     bench.lifecycle.move_to_loop()
     bench.executor.submit(mine, rest, lambda: None)
     assert blocked.wait(10)
-    bench.executor.close()
+    bench.close()
     free.set()
-    assert "blocks the event loop" in caplog.text
+    assert "1 coroutines have not ended" in caplog.text
     wait_for(lambda: bench.lifecycle.running == 0)
 
 
@@ -148,7 +158,7 @@ def test_plain_methods_of_a_batch_run_on_threads_in_the_context_of_the_task(benc
     async def use() -> None:
         names.append(await bench.executor.in_thread(lambda: threading.current_thread().name))
 
-    run_on_process_loop(use())
+    bench.run(use())
     assert names[0].startswith("S-batch")
 
 
@@ -158,7 +168,7 @@ def test_what_is_left_is_cancelled_at_a_time(bench: Bench) -> None:
         with pytest.raises(TimeoutError):
             await bench.executor.before(0.0, asyncio.sleep(60))
 
-    run_on_process_loop(use())
+    bench.run(use())
 
 
 def test_a_thread_of_the_loop_knows_that_it_is_here(bench: Bench) -> None:
@@ -169,5 +179,5 @@ def test_a_thread_of_the_loop_knows_that_it_is_here(bench: Bench) -> None:
     async def look() -> bool:
         return bench.executor.is_here
 
-    assert run_on_process_loop(look())
+    assert bench.run(look())
     bench.open()

@@ -13,6 +13,7 @@ import pytest
 
 from jsonrpc_amqp import Dispatcher, Server
 from jsonrpc_amqp.options import ConnectionOptions
+from jsonrpc_amqp.runtime.base import Runtime
 
 from ...tools import wait_for
 from .fakes import SERVICE, FakeSession, FakeTransport, delivery
@@ -98,11 +99,11 @@ def test_the_plan_follows_the_arguments() -> None:
 def test_the_transport_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, ConnectionOptions]] = []
 
-    def connect(url: str, options: ConnectionOptions) -> FakeTransport:
+    def connect(url: str, options: ConnectionOptions, _runtime: Runtime) -> FakeTransport:
         seen.append((url, options))
         return FakeTransport()
 
-    monkeypatch.setattr("jsonrpc_amqp.server.server.connect_transport", connect)
+    monkeypatch.setattr("jsonrpc_amqp.server.base.connect_transport", connect)
     tls = {"ca_certs": "f"}
     Server("amqp://x", SERVICE, heartbeat=20, connect_timeout=2, max_size=5000, tls=tls)
     Server("amqp://x", SERVICE, connection_name="mine")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from contextlib import nullcontext
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any
 
 import pytest
@@ -111,9 +113,24 @@ class Later:
 
 
 @pytest.mark.parametrize("rule", [Later(), Later().__call__, partial(Later.__call__, Later())])
-def test_rules_that_are_async_are_refused(rule: Any) -> None:
-    with pytest.raises(TypeError, match="async def"):
-        authorizer(rule)
+def test_rules_may_be_awaited(rule: Any) -> None:
+    decide: Any = authorizer(rule)
+    assert iscoroutinefunction(decide)
+    assert asyncio.run(decide(request("add", "alice"))) is True
+
+
+@pytest.mark.parametrize("result", [1, None, SystemExit(), ValueError("down")])
+def test_a_rule_that_is_awaited_allows_a_call_only_by_returning_true(
+    result: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def rule(_request: Request) -> Any:
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    decide: Any = authorizer(rule)
+    assert asyncio.run(decide(request("add", "alice"))) is False
+    assert ("authorize raised" in caplog.text) is isinstance(result, BaseException)
 
 
 @pytest.mark.parametrize("users", [None, 5])
