@@ -100,10 +100,12 @@ CASES: Mapping[str, Case] = {
         _ours("_no_caller_driven", caller_drives="0"),
         _ours("_no_inline", inline_jobs="0"),
         _ours("_neither", caller_drives="0", inline_jobs="0"),
-        # For the suite "asyncio" only: AsyncClient; its server as that of "ours", or with a method that is async def.
+        # For the suite "asyncio" only: AsyncClient; its server as that of "ours", or with methods that are async def.
         _ours("_aclient", "async_peer"),
         _ours("_aclient_uvloop", "async_peer", loop="uvloop"),
         _ours("_async", "async_peer", methods="async"),
+        _ours("_aserver", "async_peer", methods="async", server="async"),
+        _ours("_aserver_uvloop", "async_peer", methods="async", server="async", loop="uvloop"),
         Case("pika", "peer", "peers.pika", venv="clients"),
         Case("pika_direct", "peer", "peers.pika", {"PEER_REPLY": "direct"}, venv="clients", default=False),
         Case("tinyrpc", "peer", "peers.tinyrpc", venv="clients", most_in_flight=1),

@@ -12,7 +12,6 @@ from .cases import CASES
 from .samples import Figure, Results, figure
 from .suites import (
     ASYNC_HANDLERS,
-    ASYNC_SERVERS,
     ASYNC_SLEEPS_MS,
     BATCH,
     BODIES,
@@ -308,7 +307,7 @@ def _async_client(results: Results) -> Iterable[Goal]:
 
 
 # The cases of both ends on asyncio, by the names of their servers.
-_SERVERS = dict(zip(("Server",), ASYNC_SERVERS, strict=True))
+_SERVERS = {"`Server`": "ours_async", "`AsyncServer`": "ours_aserver"}
 
 
 def _both_async(results: Results) -> Goal:
@@ -317,11 +316,13 @@ def _both_async(results: Results) -> Goal:
         ("pjrpc", "pjrpc", 14.0, 18.0),
         ("FastStream", "faststream", 12.0, 20.0),
     )
-    parts = (
+    parts = [
         Part(f"{server}, {label}", _main(results, case, peer, suite="asyncio"), goal, stretch, form="{:.1f}x")
         for server, case in _SERVERS.items()
         for label, peer, goal, stretch in wanted
-    )
+    ]
+    on_uvloop = _main(results, "ours_aserver_uvloop", "aiopika_jsonrpc_uvloop", suite="asyncio")
+    parts.append(Part("`AsyncServer`, aio-pika JsonRPC, both on uvloop", on_uvloop, 5.0, 7.0, form="{:.1f}x"))
     return Goal("both ends on asyncio, `async def`, 256 in flight: calls/s", "other libraries", tuple(parts))
 
 

@@ -46,7 +46,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.lines import URL, Numbers, in_threads, now, one_at_a_time, role, run_commands, say, summary
-from jsonrpc_amqp import Client, Server
+from jsonrpc_amqp import AsyncServer, Client, Server
 from jsonrpc_amqp.amqp.base import Transport
 from jsonrpc_amqp.options import ASYNC_CONCURRENCY, CONCURRENCY, ConnectionOptions
 
@@ -122,20 +122,20 @@ def methods() -> Mapping[str, Callable[..., Any]]:
     return {"add": add_after_sleep if sleeping else add_after_work if burning else add, "echo": echo}
 
 
-def server(name: str) -> Server:
-    """Return a server of these methods, with the options that the environment sets."""
+def server_options() -> dict[str, Any]:
+    """Return the arguments of a server that the environment sets."""
     prefetch = os.environ.get("BENCH_PREFETCH")
-    made = Server(
-        URL,
-        name,
-        concurrency=int(_number("BENCH_CONCURRENCY", CONCURRENCY)),
-        async_concurrency=int(_number("BENCH_ASYNC_CONCURRENCY", ASYNC_CONCURRENCY)),
-        prefetch=int(prefetch) if prefetch else None,
-        transport=transport("server"),
-    )
-    for method, function in methods().items():
-        made.method(method)(function)
-    return made
+    return {
+        "concurrency": int(_number("BENCH_CONCURRENCY", CONCURRENCY)),
+        "async_concurrency": int(_number("BENCH_ASYNC_CONCURRENCY", ASYNC_CONCURRENCY)),
+        "prefetch": int(prefetch) if prefetch else None,
+    }
+
+
+def register(server: Server | AsyncServer) -> None:
+    """Register the methods at a server."""
+    for name, function in methods().items():
+        server.method(name)(function)
 
 
 def serve(name: str) -> None:
@@ -145,7 +145,9 @@ def serve(name: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     with ExitStack() as running:
         for each in services(name):
-            running.enter_context(server(each))
+            server = Server(URL, each, transport=transport("server"), **server_options())
+            register(server)
+            running.enter_context(server)
         say("READY")
         signal.sigwait(signals)
 

@@ -36,12 +36,14 @@ def test_asyncio_is_compared_with_threads_and_with_peers_on_the_same_loop() -> N
             sample("ours", 1, p50_us=100.0),
             sample("ours_aclient", 1, p50_us=110.0),
             sample("aiopika_jsonrpc", 1, p50_us=200.0),
+            sample("ours_aserver", 256, rate=160.0),
+            sample("ours_aserver_uvloop", 256, rate=180.0),
             Sample("asyncio", "ours_async_sleep", 0, {"sleep_ms": 100}, {"share": 0.95}),
         ],
     )
     parts = {f"{goal.measure} {part.label}": part for goal in goals(results) for part in goal.parts}
     measured = {name: part.measured() for name, part in parts.items() if part.figure is not None}
-    client = "`AsyncClient`, 256 in flight"
+    client, both = "`AsyncClient`, 256 in flight", "both ends on asyncio, `async def`, 256 in flight"
     assert measured == {
         f"{client}: calls/s asyncio's loop": "0.90x",
         f"{client}: calls/s uvloop": "1.20x",
@@ -49,6 +51,8 @@ def test_asyncio_is_compared_with_threads_and_with_peers_on_the_same_loop() -> N
         f"{client}: CPU of the client uvloop": "0.200x",
         "`AsyncClient`, one at a time: p50 asyncio's loop, `Client.call`": "1.10x",
         "`AsyncClient`, one at a time: p50 asyncio's loop, aio-pika JsonRPC": "0.55x",
-        "both ends on asyncio, `async def`, 256 in flight: calls/s Server, aio-pika JsonRPC": "5.0x",
-        "1,000 `async def` handlers that sleep, one process: calls/s Server, 100 ms": "0.95",
+        f"{both}: calls/s `Server`, aio-pika JsonRPC": "5.0x",
+        f"{both}: calls/s `AsyncServer`, aio-pika JsonRPC": "10.0x",
+        f"{both}: calls/s `AsyncServer`, aio-pika JsonRPC, both on uvloop": "9.0x",
+        "1,000 `async def` handlers that sleep, one process: calls/s `Server`, 100 ms": "0.95",
     }
