@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,8 +24,9 @@ class Fleet:
     Processes that run ``worker``.
 
     Args:
+        service: Each process has a server of each kind: of ``targets(service)``.
         folder: Where they record what they run.
-        options: The options of each ``Server``.
+        options: The options of each server.
     """
 
     def __init__(self, url: str, service: str, folder: Path, **options: Any) -> None:
@@ -58,13 +61,13 @@ class Fleet:
         """Resume a process (SIGCONT)."""
         self.processes[pid].send_signal(signal.SIGCONT)
 
-    def stop(self, pid: int) -> dict[str, int]:
-        """Have a process drain and end; return its counters."""
+    def stop(self, pid: int) -> dict[str, dict[str, int]]:
+        """Have a process drain and end; return the counters of its servers, by their kinds."""
         process = self.processes.pop(pid)
         process.send_signal(signal.SIGCONT)
         process.terminate()
         assert process.wait(PATIENCE) == 0
-        stats: dict[str, int] = json.loads((self._folder / f"stats-{pid}").read_text())
+        stats: dict[str, dict[str, int]] = json.loads((self._folder / f"stats-{pid}").read_text())
         return stats
 
     def runs(self, method: str, number: int | None = None, *, above: int = -1) -> list[int]:
@@ -75,6 +78,13 @@ class Fleet:
     def counts(self, method: str) -> Counter[int]:
         """Return how often a method was run with each number."""
         return Counter(number for name, number, _pid in self._lines() if name == method)
+
+    def notes(self, wanted: Collection[int]) -> set[int]:
+        """Wait for notifications to be handled; return the numbers of all that were, also if some of these are not."""
+        give_up = time.monotonic() + PATIENCE
+        while not (found := set(self.counts("note"))).issuperset(wanted) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        return found
 
     def wait_for_run(self, method: str, number: int) -> int:
         """Wait until a process runs a method with this number, and return its id."""
