@@ -61,6 +61,16 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
+def process_loop() -> WatchedLoop:
+    """
+    Return the event loop that all servers of this process share, but those that live in another one.
+
+    Raises:
+        NotConnected: This process can have no other thread or open file.
+    """
+    return _process_loop.get()
+
+
 class LoopExecutor:
     """
     Runs requests on an event loop, so many at a time; the others wait in the order of their arrival.
@@ -164,7 +174,7 @@ class LoopExecutor:
 
     def _loop(self) -> WatchedLoop:
         if self._watched is None:
-            self._watched = _process_loop.get()
+            self._watched = process_loop()
         return self._watched
 
     # -- on the loop ----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from functools import wraps
 from typing import Any, NamedTuple, TypeAlias
 
 from jsonrpc_amqp import Client, Server
-from jsonrpc_amqp.server.loop_executor import run_on_process_loop
+from jsonrpc_amqp.server.loop_executor import process_loop
 
 from ..loop_client import Loop, LoopClient
 
@@ -213,4 +213,4 @@ def stats_of(clients: Sequence[AnyClient], counter: str) -> int:
 def start_loops() -> None:
     """Start the event loops of clients and of servers, which a process keeps once it has had them."""
     Loop.shared().do(lambda: None)
-    run_on_process_loop(asyncio.sleep(0))
+    process_loop()
