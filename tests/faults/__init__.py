@@ -9,9 +9,13 @@ A case is a test with the marker ``fault``, whose arguments become a row of that
 
     @pytest.mark.fault("cut", fault="...", bound="...", mechanism="...", full=10, short=1, seconds=10)
     def test_...(case: Case, ...) -> None:
-        with census(broker, service), Service(...), Traffic([client]) as traffic:
-            for _ in case.rounds():
-                ...inject the fault...
-                case.within("reconnected", seconds, bound=6, slack=1)
-        case.account(traffic)
+        servers = Service().servers(broker.url, service)
+        with census(broker, durable=queues(service)), servers, make_clients(broker.url, service) as clients:
+            with Traffic(clients, targets(service)) as traffic:
+                for _ in case.rounds():
+                    ...inject the fault...
+                    case.within("reconnected", seconds, bound=6, slack=1)
+            case.account(traffic)
+
+Each case has clients and servers of all kinds (``ends.CLIENTS``, ``ends.SERVERS``), and counts for each pair of them.
 """

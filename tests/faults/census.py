@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from ..broker import Broker
 from ..tools import wait_for
+from .ends import start_loops
 
 PATIENCE = 10.0
 # One call of rabbitmqctl for both, as each call takes a second.
@@ -29,6 +30,7 @@ def census(*brokers: Broker, durable: set[str] | None = None) -> Iterator[None]:
         brokers: The nodes to query before and after.
         durable: Queues that are meant to remain.
     """
+    start_loops()
     there_before = [
         _there(broker, durable or set()) for broker in brokers
     ]  # takes a second, in which earlier connections end

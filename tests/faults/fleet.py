@@ -22,8 +22,9 @@ class Fleet:
     Processes that run ``worker``.
 
     Args:
+        service: Each process has a server of each kind: of ``targets(service)``.
         folder: Where they record what they run.
-        options: The options of each ``Server``.
+        options: The options of each server.
     """
 
     def __init__(self, url: str, service: str, folder: Path, **options: Any) -> None:
@@ -58,13 +59,13 @@ class Fleet:
         """Resume a process (SIGCONT)."""
         self.processes[pid].send_signal(signal.SIGCONT)
 
-    def stop(self, pid: int) -> dict[str, int]:
-        """Have a process drain and end; return its counters."""
+    def stop(self, pid: int) -> dict[str, dict[str, int]]:
+        """Have a process drain and end; return the counters of its servers, by their kinds."""
         process = self.processes.pop(pid)
         process.send_signal(signal.SIGCONT)
         process.terminate()
         assert process.wait(PATIENCE) == 0
-        stats: dict[str, int] = json.loads((self._folder / f"stats-{pid}").read_text())
+        stats: dict[str, dict[str, int]] = json.loads((self._folder / f"stats-{pid}").read_text())
         return stats
 
     def runs(self, method: str, number: int | None = None, *, above: int = -1) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -29,6 +29,7 @@ COLUMNS = (
     "lost",
     "hung, late, wrong",
     "worst time, and bound",
+    "by client and server",
 )
 
 
@@ -49,7 +50,32 @@ def document(records: Sequence[Record]) -> str:
         results=_number(sum(record.results for record in records)),
         errors=_number(sum(sum(record.errors.values()) for record in records)),
         confirmed=_number(sum(record.confirmed for record in records)),
+        ends=_all_ends(records),
     )
+
+
+def _all_ends(records: Sequence[Record]) -> str:
+    """Say what was counted of each kind of client and of server, and which cases had only one kind of both."""
+    totals: dict[str, Counter[str]] = {}
+    for record in records:
+        for pair, outcomes in record.ends.items():
+            totals.setdefault(pair, Counter()).update(outcomes)
+    said = [f"- {line}" for line in _ends(totals)]
+    if older := sum(not record.ends for record in records):
+        said.append(f"- {older} of the cases were counted with `Client` and methods on threads only.")
+    return "\n".join(said)
+
+
+def _ends(counted: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    for pair, outcomes in sorted(counted.items()):
+        counts = [
+            f"{_number(outcomes[outcome])} {outcome}"
+            for outcome in ("results", "errors", "cancelled")
+            if outcomes.get(outcome)
+        ]
+        if outcomes.get("confirmed"):
+            counts.append(f"{_number(outcomes.get('lost', 0))} of {_number(outcomes['confirmed'])} lost")
+        yield f"{pair}: {', '.join(counts)}"
 
 
 def _cells(record: Record) -> tuple[str, ...]:
@@ -67,6 +93,7 @@ def _cells(record: Record) -> tuple[str, ...]:
         lost,
         f"{record.hung}, {record.late}, {record.wrong}",
         _list(worst),
+        _list(_ends(record.ends)),
     )
     return tuple(cell.replace("|", r"\|") for cell in cells)
 

@@ -25,9 +25,10 @@ import pika
 from ..broker import Broker
 from ..proxy import Proxy
 from .census import census
+from .ends import Service, make_clients, queues, stats_of, targets
 from .fleet import Fleet
 from .tally import Case, Record
-from .traffic import Service, Traffic, make_client
+from .traffic import Traffic
 
 SERVICE = "soak"
 WORKERS = 3
@@ -180,9 +181,9 @@ def main(minutes: float, seed: int) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = stack.enter_context(Broker())
-        Service().server(broker.url, SERVICE).start().stop()
+        Service().servers(broker.url, SERVICE).start().stop()
         broker.settle()
-        stack.enter_context(census(broker, durable={f"{SERVICE}_req"}))
+        stack.enter_context(census(broker, durable=queues(SERVICE)))
         proxies = [stack.enter_context(Proxy(broker.port)) for _ in range(2)]
         fleet = stack.enter_context(Fleet(proxies[0].url, SERVICE, folder))
         fleet.start(WORKERS)
@@ -205,19 +206,19 @@ def _soak(
     faults, notes, numbers = Faults(broker, fleet, proxies, chance), Notes(folder), itertools.count()
     memory = Memory({"callers' process": os.getpid(), "oldest server process": next(iter(fleet.processes))})
     memory.start()
+    called = targets(SERVICE)
     with (
-        make_client(proxies[1].url, SERVICE) as topic,
-        make_client(proxies[1].url, SERVICE, reply="direct") as direct,
-        make_client(proxies[1].url, SERVICE, confirm=True) as patient,
+        make_clients(proxies[1].url, SERVICE) as topic,
+        make_clients(proxies[1].url, SERVICE, reply="direct") as direct,
+        make_clients(proxies[1].url, SERVICE, confirm=True) as patient,
     ):
-        clients = [topic, direct, patient]
         over = time.monotonic() + 60 * minutes
         while time.monotonic() < over:
             fault = chance.choice(faults.kinds)
             print(f"{over - time.monotonic():5.0f} s to go: {fault.__name__}", flush=True)
             with (
-                Traffic(clients[:2], threads=6, notify=True, pause=0.02, numbers=numbers) as traffic,
-                Traffic([patient], threads=2, pause=0.02, numbers=numbers, retry="idempotent") as retrying,
+                Traffic([*topic, *direct], called, threads=6, notify=True, pause=0.02, numbers=numbers) as traffic,
+                Traffic(patient, called, threads=2, pause=0.02, numbers=numbers, retry="idempotent") as retrying,
             ):
                 traffic.wait_for_flow()
                 time.sleep(chance.uniform(0.5, 2))
@@ -226,11 +227,10 @@ def _soak(
                 traffic.wait_for_flow()
             for each in (traffic, retrying):
                 case.account(each)
-            case.record.lost += len(missing := notes.wait_for(traffic.confirmed))
-            assert not missing, f"lost: {sorted(missing)[:10]}"
+            case.account_for_missing(traffic, notes.wait_for(set(traffic.confirmed)))
             case.bit(fault.__name__.replace("_", " "), 1)
             case.record.rounds += 1
-        assert [client.stats()["pending"] for client in clients] == [0, 0, 0]
+        assert stats_of([*topic, *direct, *patient], "pending") == 0
     memory.stop()
     memory.check()
 

@@ -16,8 +16,9 @@ from ..broker import Broker, answers
 from ..tools import wait_for
 from .census import census
 from .conftest import FULL
+from .ends import DEADLINE, AnyClient, Service, make_clients, nap, new_clients, queues, stats_of, targets
 from .tally import Case
-from .traffic import DEADLINE, SLACK, Service, Traffic, make_client
+from .traffic import SLACK, Traffic
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +56,27 @@ class _Opening(threading.Thread):
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 def test_broker_is_killed_and_restarted(case: Case, node: Broker, service: str, queue_type: Any) -> None:
     served = Service()
-    served.server(node.url, service, queue_type=queue_type).start().stop()
+    served.servers(node.url, service, queue_type=queue_type).start().stop()
     node.settle()
-    server = served.server(node.url, service, queue_type=queue_type)
-    with census(node, durable={f"{service}_req"}), server, make_client(node.url, service) as client:
-        with Traffic([client], notify=True) as traffic:
+    servers, called = served.servers(node.url, service, queue_type=queue_type), targets(service)
+    with census(node, durable=queues(service)), servers, make_clients(node.url, service) as clients:
+        with Traffic(clients, called, notify=True) as traffic:
             for _ in case.rounds():
                 traffic.wait_for_flow()
-                in_flight = client.submit("nap", [1])
-                assert served.begun.acquire(timeout=30)
+                in_flight = nap(clients, called, 1)
+                assert all(served.begun.acquire(timeout=30) for _ in in_flight)
                 node.kill()
                 opening = _Opening(node.port)
-                assert isinstance(in_flight.exception(1), ConnectionLost)
+                assert all(isinstance(each.exception(1), ConnectionLost) for each in in_flight)
                 node.restart()
                 opening.join()
-                case.bit("calls in flight lost", 1)
+                case.bit("calls in flight lost", len(in_flight))
                 case.within("calls again", traffic.first_result_after(opening.moment), bound=3, slack=1)
                 case.within("notifications again", traffic.first_confirm_after(opening.moment), bound=3, slack=1)
         case.account(traffic)
         case.account_for_lost(traffic, served.handled)
         case.bit("typed errors", traffic.errors.total(), least=case.repeats)
-        assert client.stats()["pending"] == 0
+        assert stats_of(clients, "pending") == 0
 
 
 @contextmanager
@@ -99,26 +100,27 @@ def _frozen(node: Broker) -> Any:
 )
 def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
     served = Service()
-    served.server(node.url, service).start().stop()
+    served.servers(node.url, service).start().stop()
     with (
-        census(node, durable={f"{service}_req"}),
-        served.server(node.url, service),
-        make_client(node.url, service) as client,
+        census(node, durable=queues(service)),
+        served.servers(node.url, service),
+        make_clients(node.url, service) as clients,
     ):
-        with Traffic([client], threads=8, notify=True) as traffic:
+        with Traffic(clients, targets(service), threads=8, notify=True) as traffic:
             for _ in case.rounds():
                 traffic.wait_for_flow()
-                closing = make_client(node.url, service).start()
+                closing = [client.start() for client in new_clients(node.url, service)]
                 before = traffic.errors.total()
                 with _frozen(node):
                     frozen = time.monotonic()
-                    waiting = closing.submit("double", [1], timeout=60)
+                    waiting = [client.submit("double", [1], timeout=60) for client in closing]
                     time.sleep(1)
-                    began = time.monotonic()
-                    closing.close()
-                    case.within("close() of a client", time.monotonic() - began, bound=1, slack=0.3)
-                    assert waiting.exception(0) is not None
-                    time.sleep(14 if FULL else DEADLINE + 0.5)
+                    for client in closing:
+                        began = time.monotonic()
+                        client.close()
+                        case.within("close() of a client", time.monotonic() - began, bound=1, slack=0.3)
+                    assert all(each.exception(0) is not None for each in waiting)
+                    time.sleep(max(0.0, frozen + (15 if FULL else DEADLINE + 1.5) - time.monotonic()))
                     thawed = time.monotonic()
                 case.bit("typed errors", traffic.errors.total() - before)
                 first = min(each for each in traffic.failed_at if each > frozen)
@@ -140,29 +142,34 @@ def test_broker_freezes(case: Case, node: Broker, service: str) -> None:
 )
 def test_memory_alarm(case: Case, node: Broker, service: str) -> None:
     served = Service()
-    served.server(node.url, service).start().stop()
+    served.servers(node.url, service).start().stop()
     with (
-        census(node, durable={f"{service}_req"}),
-        served.server(node.url, service),
-        make_client(node.url, service) as client,
+        census(node, durable=queues(service)),
+        served.servers(node.url, service),
+        make_clients(node.url, service) as clients,
     ):
-        with Traffic([client], deadline=DEADLINE) as traffic:
+        with Traffic(clients, targets(service), deadline=DEADLINE) as traffic:
             for _ in case.rounds():
                 traffic.wait_for_flow()
                 before = traffic.errors["Blocked"]
                 node.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
                 # The broker sends connection.blocked at a connection's next publish; those calls time out.
                 began = time.monotonic()
-                wait_for(lambda: client.submit("double", [1], timeout=0.1).exception(2) is not None, 10)
-                wait_for(lambda: isinstance(client.submit("double", [1], timeout=0.2).exception(2), Blocked))
+                for client in clients:
+                    wait_for(lambda client=client: _error_of(client, 0.1) is not None)  # type: ignore[misc]
+                    wait_for(lambda client=client: isinstance(_error_of(client, 0.2), Blocked))  # type: ignore[misc]
                 case.within("first Blocked", time.monotonic() - began, bound=DEADLINE, slack=SLACK)
                 if FULL:  # the traffic as well, not only the calls of this test
                     traffic.wait_for_error("Blocked", before, 2 * DEADLINE + 2)
                     case.bit("calls that ended as Blocked", traffic.errors["Blocked"] - before)
-                parked = client.submit("double", [4], timeout=30)
+                parked = [client.submit("double", [4], timeout=30) for client in clients]
                 time.sleep(0.2)
-                case.bit("parked calls", int(not parked.done()))
+                case.bit("parked calls", sum(not each.done() for each in parked), least=len(parked))
                 node.ctl("set_vm_memory_high_watermark", "absolute", "1GB")
-                assert parked.result(10) == 8
+                assert [each.result(10) for each in parked] == [8] * len(parked)
         case.account(traffic)
-        assert client.stats()["connections"] == 1
+        assert stats_of(clients, "connections") == len(clients)
+
+
+def _error_of(client: AnyClient, timeout: float) -> BaseException | None:
+    return client.submit("double", [1], timeout=timeout).exception(2)

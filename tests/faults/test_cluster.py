@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import Client
-
 from ..cluster import Cluster
 from .census import census
+from .ends import AnyClient, Service, make_clients, queues, stats_of, targets
 from .tally import Case
-from .traffic import Service, Traffic, make_client
+from .traffic import Traffic
 
 
 @pytest.fixture(scope="module")
@@ -44,35 +43,39 @@ def urls(cluster: Cluster) -> list[str]:
 )
 def test_leader_is_killed(case: Case, cluster: Cluster, service: str) -> None:
     served, options = Service(), {"queue_type": "quorum"}
-    served.server(cluster.url, service, **options).start().stop()
+    served.servers(cluster.url, service, **options).start().stop()
     cluster.wait_until_whole()
     patient: Any = {"notify": True, "retry": "idempotent"}
-    with census(*cluster.nodes, durable={f"{service}_req"}), ExitStack() as ends:
+    with census(*cluster.nodes, durable=queues(service)), ExitStack() as ends:
         for url in urls(cluster):
-            ends.enter_context(served.server(url, service, **options))
+            ends.enter_context(served.servers(url, service, **options))
         # A queue without a leader loses unconfirmed messages: such a call would time out.
-        clients = [ends.enter_context(make_client(url, service, confirm=True)) for url in urls(cluster)]
-        with Traffic(clients, threads=3, **patient) as traffic:
+        clients = [
+            client for url in urls(cluster) for client in ends.enter_context(make_clients(url, service, confirm=True))
+        ]
+        with Traffic(clients, targets(service), threads=3, **patient) as traffic:
             _kill_leaders(case, cluster, service, clients, traffic)
         case.account(traffic)
         case.account_for_lost(traffic, served.handled)
         assert set(traffic.errors) <= {"Overloaded", "CallTimeout"}
-        assert [client.stats()["pending"] for client in clients] == [0, 0, 0]
+        assert stats_of(clients, "pending") == 0
 
 
-def _kill_leaders(case: Case, cluster: Cluster, service: str, clients: list[Client], traffic: Traffic) -> None:
-    for _ in case.rounds():
+def _kill_leaders(case: Case, cluster: Cluster, service: str, clients: list[AnyClient], traffic: Traffic) -> None:
+    called = targets(service)
+    for number in case.rounds():
         traffic.wait_for_flow()
-        lost_before = sum(client.stats()["connections_lost"] for client in clients)
-        leader = cluster.leader_of(f"{service}_req")
+        lost_before = stats_of(clients, "connections_lost")
+        queue = called[number % len(called)].queue
+        leader = cluster.leader_of(queue)
         killed = time.monotonic()
         leader.kill()
         time.sleep(4)
-        assert cluster.leader_of(f"{service}_req") is not leader
-        case.within("longest stall of confirms", longest_gap(traffic.confirmed_at, killed), bound=2, slack=1)
-        case.within("longest stall of calls", longest_gap(traffic.results, killed), bound=2, slack=3)
-        lost = sum(client.stats()["connections_lost"] for client in clients) - lost_before
-        case.bit("connections of clients lost", lost)
+        assert cluster.leader_of(queue) is not leader
+        for confirmed_at, results in zip(traffic.confirmed_at.values(), traffic.results.values(), strict=True):
+            case.within("longest stall of confirms", longest_gap(confirmed_at, killed), bound=2, slack=1)
+            case.within("longest stall of calls", longest_gap(results, killed), bound=2, slack=3)
+        case.bit("connections of clients lost", stats_of(clients, "connections_lost") - lost_before)
         leader.restart()
         cluster.wait_until_whole()
 

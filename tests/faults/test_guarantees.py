@@ -46,6 +46,22 @@ def test_a_line_for_each_case_has_what_was_counted() -> None:
     assert second["worst time, and bound"] == "again 1.25 of 3 s<br>close() 0.5 of 1 s"
 
 
+def test_each_kind_of_client_and_server_has_its_counts() -> None:
+    ends = {
+        "Client to def": {"results": 1000, "errors": 2, "confirmed": 1500, "lost": 1},
+        "AsyncClient to async def": {"results": 5, "cancelled": 3},
+    }
+    one, two = record("one", ends=ends), record("two", ends={"AsyncClient to async def": {"results": 1}})
+    text = document([one, two, record("three")])
+    assert [row[-1] for row in rows(text)] == [
+        "AsyncClient to async def: 5 results, 3 cancelled<br>Client to def: 1,000 results, 2 errors, 1 of 1,500 lost",
+        "AsyncClient to async def: 1 results",
+        "",
+    ]
+    assert "- AsyncClient to async def: 6 results, 3 cancelled\n- Client to def: 1,000 results" in text
+    assert "- 1 of the cases were counted with `Client` and methods on threads only." in text
+
+
 def test_totals_and_environments_are_of_all_cases() -> None:
     one = record("one", rounds=20, results=1000, errors={"A": 3}, confirmed=5)
     two = record("two", rounds=5, results=234, errors={"A": 1, "B": 1}, confirmed=2, environment="RabbitMQ 0, Python 2")

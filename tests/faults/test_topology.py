@@ -14,8 +14,9 @@ from jsonrpc_amqp import TransportError
 from ..broker import Broker
 from ..tools import wait_for
 from .census import census
+from .ends import AnyClient, Service, Target, make_clients, nap, queues, stats_of, targets
 from .tally import Case
-from .traffic import Service, Traffic, make_client
+from .traffic import Traffic
 
 Delete = Callable[[Any], None]
 
@@ -45,62 +46,70 @@ def reply_queues(node: Broker, service: str) -> set[str]:
 )
 @pytest.mark.parametrize("what", ["request queue", "exchange", "binding", "reply queue"])
 def test_something_is_deleted(case: Case, broker: Broker, service: str, what: str) -> None:
-    node, served = broker, Service()
-    served.server(node.url, service, exchange=service).start().stop()
+    node, served, called = broker, Service(), targets(service)
+    served.servers(node.url, service, exchange=service).start().stop()
 
     def delete() -> None:
         if what == "request queue":
-            administer(node.url, lambda channel: channel.queue_delete(f"{service}_req"))
+            administer(node.url, lambda channel: [channel.queue_delete(each.queue) for each in called])
         elif what == "exchange":
             administer(node.url, lambda channel: channel.exchange_delete(service))
         elif what == "binding":
-            key = f"{service}.request.#"
-            administer(node.url, lambda channel: channel.queue_unbind(f"{service}_req", service, key))
+            keys = {each.queue: f"{each.service}.request.#" for each in called}
+            administer(
+                node.url, lambda channel: [channel.queue_unbind(queue, service, key) for queue, key in keys.items()]
+            )
         else:
-            for queue in reply_queues(node, service):
+            for queue in reply_queues(node, called[0].service):
                 node.ctl("delete_queue", queue)
 
     with (
-        census(node, durable={f"{service}_req"}),
-        served.server(node.url, service, exchange=service) as server,
-        make_client(node.url, service, exchange=service) as client,
-        make_client(node.url, service, exchange=service, reply="direct") as direct,
+        census(node, durable=queues(service)),
+        served.servers(node.url, service, exchange=service) as servers,
+        make_clients(node.url, service, exchange=service) as clients,
+        make_clients(node.url, service, exchange=service, reply="direct") as direct,
     ):
-        with Traffic([client, direct], notify=True) as traffic:
+        with Traffic([*clients, *direct], called, notify=True) as traffic:
             for _ in case.rounds():
                 traffic.wait_for_flow()
                 time.sleep(1)
                 served.wake.clear()
-                before, cancelled = traffic.errors.total(), server.stats()["consumers_cancelled"]
-                # The call of a lost reply queue ends with that. Deleting it, by rabbitmqctl, may take long.
-                in_flight = client.submit("nap", [90], timeout=90 if what == "reply queue" else 8)
-                assert served.begun.acquire(timeout=30)
+                before, cancelled = traffic.errors.total(), servers.stats()["consumers_cancelled"]
+                # The calls of a lost reply queue end with that. Deleting it, by rabbitmqctl, may take long.
+                in_flight = nap(clients, called, 90, timeout=90 if what == "reply queue" else 8)
+                assert all(served.begun.acquire(timeout=30) for _ in in_flight)
                 delete()
                 deleted = time.monotonic()
                 if what != "reply queue":
                     served.wake.set()
-                # With the direct client, which has no queue or binding that could be deleted.
-                case.within("service again", direct_again(direct, deleted), bound=2, slack=1)
-                lost = isinstance(in_flight.exception(90), TransportError)
+                # With the direct clients, which have no queue or binding that could be deleted.
+                case.within("service again", direct_again(direct, called, deleted), bound=2, slack=1)
+                lost = sum(isinstance(each.exception(90), TransportError) for each in in_flight)
                 served.wake.set()
                 if what == "request queue":
                     assert not lost
-                    case.bit("consumers cancelled", server.stats()["consumers_cancelled"] - cancelled)
+                    now_cancelled = servers.stats()["consumers_cancelled"]
+                    case.bit("consumers cancelled", now_cancelled - cancelled, least=len(called))
                 else:
                     case.bit("typed errors", traffic.errors.total() - before + lost)
-                assert client.call("double", [3], retry="safe") == 6
+                assert call_all(clients, called) == {6}
                 traffic.wait_for_flow()
         case.account(traffic)
         if what != "request queue":  # deleting the queue deletes its messages
             case.account_for_lost(traffic, served.handled)
-        assert client.stats()["pending"] == direct.stats()["pending"] == 0
-        assert what != "request queue" or server.stats()["connections"] == 1
+        assert stats_of([*clients, *direct], "pending") == 0
+        assert what != "request queue" or servers.stats()["connections"] == len(called)
 
 
-def direct_again(client: Any, deleted: float) -> float:
-    """Return how many seconds after the deletion a call succeeds."""
-    assert client.call("double", [2], retry="idempotent") == 4
+def direct_again(clients: list[AnyClient], called: list[Target], deleted: float) -> float:
+    """Return how many seconds after the deletion calls succeed."""
+    assert call_all(clients, called, retry="idempotent") == {6}
     return time.monotonic() - deleted
+
+
+def call_all(clients: list[AnyClient], called: list[Target], retry: Any = "safe") -> set[int]:
+    """Call each target with each client, one after the other; return the results."""
+    return {client.call("double", [3], service=target.service, retry=retry) for client in clients for target in called}
 
 
 @pytest.mark.fault(
@@ -115,26 +124,27 @@ def direct_again(client: Any, deleted: float) -> float:
     breath=6,  # a consumer that is cancelled soon after it was made is not made again at once
 )
 def test_consumer_is_cancelled(case: Case, broker: Broker, service: str) -> None:
-    served = Service()
+    served, called = Service(), targets(service)
     with (
-        census(broker, durable={f"{service}_req"}),
-        served.server(broker.url, service) as server,
-        make_client(broker.url, service) as client,
+        census(broker, durable=queues(service)),
+        served.servers(broker.url, service) as servers,
+        make_clients(broker.url, service) as clients,
     ):
-        with Traffic([client], notify=True) as traffic:
+        with Traffic(clients, called, notify=True) as traffic:
             for _ in case.rounds():
                 traffic.wait_for_flow()
-                cancelled = server.stats()["consumers_cancelled"]
-                in_flight = client.submit("nap", [2, "done"])
-                assert served.begun.acquire(timeout=30)
-                broker.cancel_consumers(f"{service}_req")
-                wait_for(lambda cancelled=cancelled: server.stats()["consumers_cancelled"] > cancelled)  # type: ignore[misc]
+                cancelled = servers.stats()["consumers_cancelled"] + len(called)
+                in_flight = nap(clients, called, 3, "done")
+                assert all(served.begun.acquire(timeout=30) for _ in in_flight)
+                for target in called:
+                    broker.cancel_consumers(target.queue)
+                wait_for(lambda cancelled=cancelled: servers.stats()["consumers_cancelled"] >= cancelled)  # type: ignore[misc]
                 noticed = time.monotonic()
-                case.bit("consumers cancelled", 1)
+                case.bit("consumers cancelled", len(called))
                 case.within("calls again", traffic.first_result_after(noticed + 0.1) + 0.1, bound=1, slack=1)
-                assert in_flight.result(5) == "done"
+                assert [each.result(5) for each in in_flight] == ["done"] * len(in_flight)
         case.account(traffic)
         case.account_for_lost(traffic, served.handled)
         assert traffic.errors.total() == 0
-        stats = server.stats()
-        assert (stats["connections"], stats["redelivered"], stats["dropped_replies"]) == (1, 0, 0)
+        stats = servers.stats()
+        assert (stats["connections"], stats["redelivered"], stats["dropped_replies"]) == (len(called), 0, 0)

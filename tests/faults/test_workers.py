@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pika
 import pytest
 
-from jsonrpc_amqp import CallTimeout, ServerError
+from jsonrpc_amqp import CallTimeout, Server, ServerError
 from jsonrpc_amqp.errors import DELIVERY_LIMIT_REACHED
 
 from ..broker import Broker
@@ -20,18 +21,49 @@ from ..command import running
 from ..tools import wait_for
 from .census import census
 from .conftest import FULL
+from .ends import (
+    HEARTBEAT,
+    AnyClient,
+    Service,
+    Target,
+    kind_of,
+    make_clients,
+    nap,
+    queues,
+    stats_of,
+    targets,
+    targets_of_one,
+)
 from .fleet import Fleet
 from .tally import Case
-from .traffic import HEARTBEAT, Service, Traffic, make_client
+from .traffic import Traffic
 
+Calls: TypeAlias = dict[int, Future[Any]]
 INNOCENTS = range(10)
 # How long callers call while a request kills workers.
 SECONDS_OF_POISON = 40.0
 
 
 def declare(url: str, service: str, **options: Any) -> None:
-    """Declare the queue before the census, since it remains."""
-    Service().server(url, service, **options).start().stop()
+    """Declare the queues before the census, since they remain."""
+    Service().servers(url, service, **options).start().stop()
+
+
+def submit(clients: list[AnyClient], called: list[Target], method: str, numbers: range, *params: Any) -> Calls:
+    """Call a method with each number, by the clients and of the targets in turn, so that all pairs have their share."""
+    pairs = itertools.cycle(itertools.product(clients, called))
+    return {
+        number: client.submit(method, [number, *params], service=target.service, timeout=30)
+        for number, (client, target) in zip(numbers, pairs, strict=False)
+    }
+
+
+def unexpected_drops(clients: list[AnyClient], traffic: Traffic) -> int:
+    """Return how many replies clients have dropped, but for those of calls that the traffic has cancelled."""
+    cancelled: Counter[str] = Counter()
+    for (kind, _), outcomes in traffic.outcomes.items():
+        cancelled[kind] += outcomes["cancelled"]
+    return sum(max(0, client.stats()["dropped_replies"] - cancelled[kind_of(client)]) for client in clients)
 
 
 @pytest.mark.fault(
@@ -45,25 +77,31 @@ def declare(url: str, service: str, **options: Any) -> None:
 )
 def test_worker_is_killed(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
     declare(broker.url, service)
-    fleet = Fleet(broker.url, service, tmp_path)
-    with census(broker, durable={f"{service}_req"}), fleet, make_client(broker.url, service) as client:
+    fleet, called = Fleet(broker.url, service, tmp_path), targets(service)
+    with census(broker, durable=queues(service)), fleet, make_clients(broker.url, service) as clients:
         fleet.start(3)
-        with Traffic([client], notify=True) as traffic:
+        slow: list[Future[Any]] = []
+        with Traffic(clients, called, notify=True) as traffic:
             for number in case.rounds():
-                waiting = client.submit("slow", [number, 3])
-                victim = fleet.wait_for_run("slow", number)
+                # Each process may have some of them; all are on their way when one is killed.
+                first = len(clients) * len(called) * number
+                waiting = submit(clients, called, "slow", range(first, first + len(clients) * len(called)), 3)
+                victims = {each: fleet.wait_for_run("slow", each) for each in waiting}
+                victim = victims[first + number % len(victims)]
                 fleet.kill(victim)
                 killed = time.monotonic()
-                answered = waiting.result(5)
+                slow += waiting.values()
+                of_victim = [each for each in waiting if victims[each] == victim]
+                assert victim not in [waiting[each].result(5) for each in of_victim]
                 case.within("result from another process", time.monotonic() - killed, bound=1, slack=0.5)
-                assert answered != victim
-                assert len(fleet.runs("slow", number)) == 2
-                case.bit("redeliveries", 1)
+                assert [len(fleet.runs("slow", each)) for each in of_victim] == [2] * len(of_victim)
+                case.bit("redeliveries", len(of_victim))
                 fleet.start()
+        assert all(call.result(5) > 0 for call in slow)
         case.account(traffic)
         assert traffic.errors.total() == 0
-        assert client.stats()["dropped_replies"] == client.stats()["pending"] == 0
-        wait_for(lambda: traffic.confirmed <= fleet.counts("note").keys())
+        assert unexpected_drops(clients, traffic) == stats_of(clients, "pending") == 0
+        wait_for(lambda: traffic.confirmed.keys() <= fleet.counts("note").keys())
         case.account_for_lost(traffic, set(fleet.counts("note")))
 
 
@@ -78,18 +116,18 @@ def test_worker_is_killed(case: Case, broker: Broker, service: str, tmp_path: Pa
 )
 def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
     declare(broker.url, service)
-    fleet = Fleet(broker.url, service, tmp_path)
-    with census(broker, durable={f"{service}_req"}), fleet, make_client(broker.url, service) as client:
-        with Traffic([client], notify=True) as traffic:
+    fleet, called = Fleet(broker.url, service, tmp_path), targets(service)
+    with census(broker, durable=queues(service)), fleet, make_clients(broker.url, service) as clients:
+        with Traffic(clients, called, notify=True) as traffic:
             for number in case.rounds():
                 fleet.start()
                 (victim,) = fleet.processes
-                waiting = [client.submit("slow", [10 * number + each, 2], timeout=30) for each in range(6)]
+                waiting = submit(clients, called, "slow", range(10 * number, 10 * number + 6), 2)
                 wait_for(lambda number=number: len(fleet.runs("slow", above=10 * number - 1)) == 6)  # type: ignore[misc]
                 fleet.freeze(victim)
                 frozen = time.monotonic()
                 fleet.start()
-                assert victim not in [each.result(15) for each in waiting]
+                assert victim not in [each.result(15) for each in waiting.values()]
                 case.within("result from another process", time.monotonic() - frozen, bound=3 * HEARTBEAT, slack=2)
                 fleet.thaw(victim)
                 # Not those that it had received before.
@@ -97,13 +135,12 @@ def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
                 wait_for(lambda victim=victim, last=last: victim in fleet.runs("note", above=last))  # type: ignore[misc]
                 stats = fleet.stop(victim)
                 # A reply that was written before the loss was noticed is not counted.
-                case.bit("late replies dropped", stats["dropped_replies"])
-                assert stats["connections"] == 2
+                case.bit("late replies dropped", sum(each["dropped_replies"] for each in stats.values()))
+                assert [each["connections"] for each in stats.values()] == [2] * len(called)
                 for pid in list(fleet.processes):
                     fleet.stop(pid)
-                assert client.stats()["dropped_replies"] == 0
         case.account(traffic)
-        assert client.stats()["pending"] == 0
+        assert unexpected_drops(clients, traffic) == stats_of(clients, "pending") == 0
 
 
 @pytest.mark.fault(
@@ -116,17 +153,19 @@ def test_worker_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
     seconds=15,
 )
 def test_handler_takes_long(case: Case, broker: Broker, service: str) -> None:
-    served = Service()
+    served, called = Service(), targets(service)
     declare(broker.url, service)
-    server = served.server(broker.url, service)
-    with census(broker, durable={f"{service}_req"}), server, make_client(broker.url, service) as client:
-        with Traffic([client]) as traffic:
+    servers = served.servers(broker.url, service)
+    with census(broker, durable=queues(service)), servers, make_clients(broker.url, service) as clients:
+        with Traffic(clients, called) as traffic:
             for _ in case.rounds():
-                assert client.call("nap", [3 * HEARTBEAT, "done"], timeout=20) == "done"
-                case.bit("heartbeats missed by a handler", 3)
+                long = nap(clients, called, 3 * HEARTBEAT, "done", timeout=20)
+                assert [each.result(20) for each in long] == ["done"] * len(long)
+                case.bit("heartbeats missed by a handler", 3 * len(long))
         case.account(traffic)
         assert traffic.errors.total() == 0
-        assert server.stats()["connections"] == client.stats()["connections"] == 1
+        assert servers.stats()["connections"] == len(called)
+        assert stats_of(clients, "connections") == len(clients)
 
 
 @pytest.mark.fault(
@@ -142,13 +181,15 @@ def test_handler_takes_long(case: Case, broker: Broker, service: str) -> None:
 )
 def test_interpreter_is_held(case: Case, broker: Broker, service: str, tmp_path: Path) -> None:
     declare(broker.url, service)
-    fleet = Fleet(broker.url, service, tmp_path)
-    with census(broker, durable={f"{service}_req"}), fleet, make_client(broker.url, service) as client:
-        with Traffic([client], notify=True) as traffic:
+    fleet, called = Fleet(broker.url, service, tmp_path), targets(service)
+    with census(broker, durable=queues(service)), fleet, make_clients(broker.url, service) as clients:
+        with Traffic(clients, called, notify=True) as traffic:
             for number in case.rounds():
                 fleet.start()
                 (victim,) = fleet.processes
-                held = client.submit("hold", [number, round(4 * HEARTBEAT)], timeout=30)
+                client, target = clients[-1 - number % len(clients)], called[-1 - number % len(called)]
+                seconds = round(4 * HEARTBEAT)
+                held = client.submit("hold", [number, seconds], service=target.service, timeout=30)
                 assert fleet.wait_for_run("hold", number) == victim
                 began = time.monotonic()
                 fleet.start()
@@ -156,14 +197,14 @@ def test_interpreter_is_held(case: Case, broker: Broker, service: str, tmp_path:
                 case.within("result from another process", time.monotonic() - began, bound=3.5 * HEARTBEAT, slack=2)
                 last = max(traffic.confirmed)
                 wait_for(lambda victim=victim, last=last: victim in fleet.runs("note", above=last), 20)  # type: ignore[misc]
-                stats = fleet.stop(victim)
-                assert stats["connections"] == 2
-                case.bit("connections lost", stats["connections"] - 1)
+                connections = [stats["connections"] for stats in fleet.stop(victim).values()]
+                assert connections == [2] * len(called)
+                case.bit("connections lost", len(connections))
                 assert len(fleet.runs("hold", number)) == 2
                 for pid in list(fleet.processes):
                     fleet.stop(pid)
         case.account(traffic)
-        assert client.stats()["pending"] == client.stats()["dropped_replies"] == 0
+        assert unexpected_drops(clients, traffic) == stats_of(clients, "pending") == 0
 
 
 @pytest.fixture(scope="module")
@@ -189,31 +230,40 @@ def test_consumer_timeout(case: Case, impatient: Broker, service: str, tmp_path:
     closes_channel = impatient.series < (4, 3)
     options: dict[str, Any] = {} if closes_channel else {"queue_type": "quorum"}
     declare(impatient.url, service, **options)
-    fleet = Fleet(impatient.url, service, tmp_path, **options)
-    with census(impatient, durable={f"{service}_req"}), fleet, make_client(impatient.url, service) as client:
-        with Traffic([client], notify=True) as traffic:
+    fleet, called = Fleet(impatient.url, service, tmp_path, **options), targets(service)
+    with census(impatient, durable=queues(service)), fleet, make_clients(impatient.url, service) as clients:
+        with Traffic(clients, called, notify=True) as traffic:
             for number in case.rounds():
                 fleet.start()
                 (pid,) = fleet.processes
-                waiting = client.submit("slow", [number, 7.5], timeout=30)
+                first = len(called) * number
+                # The one client calls the one kind of server, and the other the other, or the other way round.
+                callers = clients if number % 2 else clients[::-1]
+                waiting = [
+                    client.submit("slow", [first + each, 7.5], service=target.service, timeout=30)
+                    for each, (client, target) in enumerate(zip(callers, called, strict=True))
+                ]
                 began = time.monotonic()
-                assert waiting.result(20) == pid
+                assert [each.result(20) for each in waiting] == [pid] * len(waiting)
                 answered = time.monotonic() - began
-                assert answered > 5, "the broker did not redeliver the request"
+                assert answered > 5, "the broker did not redeliver the requests"
                 # It checks every second, so it closes the channel at most 6 s after the delivery.
                 case.within("redelivered, and result", answered, bound=8, slack=1)
                 traffic.first_result_after(time.monotonic())
                 time.sleep(max(0.0, 8.0 - answered))
-                stats = fleet.stop(pid)
-                assert stats["connections"] == (2 if closes_channel else 1)
+                stats = fleet.stop(pid).values()
+                assert [each["connections"] for each in stats] == [2 if closes_channel else 1] * len(called)
                 # Else its channel is open, so the late reply is sent, and the client drops that of the second run.
-                if closes_channel:
-                    case.bit("late replies dropped", stats["dropped_replies"])
-                else:
-                    case.bit("consumers cancelled", stats["consumers_cancelled"])
-                assert len(fleet.runs("slow", number)) == 2
+                what, counter = (
+                    ("late replies dropped", "dropped_replies")
+                    if closes_channel
+                    else ("consumers cancelled", "consumers_cancelled")
+                )
+                for each in stats:
+                    case.bit(what, each[counter])
+                assert [len(fleet.runs("slow", first + each)) for each in range(len(called))] == [2] * len(called)
         case.account(traffic)
-        assert client.stats()["pending"] == 0
+        assert stats_of(clients, "pending") == 0
 
 
 @pytest.mark.fault(
@@ -231,34 +281,42 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
     declare(broker.url, service, **options)
     connection = pika.BlockingConnection(pika.URLParameters(f"{broker.url}?heartbeat=0"))
     channel = connection.channel()
-    kept = {f"{service}_req", f"{service}_dead"}
+    called = targets(service)
+    kept = queues(service) | {f"{target.service}_dead" for target in called}
     fleet = Fleet(broker.url, service, tmp_path, **options, prefetch=10)
-    with census(broker, durable=kept), fleet, make_client(broker.url, service, timeout=240) as client:
+    with census(broker, durable=kept), fleet, make_clients(broker.url, service, timeout=240) as clients:
         for number in case.rounds():
+            target = called[-1 - number % len(called)]
+            calls = [client.with_options(service=target.service) for client in clients]
             began, runs_before = time.monotonic(), len(fleet.runs("poison"))
-            expired = client.submit("innocent", [-1], timeout=0.2)
-            assert isinstance(expired.exception(5), CallTimeout)
-            poison = client.submit("poison")
-            innocents = [client.submit("innocent", [number * 10 + each]) for each in INNOCENTS]
+            expired = [call.submit("innocent", [-1], timeout=0.2) for call in calls]
+            assert all(isinstance(each.exception(5), CallTimeout) for each in expired)
+            caller = number % len(clients)
+            poison = calls[caller].submit("poison")
+            innocents = [
+                calls[each % len(calls)].submit("innocent", [number * len(INNOCENTS) + each]) for each in INNOCENTS
+            ]
             deaths = _restart_until(fleet, [poison, *innocents])
-            _check_limit_reached(case, poison)
-            assert client.stats()["pending"] == 0
-            assert [each.result(0) for each in innocents] == [number * 10 + each for each in INNOCENTS]
-            case.record.results += len(innocents)
+            _check_limit_reached(case, poison, kind_of(clients[caller]), target)
+            assert stats_of(clients, "pending") == 0
+            assert [each.result(0) for each in innocents] == [number * len(INNOCENTS) + each for each in INNOCENTS]
+            for each in INNOCENTS:
+                case.ended(clients[each % len(clients)], target, "results")
             case.bit("processes killed", deaths)
             assert len(fleet.runs("poison")) - runs_before == deaths
             case.within("whole round", time.monotonic() - began, bound=60, slack=180)
-            wait_for(lambda number=number: _waiting(channel, f"{service}_dead") == number + 1)  # type: ignore[misc]
-            _method, _properties, body = channel.basic_get(f"{service}_dead", auto_ack=False)
+            dead, count = f"{target.service}_dead", number // len(called) + 1
+            wait_for(lambda dead=dead, count=count: _waiting(channel, dead) == count)  # type: ignore[misc]
+            _method, _properties, body = channel.basic_get(dead, auto_ack=False)
             assert b'"poison"' in body
             channel.basic_recover(requeue=True)
-        assert _waiting(channel, f"{service}_req") == 0
+        assert [_waiting(channel, each.queue) for each in called] == [0] * len(called)
     connection.close()
 
 
 @pytest.mark.fault(
     "poison-of-workers",
-    fault="call and notification that kill each process that runs them, to serve --workers, while four callers call",
+    fault="call and notification that kill each process that runs them, to serve --workers, while callers call",
     bound="no gap of over 3 s between results; at most 2 % of the calls fail; the call has its error within 10 s; "
     "the two become dead letters, and nothing else does",
     mechanism="a worker that has served is restarted at once; a request that is redelivered after a death runs in a "
@@ -270,7 +328,7 @@ def test_poison(case: Case, broker: Broker, service: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 def test_poison_of_workers(
-    case: Case, broker: Broker, service: str, tmp_path: Path, queue_type: str, workers: int
+    case: Case, broker: Broker, service: str, tmp_path: Path, queue_type: Any, workers: int
 ) -> None:
     for number in case.rounds():
         name, keeps = f"{service}-{number}", number % 2 == 0
@@ -281,33 +339,38 @@ def test_poison_of_workers(
             f"--queue-type={queue_type}",
             *["--dead-letters"] * keeps,
         ]
-        declare(broker.url, name, queue_type=queue_type, dead_letters=keeps)
+        Server(broker.url, name, queue_type=queue_type, dead_letters=keeps).start().stop()
+        called = targets_of_one(name)
         kept = {f"{name}_req", f"{name}_dead"} if keeps else {f"{name}_req"}
         with (
             census(broker, durable=kept),
             running(
                 "serve", "tests.faults.served:methods", *arguments, url=broker.url, env={"RUNS": str(tmp_path)}
             ) as program,
-            make_client(broker.url, name) as client,
+            make_clients(broker.url, name) as clients,
         ):
             program.wait_until_said(": serving '", workers)
-            with Traffic([client], deadline=4, timeout=4) as traffic:
+            with Traffic(clients, called, deadline=4, timeout=4) as traffic:
                 traffic.wait_for_flow()
                 began = time.monotonic()
-                poison = client.submit("poison", timeout=60)
-                client.notify("poison")
-                _check_limit_reached(case, poison)
+                # The call is of the one kind, by the one client, and the notification of the other, by the other.
+                (caller, notifier) = clients if number % 2 else clients[::-1]
+                (killed, notified) = called if number % 2 else called[::-1]
+                poison = caller.submit(f"{killed.prefix}poison", service=name, timeout=60)
+                notifier.notify(f"{notified.prefix}poison", service=name)
+                _check_limit_reached(case, poison, kind_of(caller), killed)
                 case.within("error of the call", time.monotonic() - began, bound=10, slack=30)
                 program.wait_until_said("is not run again", 2)
                 time.sleep(max(0.0, began + (SECONDS_OF_POISON if FULL else 5) - time.monotonic()))
-            gap = max(after - before for before, after in itertools.pairwise(sorted(traffic.results)))
-            case.within("longest gap between results", gap, bound=3, slack=12)
+            for times in traffic.results.values():
+                gap = max(after - before for before, after in itertools.pairwise(sorted(times)))
+                case.within("longest gap between results", gap, bound=3, slack=12)
             case.account(traffic)
-            assert traffic.errors.total() <= 0.02 * len(traffic.results), traffic.errors
+            assert traffic.errors.total() <= 0.02 * traffic.count("results"), traffic.errors
             case.bit(
                 "processes killed", _runs(tmp_path, "poison") - case.record.bites.get("processes killed", 0), least=3
             )
-            assert client.stats()["pending"] == 0
+            assert stats_of(clients, "pending") == 0
             assert program.terminate() == 0, program.output
         _check_dead(broker, name, 2 if keeps else None)
 
@@ -346,11 +409,11 @@ def _restart_until(fleet: Fleet, calls: list[Future[Any]]) -> int:
     return deaths
 
 
-def _check_limit_reached(case: Case, poison: Future[Any]) -> None:
+def _check_limit_reached(case: Case, poison: Future[Any], client: str, target: Target) -> None:
     error = poison.exception(60)
     assert isinstance(error, ServerError)
     assert error.code == DELIVERY_LIMIT_REACHED
-    case.record.errors["ServerError"] = case.record.errors.get("ServerError", 0) + 1
+    case.ended(client, target, "errors", error="ServerError")
 
 
 def _waiting(channel: Any, queue: str) -> int:

@@ -1,7 +1,10 @@
-"""A server process for the cases: ``python -m tests.faults.worker URL SERVICE FOLDER OPTIONS``, options as JSON."""
+"""
+A process with a server of each kind: ``python -m tests.faults.worker URL SERVICE FOLDER OPTIONS``, options as JSON.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
@@ -10,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from jsonrpc_amqp import Server, current_request
+from jsonrpc_amqp import current_request
 
-from .traffic import Service
+from .ends import Service, as_coroutine
 
 
 class Worker(Service):
@@ -22,6 +25,12 @@ class Worker(Service):
         super().__init__()
         self._runs = os.open(folder / "runs", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.methods |= {"slow": self.slow, "hold": self.hold, "innocent": self.innocent, "poison": self.poison}
+        self.coroutines |= {
+            "slow": self.slow_on_loop,
+            "hold": as_coroutine(self.hold),
+            "innocent": self.innocent_on_loop,
+            "poison": as_coroutine(self.poison),
+        }
 
     def note(self, number: int) -> None:
         self._write("note", number)
@@ -31,6 +40,12 @@ class Worker(Service):
         self._write("slow", number)
         if not current_request().redelivered:
             time.sleep(seconds)
+        return os.getpid()
+
+    async def slow_on_loop(self, number: int, seconds: float) -> int:
+        self._write("slow", number)
+        if not current_request().redelivered:
+            await asyncio.sleep(seconds)
         return os.getpid()
 
     def hold(self, number: int, seconds: int) -> int:
@@ -45,6 +60,11 @@ class Worker(Service):
         time.sleep(0.05)
         return number
 
+    async def innocent_on_loop(self, number: int) -> int:
+        self._write("innocent", number)
+        await asyncio.sleep(0.05)
+        return number
+
     def poison(self) -> None:
         self._write("poison", 0)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -54,13 +74,15 @@ class Worker(Service):
 
 
 def main(url: str, service: str, folder: Path, options: str) -> None:
-    server: Server = Worker(folder).server(url, service, **json.loads(options))
-    server.start()
+    servers = Worker(folder).servers(url, service, **json.loads(options))
+    servers.start()
     (folder / f"ready-{os.getpid()}").touch()
     try:
-        server.serve_forever()
+        next(iter(servers.of.values())).serve_forever()
+        servers.stop()
     finally:
-        (folder / f"stats-{os.getpid()}").write_text(json.dumps(server.stats()))
+        stats = {kind: server.stats() for kind, server in servers.of.items()}
+        (folder / f"stats-{os.getpid()}").write_text(json.dumps(stats))
 
 
 if __name__ == "__main__":
