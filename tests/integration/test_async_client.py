@@ -180,43 +180,66 @@ def test_a_cancelled_call_gives_its_place_back_at_once(
 
 
 def test_ten_thousand_cancelled_calls_leave_nothing(served: str, service: str, gate: threading.Event, run: Run) -> None:
-    async def use() -> tuple[dict[str, int], int]:
+    async def use() -> tuple[dict[str, int], int, list[str]]:
         async with AsyncClient(served, service, timeout=60) as client:
+
+            async def timed() -> None:
+                async with asyncio.timeout(0.01):
+                    await client.call("wait")
+
             await client.call("add", [1, 2])
-            before = descriptors()
+            while client_threads():  # the one that connected is about to end
+                await asyncio.sleep(0.01)
+            before, threads = descriptors(), threading.enumerate()
             for _ in range(10):
-                tasks = [asyncio.create_task(client.call("wait")) for _ in range(400)]
-                futures = [client.submit("wait") for _ in range(300)]
-                timed = [asyncio.create_task(asyncio.wait_for(client.call("wait"), 0.01)) for _ in range(300)]
+                tasks = [asyncio.create_task(client.call("wait")) for _ in range(250)]
+                futures = [client.submit("wait") for _ in range(250)]
+                waited = [asyncio.create_task(asyncio.wait_for(client.call("wait"), 0.01)) for _ in range(250)]
+                blocks = [asyncio.create_task(timed()) for _ in range(250)]
                 await asyncio.sleep(0)
                 for each in [*tasks, *futures]:
                     each.cancel()
-                ends = await asyncio.gather(*tasks, *futures, *timed, return_exceptions=True)
-                assert {type(end) for end in ends} == {asyncio.CancelledError, TimeoutError}
+                ends = await asyncio.gather(*tasks, *futures, *waited, *blocks, return_exceptions=True)
+                assert [type(end) for end in ends] == 500 * [asyncio.CancelledError] + 500 * [TimeoutError]
             stats = client.stats()
             assert len(asyncio.all_tasks()) == 1
             assert client._requests._sender._parked == {}
             assert len(client._requests._pending._alarms) < 5000
+            more_threads = [thread.name for thread in threading.enumerate() if thread not in threads]
             gate.set()
-            return stats, descriptors() - before
+            return stats, descriptors() - before, more_threads
 
-    stats, more_descriptors = run(use())
+    stats, more_descriptors, more_threads = run(use())
     assert (stats["pending"], stats["cancelled"]) == (0, 10_000)
     assert more_descriptors == 0
-    assert client_threads() == []
+    assert more_threads == client_threads() == []
 
 
-def test_wait_for_on_a_client_of_threads_leaves_nothing_pending(
-    served: str, service: str, gate: threading.Event
+@pytest.mark.parametrize("seconds", [0, 0.001])
+def test_wait_for_on_a_client_of_threads_leaves_nothing(
+    served: str, service: str, gate: threading.Event, run: Run, seconds: float
 ) -> None:
-    async def use(client: Client) -> None:
+    """A ``wait_for`` of no seconds cancels at once, another one while the call is in flight."""
+
+    async def use(client: Client) -> tuple[int, list[str]]:
+        await asyncio.wrap_future(client.submit("add", [1, 2]))
+        before, threads = descriptors(), threading.enumerate()
         for _ in range(1000):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.wrap_future(client.submit("wait")), 0)
+                await asyncio.wait_for(asyncio.wrap_future(client.submit("wait")), seconds)
+            # The future of the client is cancelled by a callback of the other one.
+            assert client.stats()["pending"] <= 1
+        await asyncio.sleep(0)
+        assert client.stats()["pending"] == 0
+        assert len(asyncio.all_tasks()) == 1
+        return descriptors() - before, [thread.name for thread in threading.enumerate() if thread not in threads]
 
     with Client(served, service, timeout=60) as client:
-        asyncio.run(use(client))
-        wait_for(lambda: client.stats()["pending"] == 0)
+        more_descriptors, more_threads = run(use(client))
+        assert (more_descriptors, more_threads) == (0, [])
+        assert client.stats()["cancelled"] == 1000
+        assert client._requests._sender._parked == {}
+        gate.set()
 
 
 def test_a_deadline_ends_a_call(served: str, service: str, run: Run) -> None:
