@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -76,6 +78,13 @@ class Fleet:
     def counts(self, method: str) -> Counter[int]:
         """Return how often a method was run with each number."""
         return Counter(number for name, number, _pid in self._lines() if name == method)
+
+    def notes(self, wanted: Collection[int]) -> set[int]:
+        """Wait for notifications to be handled; return the numbers of all that were, also if some of these are not."""
+        give_up = time.monotonic() + PATIENCE
+        while not (found := set(self.counts("note"))).issuperset(wanted) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        return found
 
     def wait_for_run(self, method: str, number: int) -> int:
         """Wait until a process runs a method with this number, and return its id."""

@@ -101,8 +101,7 @@ def test_worker_is_killed(case: Case, broker: Broker, service: str, tmp_path: Pa
         case.account(traffic)
         assert traffic.errors.total() == 0
         assert unexpected_drops(clients, traffic) == stats_of(clients, "pending") == 0
-        wait_for(lambda: traffic.confirmed.keys() <= fleet.counts("note").keys())
-        case.account_for_lost(traffic, set(fleet.counts("note")))
+        case.account_for_lost(traffic, fleet.notes(traffic.confirmed))
 
 
 @pytest.mark.fault(
