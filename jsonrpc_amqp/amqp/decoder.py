@@ -166,6 +166,12 @@ class Decoder:
         self._rest = bytearray(data[used:])
         return events
 
+    def clear(self) -> None:
+        """Let go of what has arrived of messages: the rest does not come."""
+        self._arriving.clear()
+        self._rest = bytearray()
+        self._announced = self._needed = 0
+
     def _read_headers(self, table: bytes) -> dict[str, Any]:
         headers, unreadable = read(table)
         if unreadable.names:

@@ -277,6 +277,7 @@ class Link:
     def discard(self) -> None:
         """Close the socket, without telling the broker."""
         self._connection.collect()
+        self.decoder.clear()
 
     def _channel_closed(self, number: int, error: Exception, report: Callable[[int, TransportError], None]) -> None:
         problem = describe(error, self.url, self._plan)

@@ -107,8 +107,10 @@ class Publisher:
         If the broker ended it because of a message (``MaybeRejected``), only messages with headers can be the cause.
         """
         with self._lock:
-            waiting, recent = self._confirms.drain(), list(self._recent)
-            waiting += [(message, outcome) for message, outcome in self._held if outcome is not None]
+            waiting, recent, held = self._confirms.drain(), self._recent, self._held
+            # Bodies, which something that refers to the session would keep with it.
+            self._recent, self._held = Recent(), []
+            waiting += [(message, outcome) for message, outcome in held if outcome is not None]
         may_be_rejected = isinstance(error, MaybeRejected)
         lost = ConnectionLost(f"{error}; the message may have been taken, or not")
         reports = [

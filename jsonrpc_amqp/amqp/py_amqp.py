@@ -239,6 +239,7 @@ class AmqpConnection(pyamqp.Connection):
         self.on_blocked: Callable[[str], None]  # py-amqp's
         self.on_unblocked: Callable[[], None]  # py-amqp's
         self.channel_max: int  # py-amqp's
+        self._frame_writer: Any  # py-amqp's
         self._transport: Any  # py-amqp's; None before it connects, and after the end
         super().__init__(**options)
         close_when_forked(self)
@@ -258,6 +259,11 @@ class AmqpConnection(pyamqp.Connection):
             self.note_failure()
             self.collect()
             raise
+
+    def collect(self) -> None:
+        super().collect()
+        # A buffer of a whole frame; a closed connection is part of a cycle, so it would be kept until that is found.
+        self._frame_writer = None
 
     def Transport(
         self,

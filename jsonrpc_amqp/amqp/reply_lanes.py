@@ -179,6 +179,12 @@ class Lane:
                 self._outbox.unacked.finish(each.tag)
         return [Rejected(error, each.message) for each in refused]
 
+    def clear(self) -> None:
+        """Let go of all replies: the session has ended."""
+        self._waiting.clear()
+        self._recent.clear()
+        self._barriers.clear()
+
     def resume(self, channel: int) -> None:
         """Go on over another channel."""
         self.channel = channel

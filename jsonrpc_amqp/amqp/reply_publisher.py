@@ -227,7 +227,11 @@ class ReplyPublisher:
         """Do nothing: replies are not confirmed."""
 
     def fail(self, error: TransportError) -> None:
-        """Do nothing: what was not sent is not acknowledged either, and the requests are delivered again."""
+        """Let go of all replies: what was not sent is not acknowledged either, and the requests are delivered again."""
+        with self._lock:
+            self._undecided.clear()
+            for lane in (self._main, self._default):
+                lane.clear()
 
     def close(self) -> None:
         """End the second connection."""

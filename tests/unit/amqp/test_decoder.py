@@ -366,6 +366,23 @@ def test_what_is_here_of_a_body_takes_little_more_than_its_size(reads: Callable[
     assert held < 1.5 * size
 
 
+def test_a_message_that_will_not_be_whole_is_let_go() -> None:
+    target = decoder(max_body=2 * MIB, frame_max=2 * MIB)
+    method, header, *_ = frames_of(deliver(b"x"))
+    tracemalloc.start()
+    try:
+        target.feed(method + header.replace(pack(">HHQ", 60, 0, 1), pack(">HHQ", 60, 0, 2 * MIB)))
+        target.feed(frame(3, 1, bytes(MIB)))
+        target.feed(frame(3, 1, bytes(MIB))[:-100])
+        held, _peak = tracemalloc.get_traced_memory()
+        target.clear()
+        left, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held > 2 * MIB - 1000
+    assert left < MIB / 100
+
+
 @pytest.mark.parametrize("size", [1000, 2 * FRAME_MAX])
 def test_the_cap_is_on_more_than_its_bytes(size: int) -> None:
     assert only_delivery(deliver(bytes(size)), max_body=size).body == bytes(size)

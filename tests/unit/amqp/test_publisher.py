@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, cast
 
 import pytest
@@ -439,3 +440,21 @@ def test_the_end_of_the_session_for_another_reason_is_no_fault_of_a_message(targ
     target.publisher.fail(ConnectionLost("reset"))
     assert target.rejected == []
     assert [type(error) for _, error in target.outcomes] == [ConnectionLost]
+
+
+class Watched(Publish):
+    """A message whose end can be seen."""
+
+    __slots__ = ("__weakref__",)
+
+
+def test_the_end_of_the_session_lets_go_of_its_messages(target: Target) -> None:
+    messages = [Watched("jsonrpc", "S.request", b"{}") for _ in range(3)]
+    ends = [weakref.ref(message) for message in messages]
+    target.publish(messages.pop())
+    target.publish_confirmed(messages.pop(), "sent")
+    target.publisher.pause(PUBLISHER)
+    target.publish_confirmed(messages.pop(), "held")
+    target.publisher.fail(ConnectionLost("reset"))
+    assert [name for name, _ in target.outcomes] == ["sent", "held"]
+    assert [end() for end in ends] == [None] * 3

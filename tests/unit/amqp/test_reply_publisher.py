@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -304,3 +305,19 @@ def test_names_that_are_remembered_are_bounded(target: Target) -> None:
 def test_the_second_connection_ends_with_the_session(target: Target) -> None:
     target.publisher.close()
     assert target.spare.is_closed
+
+
+def test_the_end_of_the_session_lets_go_of_its_replies(target: Target) -> None:
+    replies = [Watched(exchange, key, b"{}") for exchange in ("jsonrpc", "") for key in ("S.response.x", GENUINE)]
+    ends = [weakref.ref(reply) for reply in replies]
+    while replies:
+        target.publisher.publish(replies.pop())  # sent, or kept until the name of the node is known
+        target.outbox.flush()
+    target.publisher.fail(ConnectionLost("reset"))
+    assert [end() for end in ends] == [None] * 4
+
+
+class Watched(Publish):
+    """A message whose end can be seen."""
+
+    __slots__ = ("__weakref__",)
