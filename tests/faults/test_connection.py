@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ from .ends import (
     Servers,
     Service,
     Target,
-    make_clients,
     nap,
+    new_clients,
     queues,
     stats_of,
     targets,
@@ -56,7 +56,8 @@ class Link:
 
 
 @contextmanager
-def linked(broker: Broker, service: str) -> Iterator[Link]:
+def linked(broker: Broker, service: str, *, one_of_each: bool = False) -> Iterator[Link]:
+    """Connect all; ``one_of_each``: only a ``Client`` with topic replies, and an ``AsyncClient`` with direct ones."""
     served = Service()
     served.servers(broker.url, service).start().stop()
     with (
@@ -64,10 +65,13 @@ def linked(broker: Broker, service: str) -> Iterator[Link]:
         Proxy(broker.port) as server_proxy,
         Proxy(broker.port) as client_proxy,
         served.servers(server_proxy.url, service) as servers,
-        make_clients(client_proxy.url, service) as topic,
-        make_clients(client_proxy.url, service, reply="direct") as direct,
+        ExitStack() as ends,
     ):
-        both, clients = (client_proxy, server_proxy), [*topic, *direct]
+        topic, direct = (new_clients(client_proxy.url, service, reply=reply) for reply in ("topic", "direct"))
+        clients = [topic[0], direct[1]] if one_of_each else [*topic, *direct]
+        for client in clients:
+            ends.enter_context(client)
+        both = (client_proxy, server_proxy)
         yield Link(served, servers, targets(service), clients, server_proxy, client_proxy, both)
         assert stats_of(clients, "pending") == 0
 
@@ -159,9 +163,9 @@ def test_connections_are_slow(case: Case, broker: Broker, service: str) -> None:
     seconds=30,
 )
 def test_connections_drip(case: Case, broker: Broker, service: str) -> None:
-    with linked(broker, service) as link:
-        # No more than one caller for each connection, which carries some hundred bytes in a second.
-        few: Any = {"threads": 2, "tasks": 2, "pause": 0.05, "cancel": False}
+    with linked(broker, service, one_of_each=True) as link:
+        # Few, since a connection carries some hundred bytes in a second.
+        few: Any = {"threads": 1, "tasks": 1, "pause": 0.05, "cancel": False}
         with Traffic(link.clients, link.called, notify=True, **few) as traffic:
             for _ in case.rounds():
                 traffic.wait_for_flow()
