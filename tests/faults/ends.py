@@ -20,8 +20,10 @@ from typing import Any, NamedTuple, TypeAlias
 from jsonrpc_amqp import Client, Server
 
 from ..loop_client import Loop, LoopClient
+from ..loop_server import LoopServer
 
 AnyClient: TypeAlias = Client | LoopClient
+AnyServer: TypeAlias = Server | LoopServer
 Methods: TypeAlias = dict[str, Callable[..., Any]]
 
 # The values that the bounds in docs/guarantees.md are given for.
@@ -127,7 +129,15 @@ def _on_loop(service: Service, url: str, name: str, options: dict[str, Any]) -> 
     return Server(url, name, methods=service.coroutines, **options)
 
 
-SERVERS: dict[str, Callable[[Service, str, str, dict[str, Any]], Server]] = {"def": _on_threads, "async def": _on_loop}
+def _in_loop(service: Service, url: str, name: str, options: dict[str, Any]) -> LoopServer:
+    return LoopServer(url, name, methods=service.coroutines, **options)
+
+
+SERVERS: dict[str, Callable[[Service, str, str, dict[str, Any]], AnyServer]] = {
+    "def": _on_threads,
+    "async def": _on_loop,
+    "AsyncServer": _in_loop,
+}
 
 
 def targets(service: str) -> list[Target]:
@@ -148,7 +158,7 @@ def queues(service: str) -> set[str]:
 class Servers:
     """A server of each kind, which start and stop together."""
 
-    def __init__(self, of: dict[str, Server]) -> None:
+    def __init__(self, of: dict[str, AnyServer]) -> None:
         self.of = of
 
     def start(self) -> Servers:
