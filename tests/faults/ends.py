@@ -142,7 +142,7 @@ SERVERS: dict[str, Callable[[Service, str, str, dict[str, Any]], AnyServer]] = {
 
 def targets(service: str) -> list[Target]:
     """Return what the servers of a case serve, for each kind."""
-    return [Target(kind, f"{service}-{kind.replace(' ', '-')}") for kind in SERVERS]
+    return [Target(kind, f"{service}-{kind.replace(' ', '-').lower()}") for kind in SERVERS]
 
 
 def targets_of_one(service: str) -> list[Target]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -179,9 +180,9 @@ def test_client_is_closed(case: Case, broker: Broker, service: str, reply: Any) 
         with Traffic(others, called) as traffic:
             for _ in case.rounds():
                 clients = [client.start() for client in new_clients(broker.url, service, reply=reply)]
-                in_flight = [(client, target) for client in clients for target in called for _ in range(3)]
-                ends = [nap([client], [target], 0.2)[0] for client, target in in_flight]
-                assert served.begun.acquire(timeout=30)
+                in_flight = list(itertools.product(clients, called))
+                ends = nap(clients, called, 2)
+                assert all(served.begun.acquire(timeout=30) for _ in in_flight)
                 for client in clients:
                     began = time.monotonic()
                     client.close()
