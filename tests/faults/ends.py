@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, NamedTuple, TypeAlias
 
 from jsonrpc_amqp import Client, Server
-from jsonrpc_amqp.server.loop_executor import process_loop
 
 from ..loop_client import Loop, LoopClient
 from ..loop_server import LoopServer
@@ -143,7 +142,7 @@ SERVERS: dict[str, Callable[[Service, str, str, dict[str, Any]], AnyServer]] = {
 
 def targets(service: str) -> list[Target]:
     """Return what the servers of a case serve, for each kind."""
-    return [Target(kind, f"{service}-{kind.replace(' ', '-')}") for kind in SERVERS]
+    return [Target(kind, f"{service}-{kind.replace(' ', '-').lower()}") for kind in SERVERS]
 
 
 def targets_of_one(service: str) -> list[Target]:
@@ -220,7 +219,10 @@ def stats_of(clients: Sequence[AnyClient], counter: str) -> int:
     return sum(client.stats()[counter] for client in clients)
 
 
+@cache
 def start_loops() -> None:
     """Start the event loops of clients and of servers, which a process keeps once it has had them."""
     Loop.shared().do(lambda: None)
-    process_loop()
+    here, methods = "memory://start-loops", {"double": as_coroutine(Service.double)}
+    with Server(here, "loops", methods=methods), Client(here, "loops") as client:
+        client.call("double", [1])

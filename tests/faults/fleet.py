@@ -75,6 +75,10 @@ class Fleet:
         lines = [(each, pid) for name, each, pid in self._lines() if name == method]
         return [pid for each, pid in lines if number in (None, each) and each > above]
 
+    def numbers(self, method: str, pid: int) -> list[int]:
+        """Return the numbers with which a process ran a method, in order."""
+        return [number for name, number, each in self._lines() if (name, each) == (method, pid)]
+
     def counts(self, method: str) -> Counter[int]:
         """Return how often a method was run with each number."""
         return Counter(number for name, number, _pid in self._lines() if name == method)

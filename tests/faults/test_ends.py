@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -179,9 +180,9 @@ def test_client_is_closed(case: Case, broker: Broker, service: str, reply: Any) 
         with Traffic(others, called) as traffic:
             for _ in case.rounds():
                 clients = [client.start() for client in new_clients(broker.url, service, reply=reply)]
-                in_flight = [(client, target) for client in clients for target in called for _ in range(3)]
-                ends = [nap([client], [target], 0.2)[0] for client, target in in_flight]
-                assert served.begun.acquire(timeout=30)
+                in_flight = list(itertools.product(clients, called))
+                ends = nap(clients, called, 2)
+                assert all(served.begun.acquire(timeout=30) for _ in in_flight)
                 for client in clients:
                     began = time.monotonic()
                     client.close()
@@ -268,7 +269,7 @@ def test_client_freezes(case: Case, broker: Broker, service: str, tmp_path: Path
         assert [each for each in lines if each != "0" and not each.startswith("ConnectionLost")] == []
         assert sum(each.startswith("ConnectionLost") for each in lines) <= case.repeats // 2
         for number in range(_results(output)):
-            case.ended(kind, targets(service)[number % 2], "results")
+            case.ended(kind, targets(service)[number % len(targets(service))], "results")
 
 
 def _results(output: Path) -> int:
@@ -281,7 +282,8 @@ def _has_results(output: Path, count: int) -> bool:
 
 NAPPING = """
 import asyncio, sys, time
-from jsonrpc_amqp import AsyncServer, Server, current_request
+from jsonrpc_amqp import Server, current_request
+from tests.loop_server import LoopServer
 
 def nap(seconds):
     print("begun", flush=True)
@@ -298,23 +300,20 @@ async def nap_on_loop(seconds):
         await asyncio.sleep(0.005)
     return current_request().redelivered
 
-url, on_threads, on_loop, in_loop = sys.argv[1:]
-
-async def main():
-    with (
-        Server(url, on_threads, heartbeat=1, methods={"nap": nap}),
-        Server(url, on_loop, heartbeat=1, methods={"nap": nap_on_loop}),
-    ):
-        server = AsyncServer(url, in_loop, heartbeat=1, methods={"nap": nap_on_loop})
-        await server.serve_forever(handle_signals=True)
-
-asyncio.run(main())
+url, *services = sys.argv[1:]
+kinds = [(Server, nap), (Server, nap_on_loop), (LoopServer, nap_on_loop)]
+first, second, third = [
+    kind(url, service, heartbeat=1, methods={"nap": method})
+    for service, (kind, method) in zip(services, kinds, strict=True)
+]
+with second, third:
+    first.serve_forever()
 """
 
 
 @pytest.mark.fault(
     "server-freeze",
-    fault="process of a server frozen (SIGSTOP) in the middle of handlers of all kinds, for two to four heartbeats",
+    fault="process of a server frozen (SIGSTOP) in the middle of its handlers, for two to four heartbeats",
     bound="each call has its result; no request is acknowledged without its reply",
     mechanism="as above; a connection that is abandoned is so for replies and acknowledgements alike",
     full=10,
