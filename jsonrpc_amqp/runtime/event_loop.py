@@ -55,16 +55,12 @@ class WatchedLoop:
     def begin(self) -> None:
         """Note that a coroutine begins."""
         self._count += 1
-        if self._count == 1:
-            self._busy.set()
-            if not self._shows_life:
-                self._show_life()
+        if not self._shows_life:
+            self._show_life()
 
     def end(self) -> None:
         """Note that one has ended."""
         self._count -= 1
-        if self._count == 0:
-            self._busy.clear()
 
     def close(self) -> None:
         """End the thread."""
@@ -75,7 +71,10 @@ class WatchedLoop:
         self._beat = time.monotonic()
         self._shows_life = self._count > 0
         if self._shows_life:
+            self._busy.set()
             self.loop.call_later(_BEAT, self._show_life)
+        elif not self._is_closed:
+            self._busy.clear()
 
     def _watch(self) -> None:
         said, clock = 0.0, threading.Event()
@@ -84,7 +83,7 @@ class WatchedLoop:
             clock.wait(_BEAT)
             beat = self._beat
             seconds = time.monotonic() - beat
-            if seconds > _BLOCKED and self._busy.is_set() and beat != said and not self._is_closed:
+            if seconds > _BLOCKED and self._count and beat != said and not self._is_closed:
                 said = beat
                 log.warning("%s", self._blocked(seconds))
 

@@ -24,6 +24,7 @@ class Job:
         may_be_dead_letter: False once a part of it turned out to be unauthorized.
         inbound: Its translation by a dialect; None where it is JSON-RPC as it came.
         decoded: What its body holds, where that is known.
+        is_for_loop: A method in it is known to be ``async def``; the event loop that has read it may go on with it.
     """
 
     service: str
@@ -36,6 +37,7 @@ class Job:
     may_be_dead_letter: bool = True
     inbound: Inbound | None = None
     decoded: Decoded | None = None
+    is_for_loop: bool = False
 
     @property
     def body(self) -> bytes:

@@ -15,6 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
+from ..amqp.base import Session
 from ..jsonrpc.invocation import PreparedMethod
 from ..runtime.daemons import run_daemon
 from ..runtime.event_loop import LoopThread, WatchedLoop
@@ -96,6 +97,7 @@ class LoopExecutor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_woken = self._is_closed = self._is_attached = False
         self._watched: WatchedLoop | None = None
+        self._unflushed: Session | None = None
 
     @property
     def is_closing(self) -> bool:
@@ -239,8 +241,7 @@ class LoopExecutor:
             item.job.settle()
         finally:
             self._watched.end()
-        if not item.job.session.writes_soon:
-            item.job.session.flush()
+        self._flush_soon(item.job.session)
 
     def _ended(self, item: _Item, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -251,6 +252,21 @@ class LoopExecutor:
     def _end(self, item: _Item) -> None:
         self._lifecycle.end_on_loop()
         item.ended()
+
+    def _flush_soon(self, session: Session) -> None:
+        """Write the replies of all tasks that end in this turn of the loop together."""
+        if session is self._unflushed:
+            return
+        if self._unflushed is None:
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:  # that connection was lost
+            self._unflushed.flush()
+        self._unflushed = session
+
+    def _flush(self) -> None:
+        session, self._unflushed = self._unflushed, None
+        if session is not None and not session.writes_soon:
+            session.flush()
 
     def _cancel(self) -> None:
         for task in list(self._tasks):

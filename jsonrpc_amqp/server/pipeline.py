@@ -160,7 +160,8 @@ class Pipeline:
         if not own.asynchronous.exists:
             return False
         job.decoded = own.decode(body)
-        return own.asynchronous.is_needed(job.decoded)
+        job.is_for_loop = own.asynchronous.is_needed(job.decoded)
+        return job.is_for_loop
 
     def _skip(self, job: Job) -> None:
         self._count("expired")
@@ -208,7 +209,7 @@ class Pipeline:
             reply = self._run_isolated(job, self._isolation)
         elif self._own is not None and self._own.asynchronous.exists:
             own, decoded = self._own, job.decoded or self._own.decode(job.body)
-            if own.asynchronous.is_needed(decoded):
+            if job.is_for_loop or own.asynchronous.is_needed(decoded):
                 return partial(self._reply_on_loop, job, own.asynchronous, decoded)
             reply = self._run_handler(job, lambda _body: own.serve(decoded))
         else:

@@ -200,6 +200,8 @@ def test_what_expires_behind_others_is_skipped(run: Run, place: str, service: st
             await until(lambda: runs)
             with pytest.raises(CallTimeout):
                 await client.call("wait", [2], timeout=0.2)
+            await until(lambda: server.stats()["received"] == 2)
+            await asyncio.sleep(0.3)  # by the clock of the server, to which the request came later
             gate.set()
             await first
             await until(lambda: server.stats()["expired"] == 1)
@@ -410,6 +412,7 @@ def test_a_handler_may_drain_but_not_stop_its_server(run: Run, place: str, servi
 
         serving = asyncio.create_task(server.serve_forever())
         async with AsyncClient(place, service, timeout=30) as client:
+            await until(lambda: server.stats()["connections"])
             assert await client.call("stop") == "drained"
         assert await serving is True
 
