@@ -57,9 +57,9 @@ WHY_MISSED: Mapping[str, str] = {
         "event loop adds 16 µs of CPU time of the client to those of `Client.call`"
     ),
     "1,000 `async def` handlers that sleep, one process: calls/s": (
-        "Handlers that begin together end together, so the calls come in bursts of 1,000, and each burst takes the loop "
-        "of the server 62 to 70 ms: with 100 ms, they are behind one another for 16 ms more than the sleep. With 500 ms "
-        "nothing is"
+        "Handlers that begin together end together, so calls come in bursts of 1,000, and each burst takes the loop of "
+        "the server 62 to 70 ms: with 100 ms they are behind one another for 16 ms more than the sleep, with 500 ms "
+        "they are not"
     ),
 }
 """For the page: why a goal was missed, by its measure. Updated by hand after a full run."""
