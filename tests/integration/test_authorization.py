@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import NOT_AUTHORISED, CallTimeout, Client, Request, Server, ServerError, current_request
+from jsonrpc_amqp import NOT_AUTHORISED, CallTimeout, Client, Server, ServerError, current_request
 from jsonrpc_amqp.amqp.base import Delivery, Plan, Publish
 from jsonrpc_amqp.amqp.memory import MemoryTransport
 from jsonrpc_amqp.amqp.transport import connect_transport
