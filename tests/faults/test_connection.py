@@ -88,7 +88,8 @@ def linked(broker: Broker, service: str, *, one_of_each: bool = False) -> Iterat
 )
 def test_connections_are_cut(case: Case, broker: Broker, service: str) -> None:
     with linked(broker, service) as link:
-        patient = Traffic(link.clients, link.called, threads=2, retry="idempotent")
+        # On a busy machine one attempt behind the other may not fit into the deadline of the others.
+        patient = Traffic(link.clients, link.called, threads=2, retry="idempotent", timeout=15.0, deadline=15.0)
         with patient, Traffic(link.clients, link.called, notify=True) as traffic:
             for _ in case.rounds():
                 traffic.wait_for_flow()
@@ -179,7 +180,8 @@ def test_connections_drip(case: Case, broker: Broker, service: str) -> None:
                 for proxy in link.both:
                     proxy.cut()
                 cut = time.monotonic()
-                case.within("calls again", traffic.first_result_after(cut), bound=6, slack=1)
+                # The slack is larger than elsewhere: each byte of the handshakes takes this process some system calls.
+                case.within("calls again", traffic.first_result_after(cut), bound=6, slack=4)
                 for proxy in link.both:
                     proxy.heal()
         case.account(traffic)

@@ -69,5 +69,5 @@ def test_lost_connections_keep_no_messages(
         for _ in range(ROUNDS):
             lose(client, server, network)
         kept = (tracemalloc.get_traced_memory()[0] - before) / ROUNDS
-    # Some hundred small objects of each of the two connections. A frame's buffer is of 128 KiB, a body of 500 kB.
-    assert kept < 250_000, f"{kept:,.0f} bytes for each round"
+    # Some hundred small objects of each attempt to connect, of which a busy machine needs several. One body is more.
+    assert kept < len(BODY), f"{kept:,.0f} bytes for each round"
