@@ -31,7 +31,7 @@ from .health import FREED, memory
 from .mixed_served import GUARDED, NEIGHBOUR, PLAIN, SERVER
 from .mixture import DIRECT, TOKEN, Mixture
 from .neighbour import Neighbour
-from .trend import MOST_BLOCKS, MOST_ENTRIES, WARM, Sample, children, faults, sample, trend
+from .trend import MOST_BLOCKS, MOST_ENTRIES, MOST_USED, WARM, Sample, children, ends, faults, sample, trend
 
 EVE, MALLORY = "eve", "mallory"
 SERVICES = (GUARDED, PLAIN)
@@ -106,11 +106,11 @@ class Observer:
         self._programs = programs
         self.pids = self._look()
         self.samples: dict[str, list[Sample]] = {name: [] for name in self.pids}
-        self.blocks: list[list[int]] = []
+        self.kept: list[list[dict[str, int]]] = []
 
     def __str__(self) -> str:
         sizes = [f"{name} {each[-1].memory / (1 << 20):.1f} MiB" for name, each in self.samples.items()]
-        return f"{', '.join(sizes)}, blocks {self.blocks[-1]}"
+        return f"{', '.join(sizes)}, in use {self.kept[-1]}"
 
     def _look(self) -> dict[str, int]:
         supervisor = self._programs[GUARDED].pid
@@ -124,8 +124,13 @@ class Observer:
             self.samples[name].append(sample(pid, messages))
 
     def count(self, clients: list[Client]) -> None:
-        """Have each server count its blocks of memory."""
-        self.blocks.append([client.call("kept")["blocks"] for client in clients])
+        """Have each server count what is in use."""
+        self.kept.append([client.call("kept") for client in clients])
+
+    def in_use(self) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
+        """Return what each server had in use where samples begin to count, and in the end."""
+        first, last = self.kept[int(WARM * len(self.kept))], self.kept[-1]
+        return dict(zip(("worker", "plain"), zip(first, last, strict=True), strict=True))
 
     def check(self) -> None:
         """Check that each process is the one that it was, has kept its connection, and has not grown."""
@@ -135,8 +140,9 @@ class Observer:
             assert "Exception in thread" not in program.output
         found = {name: faults(samples) for name, samples in self.samples.items()}
         assert not any(found.values()), found
-        for first, last in zip(self.blocks[int(WARM * len(self.blocks))], self.blocks[-1], strict=True):
-            assert last <= MOST_BLOCKS * first, f"{first:,} blocks of memory, and then {last:,}"
+        for first, last in self.in_use().values():
+            assert last["blocks"] <= MOST_BLOCKS * first["blocks"], (first, last)
+            assert last["used"] <= MOST_USED + first["used"], (first, last)
 
 
 def main(messages: int, seed: int) -> None:
@@ -255,8 +261,14 @@ def _show(observer: Observer, before: dict[str, Any], after: dict[str, Any], cal
 
 def _record(observer: Observer, messages: int, seed: int) -> None:
     if os.environ.get("MIXED_WRITE"):
-        grown = {name: [round(each, 2) for each in trend(samples)] for name, samples in observer.samples.items()}
-        figures.note("mixed", {"messages": messages, "seed": seed, "grown": grown})
+        processes = {}
+        for name, kept in observer.in_use().items():
+            processes[name] = {
+                "resident": [round(each.memory / (1 << 20), 1) for each in ends(observer.samples[name])],
+                "blocks": [each["blocks"] for each in kept],
+                "used": [round(each["used"] / (1 << 20), 2) for each in kept],
+            }
+        figures.note("mixed", {"messages": messages, "seed": seed, "processes": processes})
 
 
 if __name__ == "__main__":

@@ -39,8 +39,20 @@ def tables() -> dict[str, int]:
 
 
 def kept() -> dict[str, int]:
-    """Return how many objects the garbage collector knows, and how many blocks of memory Python has."""
-    return {"objects": len(gc.get_objects()), "blocks": sys.getallocatedblocks()}
+    """Return what is in use: how many blocks of memory Python has, and bytes that the C library has given out."""
+    gc.collect()
+    return {"blocks": sys.getallocatedblocks(), "used": _mallinfo().uordblks}
+
+
+class _MallInfo(ctypes.Structure):
+    # mallinfo2(3), glibc 2.33 and later.
+    _fields_ = (("before", ctypes.c_size_t * 7), ("uordblks", ctypes.c_size_t), ("behind", ctypes.c_size_t * 2))
+
+
+def _mallinfo() -> Any:
+    function = ctypes.CDLL(None).mallinfo2
+    function.restype = _MallInfo
+    return function()
 
 
 def trim() -> None:

@@ -21,6 +21,8 @@ MOST_MORE = 4
 MOST_ENTRIES = 1_200
 # How many times as many blocks of memory Python may have at the end: what a leak adds to, however memory is divided.
 MOST_BLOCKS = 1.05
+# Bytes by which what the C library has given out may grow.
+MOST_USED = 1 << 20
 # Where samples begin to count: by then all that is made once is made, and memory is in pieces.
 WARM = 0.4
 
@@ -54,10 +56,20 @@ def warm(samples: Sequence[Sample]) -> list[Sample]:
 
 def trend(samples: Sequence[Sample]) -> Trend:
     """Return the trend of the samples that count, of the least in each group."""
-    later = [min(group, key=lambda each: each.memory) for group in _groups(warm(samples))]
+    later = _least(samples)
     line = statistics.linear_regression([each.messages for each in later], [each.memory for each in later])
     sizes = [each.memory for each in later]
     return Trend(line.slope * 1000 / 1024, (statistics.median(sizes[-3:]) - statistics.median(sizes[:3])) / (1 << 20))
+
+
+def ends(samples: Sequence[Sample]) -> tuple[Sample, Sample]:
+    """Return the first and the last of the samples by which the memory is judged."""
+    later = _least(samples)
+    return later[0], later[-1]
+
+
+def _least(samples: Sequence[Sample]) -> list[Sample]:
+    return [min(group, key=lambda each: each.memory) for group in _groups(warm(samples))]
 
 
 def _groups(samples: Sequence[Sample]) -> list[Sequence[Sample]]:

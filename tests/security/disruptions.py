@@ -37,6 +37,8 @@ TIMEOUT = 4.0
 # Bytes of the largest header that RabbitMQ takes: 8 more than it announces.
 LARGEST = 131_072
 GROWN = 1_200_000
+# Queues that each of her replies is copied to, and requests that she sends; the page has the figures of 1,000.
+COPIES, COPIED = 20, 5
 NOTIFICATION = json.dumps({"jsonrpc": "2.0", "method": "echo", "params": ["x"]}).encode()
 _OWN, _OWN_REPLY = f"{SERVICE}.request.eve-{TOKEN}.1", f"{SERVICE}.response.eve-{TOKEN}"
 
@@ -113,13 +115,16 @@ def unprotected() -> Iterator[None]:
         yield
 
 
-def disrupt(here: Stage, attack: Callable[[Eve, Stage], None]) -> str:
+def disrupt(here: Stage, attack: Callable[[Eve, Stage], str | None]) -> str:
     """Let Eve attack, and call for others meanwhile. Return how it ends."""
     for client in (here.victim, here.neighbour):
         assert client.call("echo", ["before"]) == "before"
     with here.eve() as eve:
-        if _is_refused(lambda: attack(eve, here)):
+        ended: list[str | None] = []
+        if _is_refused(lambda: ended.append(attack(eve, here))):
             return BROKER
+        if ended[0]:
+            return ended[0]
         try:
             for number in range(CALLS):
                 assert here.victim.call("echo", [number]) == here.neighbour.call("echo", [number]) == number
@@ -192,18 +197,34 @@ def grown_to_another_service(eve: Eve, here: Stage) -> None:
     _until_received(here, here.vault, sent + 1)
 
 
+def copies_of_replies(eve: Eve, _here: Stage) -> str:
+    """Bind queues to her own replies. It succeeds if the broker makes a copy for each of them."""
+    queues = [eve.queue() for _ in range(COPIES)]
+    for queue in queues:
+        eve.channel.queue_bind(queue, EXCHANGE, f"{_OWN_REPLY}.#")
+    for number in range(COPIED):
+        body = {"jsonrpc": "2.0", "method": "echo", "params": ["x"], "id": number}
+        eve.channel.basic_publish(EXCHANGE, _OWN, json.dumps(body).encode(), pika.BasicProperties(user_id=EVE))
+
+    def counts() -> list[int]:
+        return [eve.channel.queue_declare(each, passive=True).method.message_count for each in queues]
+
+    wait_for(lambda: counts() == [COPIED] * COPIES, PATIENCE)
+    return SUCCEEDS
+
+
 class Disruption(NamedTuple):
     """
     One row of the table in docs/security.md.
 
     Attributes:
         what: The description.
-        run: Runs it; raises what the broker refuses.
+        run: Runs it, and may return how it ends; raises what the broker refuses.
         ends: How it ends by each of ``WAYS``.
     """
 
     what: str
-    run: Callable[[Eve, Stage], None]
+    run: Callable[[Eve, Stage], str | None]
     ends: tuple[str, str, str]
 
 
@@ -233,5 +254,10 @@ DISRUPTIONS: dict[str, Disruption] = {
         "the same, with the routing key of a service that she may not call",
         grown_to_another_service,
         (HARMLESS, BROKER, HARMLESS),
+    ),
+    "copies": Disruption(
+        "bind many queues to her own replies, so that the broker copies each of them as often (see below)",
+        copies_of_replies,
+        (SUCCEEDS, BROKER, SUCCEEDS),
     ),
 }

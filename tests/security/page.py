@@ -20,13 +20,14 @@ TEMPLATE = Path(__file__).with_name("security.md.in")
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 COLUMNS = ("without", "permissions", "checks", "both")
 HTTP_COLUMNS = ("without", "with")
+MIXED_COLUMNS = ("resident, MiB", "by Python, blocks", "by the C library, MiB")
 # Memory growth varies between runs: cases below this, in bytes, are not named.
 _LEAST = 1_000_000
 
 
 def document(figures: dict[str, Any]) -> str:
     """Return the text of docs/security.md."""
-    fuzz, abuse = figures["fuzz"], figures["abuse"]
+    fuzz, abuse, mixed = figures["fuzz"], figures["abuse"], figures["mixed"]
     return Template(TEMPLATE.read_text("utf-8")).substitute(
         version=figures["version"],
         attacks=_table(("attack", "Eve needs to know", *COLUMNS), _attacks(figures["attacks"])),
@@ -46,6 +47,8 @@ def document(figures: dict[str, Any]) -> str:
         server_slowest_case=abuse["server"]["slowest_case"],
         client_slowest=f"{abuse['client']['slowest']:.2g}",
         client_slowest_case=abuse["client"]["slowest_case"],
+        mixed_messages=f"{mixed['messages']:,}",
+        mixed=_table(("process", *MIXED_COLUMNS), _mixed(mixed["processes"])),
         engine=fuzz["engine"],
         minutes=f"{fuzz['minutes']:g}",
         executions=f"{sum(fuzz['executions'].values()):,}",
@@ -68,6 +71,17 @@ def _budget(spent: dict[str, list[float]]) -> Iterable[Sequence[str]]:
     for key, case in CASES.items():
         nanoseconds, size = spent[key]
         yield (case.what, f"{nanoseconds:.0f}", f"{size:.0f}")
+
+
+def _mixed(processes: dict[str, dict[str, list[float]]]) -> Iterable[Sequence[str]]:
+    for name, each in processes.items():
+        (resident, blocks, used) = (each[what] for what in ("resident", "blocks", "used"))
+        yield (
+            name,
+            f"{resident[0]:.1f}, {resident[1]:.1f}",
+            f"{blocks[0]:,.0f}, {blocks[1]:,.0f}",
+            f"{used[0]:.1f}, {used[1]:.1f}",
+        )
 
 
 def _http_attacks(seen: dict[str, dict[str, str]]) -> Iterable[Sequence[str]]:

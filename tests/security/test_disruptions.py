@@ -1,4 +1,4 @@
-"""What Eve does so that calls of others fail does so without protection, and with it harms no other call."""
+"""What Eve does so that calls of others fail does so without protection, and with it ends as the page says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_it_succeeds_without_protection(node: Node, disrupted: Seen, key: str) -
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("key", DISRUPTIONS)
-def test_no_other_call_fails(node: Node, disrupted: Seen, key: str, way: str) -> None:
+def test_it_ends_as_listed(node: Node, disrupted: Seen, key: str, way: str) -> None:
     listed = DISRUPTIONS[key].ends[WAYS.index(way)]
     disrupted[key][way] = listed
     if listed == NOT_POSSIBLE:
