@@ -11,7 +11,7 @@ import pytest
 from amqp import spec
 from amqp.serialization import dumps
 
-from jsonrpc_amqp.amqp import consumption
+from jsonrpc_amqp.amqp import consumption, heartbeat, outbox
 from jsonrpc_amqp.amqp import session as module
 from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Returned
 from jsonrpc_amqp.amqp.encoder import ack, barrier, reject, requeue
@@ -50,7 +50,7 @@ class Target:
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch) -> Target:
     clock = Clock()
-    for each in (module, consumption):
+    for each in (module, consumption, heartbeat, outbox):
         monkeypatch.setattr(each, "time", clock)
     return Target(clock)
 

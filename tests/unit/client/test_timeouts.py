@@ -42,7 +42,7 @@ class Reports:
 
     def text(self, *, after: float = 0.0) -> str:
         self.clock.now += after
-        error = self.reports.error(call(timeout=5.0, sent=True), self.session, None, "")
+        error = self.reports.error(call(timeout=5.0, sent=True, now=self.clock.now), self.session, None, "")
         begin = "no answer from 'S' within 5 s: "
         assert str(error).startswith(begin)
         return str(error).removeprefix(begin)
