@@ -43,6 +43,7 @@ from .errors import (
     WouldDeadlock,
     WrongEventLoop,
 )
+from .jsonrpc.marks import method, rpc_name
 from .logs import install as _install_log_filter
 
 if typing.TYPE_CHECKING:
@@ -109,6 +110,8 @@ __all__ = [
     "WrongEventLoop",
     "current_request",
     "global_methods",
+    "method",
+    "rpc_name",
 ]
 
 # Imported on first use: importing jsonrpcserver takes longer than all other imports together, and a program that only

@@ -8,7 +8,7 @@ The forms of a call in coroutines: those of ``calls``, awaited.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Future
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from ..jsonrpc import messages
@@ -21,6 +21,7 @@ from .call import Params
 from .call_options import Options
 from .proxy import Proxy
 from .requests import Requests
+from .typed import Description, T, typed_client
 
 
 class AsyncCalls(BaseCalls):
@@ -96,9 +97,17 @@ class AsyncCalls(BaseCalls):
         """Methods as attributes: ``await client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
         return Proxy(self.call, "")
 
+    def typed(self, description: Description[T]) -> T:
+        """Return an object with the methods of a class, all ``async def``; each calls the remote method of its name."""
+        return typed_client(description, self._call_typed, is_async=True)
+
     def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
         return AsyncCalls(self._requests, self._watch, self._with(options), max_size=self._max_size)
+
+    async def _call_typed(self, method: str, params: Params, convert: Callable[[Any], Any]) -> Any:
+        loop = self._attach()
+        return await self._submit(self._make_typed(AsyncCall, method, params, convert), loop)
 
     def _attach(self) -> AbstractEventLoop:
         self._requests.life.check_not_foreign()  # of a fork: it says more than that the loop is another one

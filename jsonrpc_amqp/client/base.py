@@ -63,6 +63,11 @@ class BaseCalls:
         parse = partial(messages.result_of, expected_id=number)
         return self._make(kind, messages.request(method, params, number), options, qid=str(number), parse=parse)
 
+    def _make_typed(self, kind: Callable[..., C], method: str, params: Params, convert: Callable[[Any], Any]) -> C:
+        call = self._make_call(kind, method, params, {})
+        call.parse = partial(_parsed, call.parse, convert)
+        return call
+
     def _make_notification(self, kind: Callable[..., C], method: str, params: Params, options: Options) -> C:
         return self._make(kind, messages.notification(method, params), options, is_notification=True, parse=_nothing)
 
@@ -239,6 +244,10 @@ def _time_left(request: context.Request, timeout: float | None) -> float | None:
     if left <= 0:
         raise CallTimeout("the caller of this handler has given up; nothing was sent", may_have_run=False)
     return left if timeout is None else min(timeout, left)
+
+
+def _parsed(parse: Callable[[bytes], Any], convert: Callable[[Any], Any], body: bytes) -> Any:
+    return convert(parse(body))
 
 
 def _nothing(_body: bytes) -> None:

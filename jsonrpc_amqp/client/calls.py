@@ -22,6 +22,7 @@ from .call_options import Options
 from .futures import CallFuture
 from .proxy import Proxy
 from .requests import Requests
+from .typed import Description, T, typed_client
 
 # Seconds. The leader ends calls at their deadline; a caller whose leader is stuck ends by itself this much later.
 _SLACK = 0.05
@@ -133,6 +134,21 @@ class Calls(BaseCalls):
     def proxy(self) -> Proxy:
         """Methods as attributes: ``client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
         return Proxy(self.call, "")
+
+    def typed(self, description: Description[T]) -> T:
+        """
+        Return an object with the methods of a class, such as a ``Protocol``; each calls the remote method of its name.
+
+        Arguments leave by position, or by name if any is given so; defaults of the description are not sent. Results
+        are converted to what the method is declared to return; one that does not fit is a ``MalformedReply``. Where
+        names differ, ``rpc_name`` says how.
+
+        Raises:
+            TypeError: It is no class, has a method that is ``async def``, or nothing converts to a declared result.
+        """
+        return typed_client(
+            description, lambda *call: self._await(self._make_typed(WaitingCall, *call)), is_async=False
+        )
 
     def with_options(self, **options: Unpack[Options]) -> Calls:
         """

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from inspect import Signature
 from threading import Lock
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any
 
 from ..context import Envelope, Request, current_envelope, enter, leave
 from ..errors import (
@@ -26,14 +25,13 @@ from .async_dispatch import AsyncDispatch, RunAsync
 from .decoding import Call, Decoded, decode, method_of, request_of
 from .error_objects import Response, error_response
 from .invocation import PreparedMethod, global_methods
-from .methods import Ack, Methods, Policy, PolicyOptions, Redelivery
+from .methods import Ack, Methods, Policy, Redelivery
+from .registry import Registry
 from .reply_writer import ReplyWriter
 
 __all__ = ["Ack", "Call", "Decoded", "Dispatcher", "Redelivery", "global_methods"]
 
 logger = logging.getLogger("jsonrpc_amqp.dispatch")
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Any error that the dispatcher itself makes fits in this.
 _LEAST_MAX_SIZE = 1024
@@ -41,16 +39,16 @@ _LEAST_MAX_SIZE = 1024
 _LEAST_MAX_DEPTH = 3
 
 
-class Dispatcher:
+class Dispatcher(Registry):
     """
     JSON-RPC 2.0 in bytes -> bytes | None over registered methods.
 
     A method is a function, or ``async def``. It returns a plain value or jsonrpcserver's ``Success``, ``Error`` or
     ``InvalidParams``, or raises its ``JsonRpcError`` to respond with that error. Any other exception
     (``SystemExit`` included, and the ``RemoteError`` of a call that it makes itself) is logged with its traceback,
-    and the caller gets "Internal error". Arguments are checked against the signature. Some builtins have none to
-    read, and a signature does not show everything; there, a ``TypeError`` counts as "Invalid params" if the call
-    itself raised it, and as the method's own failure if code in it did.
+    and the caller gets "Internal error". Arguments are checked against the signature, and converted by its type hints.
+    Some builtins have none to read, and a signature does not show everything; there, a ``TypeError`` counts as "Invalid
+    params" if the call itself raised it, and as the method's own failure if code in it did.
 
     Any number of threads may call it at once.
 
@@ -69,13 +67,16 @@ class Dispatcher:
             A batch is acknowledged early if all of its methods are.
         cancel_on_deadline: Cancel a method that is ``async def`` once its caller no longer waits. ``register`` can
             override it for one method.
+        validate: Convert arguments to what the type hints of the method declare, and respond with "Invalid params" to
+            those that do not fit. ``register`` can override it for one method.
+        check_results: Fail where a method returns what it is not declared to return; for tests.
         authorize: Returns whether a request may run, or is ``async def`` and does. If not, the response is -32003,
             whether the method exists or not.
         run_async: Runs a coroutine on an event loop, waits, and returns its result: for methods that are ``async def``
             where the dispatcher is called. Without it those are run by ``AsyncDispatch.serve`` alone.
 
     Raises:
-        TypeError: A method cannot be called.
+        TypeError: A method cannot be called, or has a type hint that nothing converts to.
         ValueError: A name is empty, reserved or too long, or a limit leaves no room for any reply.
     """
 
@@ -91,6 +92,8 @@ class Dispatcher:
         redelivery: Redelivery = "run",
         ack: Ack = "late",
         cancel_on_deadline: bool = False,
+        validate: bool = True,
+        check_results: bool = False,
         authorize: Callable[[Request], bool] | Callable[[Request], Awaitable[bool]] | None = None,
         run_async: RunAsync | None = None,
         _extensions: Mapping[str, Callable[..., Any]] | None = None,
@@ -103,12 +106,15 @@ class Dispatcher:
         self._max_batch = max_batch
         self._max_depth = max_depth
         self._max_method = max_method
-        self._methods = Methods(
-            {} if methods is None else methods,
-            extensions=_extensions or {},
-            policy=Policy(redelivery, ack, cancel_on_deadline),
-            max_name=max_method,
-            expose_errors=expose_errors,
+        super().__init__(
+            Methods(
+                {} if methods is None else methods,
+                extensions=_extensions or {},
+                policy=Policy(redelivery, ack, cancel_on_deadline, validate),
+                max_name=max_method,
+                expose_errors=expose_errors,
+                check_results=check_results,
+            )
         )
         self._writer = ReplyWriter(max_size=max_size, max_depth=max_depth, expose_errors=expose_errors)
         self._failures = 0
@@ -116,59 +122,6 @@ class Dispatcher:
         self._lock = Lock()
         self.asynchronous = AsyncDispatch(self._methods, self, self._writer, run_async, authorize)
         self._authorize = self.asynchronous.authorize_on_thread
-
-    # -- methods ----------------------------------------------------------------------------------------------
-
-    def register(
-        self,
-        function: Callable[..., Any],
-        name: str | None = None,
-        **policy: Unpack[PolicyOptions],
-    ) -> None:
-        """
-        Let callers call a function.
-
-        Args:
-            name: The method's name; the function's own where it is None.
-            policy: ``redelivery``, ``ack`` and ``cancel_on_deadline`` for this method; else those of the dispatcher.
-
-        Raises:
-            TypeError: It cannot be called, or the name is no string.
-            ValueError: The name is empty, reserved, too long, or taken by another function; or there is no such policy.
-        """
-        self._methods.add(function, name, policy)
-
-    @overload
-    def method(self, function: _Function, /) -> _Function: ...
-    @overload
-    def method(self, name: str | None = None, **policy: Unpack[PolicyOptions]) -> Callable[[_Function], _Function]: ...
-    def method(self, name: Any = None, **policy: Unpack[PolicyOptions]) -> Any:
-        """
-        Register the decorated function: ``@method``, ``@method("time.now")`` or ``@method(name="time.now")``.
-
-        Returns the function unchanged. The other arguments are those of ``register``.
-
-        Raises:
-            TypeError: As ``register``.
-            ValueError: As ``register``.
-        """
-        if callable(name):
-            return self.method()(name)
-
-        def decorate(function: _Function) -> _Function:
-            self.register(function, name, **policy)
-            return function
-
-        return decorate
-
-    def signature_of(self, name: str) -> Signature | None:
-        """Return a method's signature, as far as it can be read, or None if there is no such method."""
-        return self._methods.signature_of(name)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all methods that can be called."""
-        return self._methods.names
 
     # -- counters ---------------------------------------------------------------------------------------------
 

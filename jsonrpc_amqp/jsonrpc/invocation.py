@@ -12,20 +12,24 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from traceback import walk_tb
+from typing import Any, cast, get_origin
 
 from ..errors import INTERNAL_ERROR, INVALID_PARAMS
+from .conversion import DoesNotFit, UnsupportedHint, converter
 from .error_objects import MESSAGES, Response
+from .parameters import Parameters
+from .signatures import innermost_code
+from .text import dumps, loads
 
 with warnings.catch_warnings():
     # Python 3.11 and 3.12 deprecated (and 3.13 took back) the function with which jsonrpcserver 5 reads its schema.
     warnings.filterwarnings("ignore", "(read|open)_text is deprecated", DeprecationWarning)
     from jsonrpcserver import Error, JsonRpcError, Success, methods
-    from jsonrpcserver.dispatcher import dispatch_request, to_response
+    from jsonrpcserver.dispatcher import to_response
     from jsonrpcserver.request import Request as JsonRpcServerRequest
     from jsonrpcserver.response import to_serializable_one
-    from jsonrpcserver.result import ErrorResult, SuccessResult
-    from jsonrpcserver.sentinels import NOCONTEXT
+    from jsonrpcserver.result import ErrorResult, Result, SuccessResult
 
 __all__ = ["PreparedMethod", "global_methods"]
 
@@ -49,34 +53,55 @@ class PreparedMethod:
         name: The name under which it is registered.
         function: What is called.
         expose_errors: Send the text of uncaught exceptions, as ``data``.
+        validate: Convert params to what the type hints declare, and refuse those that do not fit.
+        check_results: Fail where a result is not what the function is declared to return.
 
     Attributes:
         is_async: It is ``async def``, and runs by ``respond_async`` only.
 
     Raises:
-        TypeError: It cannot be called, or is an asynchronous generator.
+        TypeError: It cannot be called, is an asynchronous generator, or has a hint that nothing converts to.
     """
 
-    __slots__ = ("__signature__", "_expose_errors", "_positional_counts", "function", "is_async", "name")
+    __slots__ = ("_check_result", "_code", "_expose_errors", "_parameters", "function", "is_async", "name")
 
-    def __init__(self, name: str, function: Callable[..., Any], expose_errors: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        expose_errors: bool,
+        *,
+        validate: bool = True,
+        check_results: bool = False,
+    ) -> None:
         _check_callable(name, function)
         self.name = name
         self.function = function
         self.is_async = _is_any(inspect.iscoroutinefunction, function)
         self._expose_errors = expose_errors
-        self.__signature__ = _signature(function)
-        self._positional_counts = _positional_counts(self.__signature__)
+        self._parameters = Parameters(name, function, validate=validate)
+        self._code = innermost_code(function)
+        self._check_result = _result_check(name, self.signature) if check_results else None
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """Its signature, as far as it can be read."""
+        return self._parameters.signature
 
     def respond(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
         """Call the function, and return the response that jsonrpcserver would make of the outcome."""
-        if not self.accepts(params):
-            result = self._misfit(params, id)
-        # jsonrpcserver's own steps, five objects for a plain result, would cost a tenth of a server's work for a call.
-        elif isinstance(params, list):
-            result = self(*params)
-        else:
-            result = self(**params)
+        try:
+            try:
+                if isinstance(params, list):
+                    result = self.function(*self._parameters.positional(params))
+                else:
+                    result = self.function(**self._parameters.by_name(params))
+                result = self._checked(result)
+            except JsonRpcError as exc:
+                result = _checked(Error(exc.code, exc.message, exc.data))
+        # BaseException: a method that calls sys.exit() has failed, and must not end the server's thread.
+        except BaseException as exc:
+            result = self._failed(exc, params)
         return self._response(result, params, id)
 
     async def respond_async(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
@@ -85,22 +110,19 @@ class PreparedMethod:
 
         What cancels it goes on to the caller: only that knows whether the task was to be cancelled.
         """
-        if not self.accepts(params):
-            return self._response(self._misfit(params, id), params, id)
         try:
             try:
-                called = self.function(*params) if isinstance(params, list) else self.function(**params)
-                result = _checked(await called)
+                if isinstance(params, list):
+                    called = self.function(*self._parameters.positional(params))
+                else:
+                    called = self.function(**self._parameters.by_name(params))
+                result = self._checked(await called)
             except JsonRpcError as exc:
                 result = _checked(Error(exc.code, exc.message, exc.data))
         # A method that calls sys.exit() has failed, and must not end the loop.
         except (Exception, SystemExit, KeyboardInterrupt) as exc:
-            result = self._failed(exc)
+            result = self._failed(exc, params)
         return self._response(result, params, id)
-
-    def _misfit(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Any:
-        """Return the result for params that do not fit."""
-        return dispatch_request({self.name: self}, NOCONTEXT, JsonRpcServerRequest(self.name, params, id))[1]
 
     def _response(self, result: Any, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
         if isinstance(result, _RESULTS):
@@ -109,34 +131,33 @@ class PreparedMethod:
             return cast(Response, to_serializable_one(response))
         return {"jsonrpc": "2.0", "result": result, "id": id}
 
-    def accepts(self, params: list[Any] | dict[str, Any]) -> bool:
-        """Whether the function's signature takes these params."""
-        try:
-            if isinstance(params, list):
-                # Counting is enough for nearly all signatures, and takes a tenth of the time.
-                return len(params) in self._positional_counts or self.__signature__.bind(*params) is not None
-            return self.__signature__.bind(**params) is not None
-        except TypeError:
-            return False
+    def _checked(self, value: Any) -> Any:
+        """Return a method's outcome, if it may be one."""
+        result = _checked(value)
+        if self._check_result is not None and not isinstance(result, _ERROR):
+            self._check_result(result._value.result if isinstance(result, _SUCCESS) else result)
+        return result
 
-    # Positional-only: a caller may name an argument "self".
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        try:
-            try:
-                return _checked(self.function(*args, **kwargs))
-            except JsonRpcError as exc:
-                return _checked(Error(exc.code, exc.message, exc.data))
-        # BaseException: a method that calls sys.exit() has failed, and must not end the server's thread.
-        except BaseException as exc:
-            return self._failed(exc)
-
-    def _failed(self, exc: BaseException) -> Any:
-        if isinstance(exc, TypeError) and _raised_by_the_call_itself(exc):
+    def _failed(self, exc: BaseException, params: list[Any] | dict[str, Any]) -> Any:
+        if isinstance(exc, DoesNotFit):
+            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], exc.data())
+        if isinstance(exc, TypeError) and (detail := self._is_call_that_does_not_fit(exc, params)) is not None:
             logger.debug("method %r was called with params that do not fit", self.name, exc_info=exc)
-            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS])
+            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], *detail)
         logger.error("method %r failed", self.name, exc_info=exc)
-        detail = (_text(exc),) if self._expose_errors else ()
-        return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *detail)
+        shown = (_text(exc),) if self._expose_errors else ()
+        return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *shown)
+
+    def _is_call_that_does_not_fit(self, exc: BaseException, params: list[Any] | dict[str, Any]) -> list[Any] | None:
+        """Return the error's ``data``, at most one, if the call itself raised; None if code of the method did."""
+        trace = exc.__traceback__
+        assert trace is not None
+        if trace.tb_next is None:  # of some builtins it is not known what they take
+            return []
+        missing = self._parameters.missing(params) if self._parameters.may_be_supplied else []
+        if not missing or any(frame.f_code is self._code for frame, _line in walk_tb(trace)):
+            return None
+        return [DoesNotFit(missing).data()]
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------
@@ -159,11 +180,6 @@ def _check_error(code: Any, message: Any) -> None:
         raise TypeError(f"the message of an error must be a string, not {message!r}")
 
 
-def _raised_by_the_call_itself(exc: BaseException) -> bool:
-    """Whether no Python code of the method had run: the traceback ends in the frame of the call."""
-    return exc.__traceback__ is not None and exc.__traceback__.tb_next is None
-
-
 def _text(exc: BaseException) -> str:
     try:
         return str(exc)
@@ -171,7 +187,7 @@ def _text(exc: BaseException) -> str:
         return type(exc).__name__
 
 
-# -- functions and their signatures ---------------------------------------------------------------------------
+# -- functions ----------------------------------------------------------------------------------------------
 
 
 def _check_callable(name: str, function: Callable[..., Any]) -> None:
@@ -186,23 +202,22 @@ def _is_any(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     return test(function) or test(type(function).__call__)
 
 
-def _signature(function: Callable[..., Any]) -> inspect.Signature:
+def _result_check(method: str, signature: inspect.Signature) -> Callable[[Any], None] | None:
+    """Return what raises ``TypeError`` for a result that is not what a function is declared to return."""
+    hint = signature.return_annotation
+    if hint is signature.empty or get_origin(hint) is get_origin(Result):
+        return None
     try:
-        return inspect.signature(function)
-    # Not only ValueError, as for some builtins: Python 3.14 evaluates annotations here, which may raise anything.
-    except Exception:
-        return inspect.signature(_any_params)
+        convert = converter(hint)
+    except UnsupportedHint as exc:
+        raise TypeError(f"method {method!r}: results cannot be checked: {exc}") from exc
+    if convert is None:
+        return None
 
+    def check(result: Any) -> None:
+        try:
+            convert(loads(dumps(result)))
+        except DoesNotFit as exc:
+            raise TypeError(f"method {method!r} returned what it is not declared to: {exc}") from exc
 
-def _any_params(*args: Any, **kwargs: Any) -> None:
-    """Provide the signature of functions that have none to read."""
-
-
-def _positional_counts(signature: inspect.Signature) -> range:
-    """Return how many positional arguments a function takes, without ``*args``, which are left to ``bind``."""
-    parameters = list(signature.parameters.values())
-    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    required = [each for each in parameters if each.default is each.empty]
-    if any(each.kind is each.KEYWORD_ONLY for each in required):
-        return range(0)
-    return range(sum(each in positional for each in required), len(positional) + 1)
+    return check

@@ -21,6 +21,7 @@ class PolicyOptions(TypedDict, total=False):
     redelivery: Redelivery | None
     ack: Ack | None
     cancel_on_deadline: bool | None
+    validate: bool | None
 
 
 class Policy(NamedTuple):
@@ -29,6 +30,7 @@ class Policy(NamedTuple):
     redelivery: Redelivery
     ack: Ack
     cancel_on_deadline: bool = False
+    validate: bool = True
 
     def changed(self, options: PolicyOptions) -> Policy:
         """
@@ -67,14 +69,14 @@ class Methods:
         extensions: Functions by names that JSON-RPC reserves (``rpc.*``).
         policy: The policy of methods that were registered without one.
         max_name: Most bytes of a name.
-        expose_errors: See ``PreparedMethod``.
+        expose_errors, check_results: See ``PreparedMethod``.
 
     Attributes:
         has_early: Whether any method may be acknowledged before it runs.
         has_async: Whether any method is ``async def``.
 
     Raises:
-        TypeError: A function of ``given`` cannot be called.
+        TypeError: A function of ``given`` cannot be called, or has a hint that nothing converts to.
         ValueError: A name in ``given`` is empty, reserved or too long, or there is no such policy.
     """
 
@@ -86,6 +88,7 @@ class Methods:
         policy: Policy,
         max_name: int,
         expose_errors: bool,
+        check_results: bool,
     ) -> None:
         self._policy = policy.checked()
         self.has_early = policy.ack == "early"
@@ -94,13 +97,14 @@ class Methods:
         self._max_name = max_name
         self._extensions = extensions
         self._expose_errors = expose_errors
+        self._check_results = check_results
         self._registered: dict[str, Callable[..., Any]] = {}
         self._policies: dict[str, Policy] = {}
         self._prepared: dict[str, PreparedMethod] = {}
         self._lock = Lock()
         for name, function in given.items():
             self._check_name(name)
-            self._prepare(name, function)
+            self._prepare(name, function, policy)
 
     @property
     def names(self) -> list[str]:
@@ -115,7 +119,7 @@ class Methods:
         with self._lock:
             if self._function(name) not in (None, function):
                 raise ValueError(f"method {name!r} is registered already")
-            self._prepare(name, function)
+            self._prepare(name, function, policy)
             self._registered[name] = function
             self._policies[name] = policy
             self.has_early = self.has_early or policy.ack == "early"
@@ -125,7 +129,7 @@ class Methods:
         Return the method of a name, or None if there is none.
 
         Raises:
-            TypeError: The given mapping has an entry of this name that cannot be called.
+            TypeError: The given mapping has an entry of this name that cannot be called, or with an unsupported hint.
             Exception: The given mapping raised.
         """
         function = self._function(name)
@@ -133,7 +137,7 @@ class Methods:
             return None
         method = self._prepared.get(name)
         if method is None or method.function is not function:
-            method = self._prepare(name, function)
+            method = self._prepare(name, function, self.policy_of(name))
         return method
 
     def is_async(self, name: str) -> bool:
@@ -154,7 +158,7 @@ class Methods:
             method = self.find(name)
         except TypeError:
             return None
-        return None if method is None else method.__signature__
+        return None if method is None else method.signature
 
     def _function(self, name: str) -> Callable[..., Any] | None:
         # With ``get``, so that a given defaultdict does not create methods for names from the wire.
@@ -173,8 +177,10 @@ class Methods:
         if is_longer(name, self._max_name):
             raise ValueError(f"method name {name[:40]!r}...: it has more than {self._max_name} bytes, see max_method")
 
-    def _prepare(self, name: str, function: Callable[..., Any]) -> PreparedMethod:
-        method = self._prepared[name] = PreparedMethod(name, function, self._expose_errors)
+    def _prepare(self, name: str, function: Callable[..., Any], policy: Policy) -> PreparedMethod:
+        method = self._prepared[name] = PreparedMethod(
+            name, function, self._expose_errors, validate=policy.validate, check_results=self._check_results
+        )
         self.has_async = self.has_async or method.is_async
         return method
 

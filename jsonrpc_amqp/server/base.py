@@ -16,6 +16,7 @@ from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
 from ..dialects.recipe2011 import RecipeServer
 from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
 from ..jsonrpc.methods import PolicyOptions
+from ..jsonrpc.registry import Registry
 from ..options import (
     ASYNC_CONCURRENCY,
     CONCURRENCY,
@@ -84,6 +85,8 @@ class BaseServer(OfOneProcess):
         concurrency: int = CONCURRENCY,
         async_concurrency: int = ASYNC_CONCURRENCY,
         cancel_on_deadline: bool = False,
+        validate: bool = True,
+        check_results: bool = False,
         prefetch: int | None = None,
         expose_errors: bool = False,
         verify_user: bool = False,
@@ -117,6 +120,8 @@ class BaseServer(OfOneProcess):
             redelivery=redelivery,
             ack=ack,
             cancel_on_deadline=cancel_on_deadline,
+            validate=validate,
+            check_results=check_results,
             authorize=authorizer(authorize),
             run_async=lambda begin: on_loop.run_and_wait(begin),  # not by self, which threads must not refer to
         )
@@ -185,26 +190,56 @@ class BaseServer(OfOneProcess):
     def method(self, function: F, /) -> F: ...
     @overload
     def method(self, name: str | None = None, **policy: Unpack[PolicyOptions]) -> Callable[[F], F]: ...
-    def method(self, name: str | Callable[..., Any] | None = None, **policy: Unpack[PolicyOptions]) -> Any:
+    def method(self, name: Any = None, **policy: Unpack[PolicyOptions]) -> Any:
         """
         Register a method: ``@server.method``, ``@server.method("time.now")``, ``@server.method(redelivery="refuse")``.
 
         The method is a function, which runs on a thread, or ``async def``. It returns a plain value, or
-        jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its ``JsonRpcError``.
+        jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its ``JsonRpcError``. Arguments are
+        converted to what its type hints declare.
 
         Args:
             name: The method's name; the function's own where it is None.
-            policy: ``redelivery``, ``ack`` and ``cancel_on_deadline`` of the server, for this method.
+            policy: ``redelivery``, ``ack``, ``cancel_on_deadline`` and ``validate`` of the server, for this method.
 
         Raises:
-            TypeError: The method cannot be called; or this server was given a dispatcher.
+            TypeError: The method cannot be called, or a type hint names what no value of JSON can be converted to; or
+                this server was given a dispatcher.
             ValueError: The name is taken, or begins with ``rpc.``, which the specification reserves.
         """
+        return self._registry.method(name, **policy)
+
+    def register(
+        self,
+        target: Any,
+        name: str | None = None,
+        *,
+        prefix: str | None = None,
+        description: type | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> None:
+        """
+        Register a function, or methods of an object: ``server.register(Inventory(db), prefix="inventory.")``.
+
+        Args:
+            target: A function; or, with a ``prefix`` or a ``description``, or if it cannot be called, an object.
+            name: The function's name as a method; its own where it is None.
+            prefix: What the names of the object's methods begin with, such as ``"inventory."``.
+            description: A class, such as a Protocol, whose public methods name those of the object that callers may
+                call; None: those that are marked with ``@method`` from ``jsonrpc_amqp``.
+            policy: As for ``method``, for all of them; the mark of a method takes precedence.
+
+        Raises:
+            TypeError: As ``method``; or the object has no methods that are marked or described.
+            ValueError: As ``method``.
+        """
+        self._registry.register(target, name, prefix=prefix, description=description, **policy)
+
+    @property
+    def _registry(self) -> Registry:
         if not isinstance(self._dispatcher, Dispatcher):
             raise TypeError("this server was given a dispatcher of its own: register the method there")
-        if callable(name):
-            return self._dispatcher.method(name)
-        return self._dispatcher.method(name, **policy)
+        return self._dispatcher
 
     # -- running ----------------------------------------------------------------------------------------
 

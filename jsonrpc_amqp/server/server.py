@@ -57,6 +57,9 @@ class Server(BaseServer):
         async_concurrency: Handlers that are ``async def`` and run at a time, all on one event loop of this process.
         cancel_on_deadline: Cancel a handler that is ``async def`` once its caller no longer waits. ``method`` can
             override it for one method.
+        validate: Convert arguments to what the type hints of a method declare; those that do not fit are "Invalid
+            params" (-32602). ``method`` can override it for one method.
+        check_results: Fail (-32603) where a method returns what it is not declared to return. For tests.
         prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``, and
             twice ``async_concurrency`` where a method is ``async def``.
         expose_errors: Send the text of uncaught exceptions to callers. It may hold secrets.

@@ -21,7 +21,7 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 ONLY_IN = {
     "jsonrpcserver": {"jsonrpc/invocation"},
     "jsonrpcclient": {"jsonrpc/messages"},
-    "msgspec": {"jsonrpc/text"},
+    "msgspec": {"jsonrpc/conversion", "jsonrpc/text"},
     "click": {name for name in MODULES if name.startswith("cli/")} - {"cli/streams", "cli/interpreter"},
     "aiohttp": {"http/upstream"},
     "yarl": {"http/upstream"},

@@ -1,0 +1,116 @@
+"""Clients whose methods are described by a class: the type checker sees arguments and results."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import Parameter, Signature
+from typing import Any, NamedTuple, TypeVar
+
+from ..errors import MalformedReply
+from ..jsonrpc.conversion import Converter, DoesNotFit, UnsupportedHint, converter
+from ..jsonrpc.marks import described_methods, name_of
+from ..jsonrpc.signatures import read_signature
+from .call import Params
+
+T = TypeVar("T")
+Description = Callable[..., T]
+"""A class. Type checkers take no Protocol for a ``type[T]``, since it cannot be instantiated."""
+CallTyped = Callable[[str, Params, Callable[[Any], Any]], Any]
+"""Calls a method by name with params, and gives its result to a function."""
+
+_BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
+
+
+class _Described(NamedTuple):
+    """
+    One method of a description.
+
+    Attributes:
+        name: Of the remote method.
+        signature: Without ``self``.
+        convert: Makes the result; raises ``MalformedReply``.
+    """
+
+    name: str
+    signature: Signature
+    convert: Callable[[Any], Any]
+
+    def params(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Params:
+        """
+        Return the params for arguments: by position if all are given so, else by name. Defaults are left out.
+
+        Raises:
+            TypeError: The method does not take them, or they can be given neither by position nor by name alone.
+        """
+        bound = self.signature.bind(*args, **kwargs)
+        if not kwargs:
+            return list(bound.args)
+        kinds = {each.kind for each in self.signature.parameters.values() if each.name in bound.arguments}
+        if kinds & {Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL}:
+            raise TypeError(f"{self.name}: JSON-RPC takes parameters by position or by name, not both")
+        rest = next((p.name for p in self.signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
+        named = dict(bound.arguments)
+        return {**named, **named.pop(rest)} if rest in named else named
+
+
+def typed_client(description: Description[T], call: CallTyped, *, is_async: bool) -> T:
+    """
+    Return an object with the methods of a class, each of which calls the remote method of that name.
+
+    Args:
+        description: A class, such as a Protocol, with a method for each remote method.
+        call: Calls one.
+        is_async: The methods are ``async def``.
+
+    Raises:
+        TypeError: It is no class, a method is ``async def`` and is not to be or the other way round, or nothing
+            converts to what it is declared to return.
+    """
+    kind: Any = description
+    methods = {
+        attribute: _method(call, _described(kind, attribute, function, is_async=is_async))
+        for attribute, function in described_methods(kind).items()
+    }
+    repr_of = {"__repr__": lambda _self: f"<typed client of {kind.__qualname__}>", "__slots__": ()}
+    made: T = type(f"Typed{kind.__name__}", (), {**methods, **repr_of})()
+    return made
+
+
+def _described(kind: type, attribute: str, function: Callable[..., Any], *, is_async: bool) -> _Described:
+    where = f"{kind.__qualname__}.{attribute}"
+    if inspect.iscoroutinefunction(function) is not is_async:
+        ends = ("AsyncClient", "async def") if is_async else ("Client", "def")
+        raise TypeError(f"{where}: a description for {ends[0]} has methods that are {ends[1]}")
+    signature = read_signature(where, function, evaluate=True).signature
+    parameters = list(signature.parameters.values())
+    if not isinstance(inspect.getattr_static(kind, attribute), staticmethod):
+        parameters = parameters[1:]
+    hint = signature.return_annotation
+    try:
+        found = None if hint is Signature.empty else converter(hint)
+    except UnsupportedHint as exc:
+        raise TypeError(f"{where}: nothing converts to the result {hint!r} ({exc})") from exc
+    convert = _as_it_is if found is None else partial(_converted, where, found)
+    return _Described(name_of(attribute, function), signature.replace(parameters=parameters), convert)
+
+
+def _method(call: CallTyped, described: _Described) -> Callable[..., Any]:
+    def method(_self: object, /, *args: Any, **kwargs: Any) -> Any:
+        return call(described.name, described.params(args, kwargs), described.convert)
+
+    return method
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _converted(where: str, convert: Converter, value: Any) -> Any:
+    try:
+        return convert(value)
+    except DoesNotFit as exc:
+        raise MalformedReply(f"the result is not what {where} declares: {exc}") from exc
+    except Exception as exc:  # of a ``__post_init__``, say
+        raise MalformedReply(f"the result is not what {where} declares: {type(exc).__name__}: {exc}") from exc

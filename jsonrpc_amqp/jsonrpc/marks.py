@@ -1,0 +1,104 @@
+"""
+Decorators that say how a method is called, for classes that are served and for the descriptions of typed clients.
+
+    class Inventory(Protocol):
+        @rpc_name("stock.get")
+        def get_stock(self, sku: str) -> int: ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
+
+if TYPE_CHECKING:
+    from .methods import PolicyOptions  # which imports jsonrpcserver, and takes long
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_NAME, _OPTIONS = "__rpc_name__", "__rpc_options__"
+
+
+def rpc_name(name: str) -> Callable[[_Function], _Function]:
+    """
+    Give a method of a class another name than that of the function.
+
+    Raises:
+        TypeError: The name is no string.
+        ValueError: The name is empty.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"rpc_name takes the name of a method, not {name!r}")
+    if not name:
+        raise ValueError("the name of a method must not be empty")
+
+    def mark(function: _Function) -> _Function:
+        setattr(function, _NAME, name)
+        return function
+
+    return mark
+
+
+@overload
+def method(function: _Function, /) -> _Function: ...
+@overload
+def method(name: str | None = None, **options: Unpack[PolicyOptions]) -> Callable[[_Function], _Function]: ...
+def method(name: Any = None, **options: Unpack[PolicyOptions]) -> Any:
+    """
+    Mark a method of a class, for ``Server.register`` of its instances: ``@method`` or ``@method("stock.get")``.
+
+    Args:
+        name: Its name; that of the function where it is None.
+        options: Those of ``Server.register``, for this method.
+    """
+    if callable(name):
+        return method()(name)
+
+    def mark(function: _Function) -> _Function:
+        setattr(function, _OPTIONS, options)
+        return function if name is None else rpc_name(name)(function)
+
+    return mark
+
+
+def marked_methods(kind: type) -> Iterator[tuple[str, str]]:
+    """Return attribute and name of each marked method of a class and its bases, in the order of their definition."""
+    for attribute, function in _functions(kind):
+        if hasattr(function, _OPTIONS):
+            yield attribute, name_of(attribute, function)
+
+
+def options_of(function: object) -> PolicyOptions:
+    """Return the options that a mark gives a method; none if it is not marked."""
+    return cast("PolicyOptions", getattr(function, _OPTIONS, {}))
+
+
+def described_methods(description: type) -> dict[str, Callable[..., Any]]:
+    """
+    Return the public methods of a class that describes a service, by attribute, in the order of their definition.
+
+    Raises:
+        TypeError: It is no class, describes no method, or something else than methods.
+    """
+    if not isinstance(description, type):
+        raise TypeError(f"a service is described by a class, such as a Protocol, not by {description!r}")
+    found = {name: each for name, each in _functions(description) if not name.startswith("_")}
+    if not found:
+        raise TypeError(f"{description.__qualname__} describes no method")
+    return found
+
+
+def name_of(attribute: str, function: Callable[..., Any]) -> str:
+    """Return the name of the remote method that a function of a class stands for."""
+    name: str = getattr(function, _NAME, attribute)
+    return name
+
+
+def _functions(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
+    names = dict.fromkeys(name for each in reversed(kind.__mro__) for name in vars(each))
+    for name in names:
+        function = inspect.getattr_static(kind, name)
+        if isinstance(function, (staticmethod, classmethod)):
+            function = function.__func__
+        if inspect.isfunction(function):
+            yield name, function
