@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from ..jsonrpc import messages
+from ..jsonrpc.params import Params
 from ..runtime.asyncio import AsyncioRuntime
 from ..runtime.dropped import DropWatch
 from .async_batch import AsyncBatch
 from .async_call import AsyncCall, AsyncFuture
 from .base import BaseCalls, encode, parse
-from .call import Params
 from .call_options import Options
 from .proxy import Proxy
 from .requests import Requests

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .call import Params
+from ..jsonrpc.params import Params
 
 
 class Proxy:
