@@ -94,7 +94,7 @@ class AsyncCalls(BaseCalls):
     @property
     def proxy(self) -> Proxy:
         """Methods as attributes: ``await client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
-        return Proxy(self.call, "")
+        return Proxy(self.call, "", self._defaults.get("service"))
 
     def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""

@@ -135,7 +135,7 @@ class Calls(BaseCalls):
     @property
     def proxy(self) -> Proxy:
         """Methods as attributes: ``client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
-        return Proxy(self.call, "")
+        return Proxy(self.call, "", self._defaults.get("service"))
 
     def with_options(self, **options: Unpack[Options]) -> Calls:
         """
