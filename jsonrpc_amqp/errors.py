@@ -84,7 +84,11 @@ class InvalidName(JsonRpcAmqpError, ValueError):
 
 
 class EncodeError(JsonRpcAmqpError, ValueError):
-    """JSON cannot express a value, AMQP cannot express a header, or it is nested too deep. Nothing was sent."""
+    """
+    JSON cannot express a value, AMQP cannot express a header, or it is nested too deep. Nothing was sent.
+
+    Of a value, the message begins with the path to the part that cannot be expressed, if it was found.
+    """
 
 
 class WouldDeadlock(JsonRpcAmqpError, RuntimeError):

@@ -10,6 +10,7 @@ from typing import Any
 import jsonrpc_amqp
 from jsonrpc_amqp.errors import MissingExtra, RemoteError, TransportError
 from jsonrpc_amqp.jsonrpc import inspection
+from jsonrpc_amqp.jsonrpc.conversion import DoesNotFit, Misfit
 
 
 def _exceptions() -> list[type[BaseException]]:
@@ -38,6 +39,8 @@ def example(kind: type[BaseException]) -> BaseException:
         return kind(-32042, "why", {"a": [1]})
     if issubclass(kind, TransportError):
         return kind("why", may_have_run=not kind.may_have_run)
+    if issubclass(kind, DoesNotFit):
+        return kind([Misfit("a[0]", "why")])
     if kind.__name__ == "_HttpError":
         error = RemoteError(-32600, "why")
         made: BaseException = make(413, error, inspection.UNREADABLE)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
+from ..jsonrpc.params import Params
 from .async_call import AsyncCall, AsyncFuture
 from .batch import BaseBatch
-from .call import Call, Params
+from .call import Call
 
 
 class _AsyncMember(AsyncFuture):

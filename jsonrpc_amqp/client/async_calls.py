@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from ..jsonrpc import messages
+from ..jsonrpc.params import Params
 from ..runtime.asyncio import AsyncioRuntime
 from ..runtime.dropped import DropWatch
 from .async_batch import AsyncBatch
 from .async_call import AsyncCall, AsyncFuture
 from .base import BaseCalls, encode, parse
-from .call import Params
 from .call_options import Options
 from .proxy import Proxy
 from .requests import Requests
@@ -95,7 +95,7 @@ class AsyncCalls(BaseCalls):
     @property
     def proxy(self) -> Proxy:
         """Methods as attributes: ``await client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
-        return Proxy(self.call, "")
+        return Proxy(self.call, "", self._defaults.get("service"))
 
     def typed(self, description: Description[T]) -> T:
         """Return an object with the methods of a class, all ``async def``; each calls the remote method of its name."""

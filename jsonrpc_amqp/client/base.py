@@ -16,6 +16,7 @@ from ..amqp.transport import connect_transport
 from ..dialects.recipe2011 import RecipeClient
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages
+from ..jsonrpc.params import Params
 from ..options import CONNECT_TIMEOUT, HEARTBEAT, MAX_PENDING, MAX_SIZE, TIMEOUT, ConnectionOptions
 from ..runtime.base import Runtime
 from ..runtime.dropped import DropWatch
@@ -23,7 +24,7 @@ from ..wire.authorization import Users, check_user, users_of
 from ..wire.display import redact
 from ..wire.names import DEFAULT_EXCHANGE, NO_QID, qid_of, refuse_url
 from .addresses import resolve_routing
-from .call import PLAIN, Call, Params, SendOptions
+from .call import PLAIN, Call, SendOptions
 from .call_options import Chosen, Options, check_options, check_timeout
 from .requests import Requests
 

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..jsonrpc import messages
-from .call import Call, Params, WaitingCall
+from ..jsonrpc.params import Params
+from .call import Call, WaitingCall
 from .futures import CallFuture
 
 

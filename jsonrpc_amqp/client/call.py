@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -24,8 +24,6 @@ from .futures import CallFuture
 
 log = logging.getLogger("jsonrpc_amqp.client")
 
-Params = Sequence[Any] | Mapping[str, Any] | None
-"""By position, by name, or none."""
 Retry = Literal["safe", "idempotent"]
 """Which errors another attempt may follow; see ``Call.may_retry``."""
 # Another attempt would end in the same way, or might take the calls of others with it.

@@ -14,10 +14,11 @@ from typing import Any, Unpack
 
 from ..errors import CallTimeout
 from ..jsonrpc import messages
+from ..jsonrpc.params import Params
 from ..runtime.dropped import DropWatch
 from .base import BaseCalls, encode, parse
 from .batch import Batch
-from .call import FutureCall, Params, WaitingCall
+from .call import FutureCall, WaitingCall
 from .call_options import Options
 from .futures import CallFuture
 from .proxy import Proxy
@@ -48,7 +49,7 @@ class Calls(BaseCalls):
 
         Args:
             method: Its name.
-            params: By position (a list or tuple), by name (a dict), or None.
+            params: By position (a list, tuple or other sequence; no text), by name (a dict or other mapping), or None.
             options: ``timeout`` (seconds; None waits for ever), ``service``, ``headers``, ``persistent``, ``retry``:
                 see ``Options``.
 
@@ -58,7 +59,9 @@ class Calls(BaseCalls):
         Raises:
             RemoteError: The server replied with an error; a subclass for each standard code.
             TransportError: There is no reply; ``may_have_run`` says whether the method may have run.
-            EncodeError: ``params`` has no form in JSON, or a header none in AMQP.
+            EncodeError: ``params`` has no form in JSON (the message begins with the path to the part that has none), or
+                a header none in AMQP.
+            TypeError: ``params`` is a text, or neither a sequence nor a mapping; or there is no such option.
         """
         return self._await(self._make_call(WaitingCall, method, params, options))
 
@@ -133,7 +136,7 @@ class Calls(BaseCalls):
     @property
     def proxy(self) -> Proxy:
         """Methods as attributes: ``client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
-        return Proxy(self.call, "")
+        return Proxy(self.call, "", self._defaults.get("service"))
 
     def typed(self, description: Description[T]) -> T:
         """

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 from ..errors import MalformedReply
 from ..jsonrpc.conversion import Converter, DoesNotFit, UnsupportedHint, converter
 from ..jsonrpc.marks import described_methods, name_of
+from ..jsonrpc.params import Params
 from ..jsonrpc.signatures import read_signature
-from .call import Params
 
 T = TypeVar("T")
 Description = Callable[..., T]

@@ -16,12 +16,12 @@ from jsonrpcclient import Error, Ok
 
 from ..errors import MalformedReply, RemoteError, remote_error
 from ..options import MAX_BATCH
+from .params import Params, plain
 from .text import Malformed, TooManyMembers, dumps, loads
 
 __all__ = ["Error", "Ok"]
 
 Response = Ok | Error
-Params = Sequence[Any] | Mapping[str, Any] | None
 
 _LONGEST_QUOTE = 80
 _PLAIN_PARAMS = frozenset((list, tuple, dict))
@@ -48,16 +48,16 @@ def request_object(method: str, params: Params, id: Any) -> dict[str, Any]:
     Return a request object.
 
     Raises:
-        TypeError: The method is no string, or params are no list, tuple or dict.
+        TypeError: The method is no string, or params are no sequence or mapping, or are a text.
     """
     # Always with an id: jsonrpcclient's id generators are shared by all threads, and start again in every process.
-    made: dict[str, Any] = jsonrpcclient.request(_checked(method), _plain(params), id=id)
+    made: dict[str, Any] = jsonrpcclient.request(_checked(method), plain(params), id=id)
     return made
 
 
 def notification_object(method: str, params: Params) -> dict[str, Any]:
     """Return a notification object; raises as ``request_object`` does."""
-    made: dict[str, Any] = jsonrpcclient.notification(_checked(method), _plain(params))
+    made: dict[str, Any] = jsonrpcclient.notification(_checked(method), plain(params))
     return made
 
 
@@ -122,15 +122,6 @@ def _checked(method: str) -> str:
     if not isinstance(method, str) or not method:
         raise TypeError(f"a method's name is a non-empty string, not {method!r}")
     return method
-
-
-def _plain(params: Params) -> Any:
-    # Not any Sequence: a str is one, and passing it is a mistake.
-    if params is None or isinstance(params, (list, tuple, dict)):
-        return params
-    if isinstance(params, Mapping):
-        return dict(params)
-    raise TypeError(f"params are a list or tuple (by position), a dict (by name) or None, not {type(params).__name__}")
 
 
 # -- in -------------------------------------------------------------------------------------------------------

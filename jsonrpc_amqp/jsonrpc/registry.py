@@ -44,7 +44,7 @@ class Registry:
                 described; or a name is no string.
             ValueError: A name is empty, reserved, too long, or taken by another function; or there is no such policy.
         """
-        if prefix is None and description is None and callable(target):
+        if prefix is None and description is None and (callable(target) or name is not None):
             self._methods.add(target, name, policy)
             return
         if name is not None:

@@ -1,5 +1,5 @@
 """
-JSON text <-> values, strict in both directions (pure; the only import of msgspec).
+JSON text <-> values, strict in both directions (pure).
 
 Reading accepts JSON as RFC 8259 defines it and nothing else: UTF-8 without a byte order mark, no NaN or Infinity, no
 lone surrogates, nothing after the value. Integers stay exact up to 4300 digits. If a name occurs twice in one object,
@@ -7,7 +7,8 @@ the last one counts, as in the standard library.
 
 Writing also accepts the further types that msgspec can write: tuples and sets (arrays), dataclasses, ``attrs`` classes
 and msgspec structs (objects), enums (their value), dates and times (ISO 8601), UUIDs and Decimals (strings), bytes
-(base64).
+(base64). The keys of a dict may be of any of these types that is written as a string or a number, which becomes the
+name of the member: of 1 it is "1". Other keys are refused: True, False, None, tuples.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import msgspec
 
 from ..errors import EncodeError
+from .unwritable import explain, no_form, no_name
 
 # To find floats: walk a value of at most so many parts if its text is over so many bytes; otherwise search the text.
 _LONG_TEXT, _FEW_PARTS = 4096, 64
@@ -28,6 +30,8 @@ _EXACT = frozenset((str, int, bool, type(None), dict, list))
 _BRACKETS = b"[]{}"
 _NEITHER_BRACKET_NOR_QUOTE = bytes(set(range(256)) - {*_BRACKETS, *b'"'})
 _NO_MARK = bytes(set(_NEITHER_BRACKET_NOR_QUOTE) - {*b","})
+# Types with a form as a value: msgspec asks what to write for one only where it is a key.
+_NEVER_A_NAME = (bool, type(None), tuple, frozenset)
 # One level down is 1, one level up is 255, which is -1 when the byte is read as signed.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _UP_AND_DOWN = b"\xff\x01"
@@ -84,13 +88,15 @@ def dumps(value: Any, *, max_depth: int = 100) -> bytes:
         max_depth: Most arrays and objects inside one another.
 
     Raises:
-        EncodeError: JSON has no form for it, or it is nested too deep.
+        EncodeError: JSON has no form for it, or it is nested too deep. The message begins with the path to the part:
+            ``order.items[3].price: JSON has no form for complex``.
     """
     try:
         text = _encode(value)
         _check_written(text, value, max_depth)
     except Exception as exc:
-        raise EncodeError(str(exc)) from exc
+        why = explain(value, encode=_encode, max_depth=max_depth, unset=msgspec.UNSET) or str(exc)
+        raise EncodeError(why) from exc
     return text
 
 
@@ -210,20 +216,12 @@ def _plain(value: Any) -> Any:
     """Return the builtin value of a subclass of str, int or float, which msgspec does not write itself."""
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, int):
+    # Of keys, msgspec asks for bool as well, and would write the names "0" and "1".
+    if isinstance(value, int) and not isinstance(value, bool):
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
-    raise TypeError(f"JSON has no form for {type(value).__name__}{_where(value)}")
-
-
-def _where(value: Any) -> str:
-    """Return where JSON has no form for a value, if it has one elsewhere."""
-    try:
-        msgspec.json.encode(value)
-    except Exception:
-        return ""
-    return " as the name of a member (a key of a dict); names are strings"
+    raise TypeError(no_name(value) if isinstance(value, _NEVER_A_NAME) else no_form(value))
 
 
 _decode = msgspec.json.Decoder().decode

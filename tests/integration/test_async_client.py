@@ -10,6 +10,7 @@ import os
 import threading
 import time
 import weakref
+from collections import UserDict
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from jsonrpc_amqp import (
     CallTimeout,
     Client,
     ClientClosed,
+    EncodeError,
     MethodNotFound,
     NotConnected,
     Server,
@@ -54,6 +56,7 @@ def served(place: str, service: str, gate: threading.Event) -> Iterator[str]:
     """Serve methods at ``place``; return the URL."""
     methods: dict[str, Callable[..., Any]] = {
         "add": lambda a, b: a + b,
+        "link": lambda **self: self,
         "wait": lambda: gate.wait(60),
         "nap": time.sleep,
     }
@@ -86,6 +89,13 @@ def test_every_form(served: str, service: str, run: Run) -> None:
             assert await client.call("add", [1, 2]) == 3
             assert await client.call("add", {"a": 1, "b": 2}) == 3
             assert await client.proxy.add(3, 4) == 7
+            assert await client.proxy.link(self="/a", params=1) == {"self": "/a", "params": 1}
+            assert await client.call("add", range(1, 3)) == await client.call("add", UserDict(a=1, b=2)) == 3
+            with pytest.raises(TypeError, match="not str; put a single value in a list"):
+                await client.call("add", "12")  # type: ignore[arg-type]
+            with pytest.raises(EncodeError, match=r"^params\.a\[0\]: JSON has no form for complex$"):
+                await client.call("add", {"a": [1j]})
+            assert repr(client.proxy.add) == f"<Proxy 'add' of service {service!r}>"
             assert await client.submit("add", [5, 6]) == 11
             assert await client.with_options(timeout=20).call("add", [7, 8]) == 15
             await client.notify("add", [1, 2])

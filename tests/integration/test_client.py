@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
 import time
+from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import jsonrpcclient
@@ -91,6 +95,14 @@ def server(place: tuple[str, Any], service: str, notes: Notes) -> Iterator[Serve
         return list(args)
 
     @server.method
+    def link(**self: Any) -> dict[str, Any]:
+        return self
+
+    @server.method("asynchronous.link")
+    async def link_later(**self: Any) -> dict[str, Any]:
+        return self
+
+    @server.method
     def about() -> dict[str, Any]:
         request = current_request()
         return {
@@ -130,6 +142,36 @@ def test_proxy(client: Client, notes: Notes) -> None:
         client.proxy.add(1, b=2)
     with pytest.raises(AttributeError):
         client.proxy.__wrapped__  # noqa: B018
+
+
+def test_proxy_passes_parameters_of_any_name(client: Client) -> None:
+    names = ("self", "args", "kwargs", "name", "method", "params", "id", "service", "timeout", "call")
+    params = {name: f"/{name}" for name in names}
+    assert client.proxy.link(**params) == client.proxy.asynchronous.link(**params) == params
+    assert client.proxy.asynchronous.link(self="/a") == {"self": "/a"}
+
+
+def test_params_are_any_sequence_or_mapping(client: Client, notes: Notes) -> None:
+    for params in (range(2), deque([0, 1]), UserList([0, 1])):
+        assert client.call("echo", params) == client.submit("echo", params).result(10) == [0, 1]
+    for named in (MappingProxyType({"a": 1}), UserDict(a=1), ChainMap({"a": 1})):
+        assert client.call("link", named) == {"a": 1}
+    client.notify("log.write", UserDict(line="one"))
+    with client.batch() as batch:
+        echoed, linked = batch.call("echo", range(2)), batch.call("link", MappingProxyType({"a": 1}))
+        batch.notify("log.write", deque(["two"]))
+    assert (echoed.result(10), linked.result(10)) == ([0, 1], {"a": 1})
+    assert sorted(notes.wait_for(2)) == ["one", "two"]
+
+
+def test_a_text_is_refused_as_params(client: Client) -> None:
+    text: Any
+    for text in ("text", b"text", ""):
+        for form in (client.call, client.notify, client.submit, client.submit_notify):
+            with pytest.raises(TypeError, match=f"not {type(text).__name__}; put a single value in a list"):
+                form("echo", text)
+    with client.batch() as batch, pytest.raises(TypeError, match="not str; put a single value in a list"):
+        batch.call("echo", "text")  # type: ignore[arg-type]
 
 
 def test_notify_runs_the_method_and_answers_nothing(client: Client, notes: Notes) -> None:
@@ -314,9 +356,10 @@ def test_nested_call_has_no_more_time_than_its_caller(client: Client, place: tup
 
 
 def test_params_without_a_form_in_json_are_refused_before_sending(client: Client) -> None:
-    for value in (object(), float("nan"), {"a": float("inf")}):
-        with pytest.raises(EncodeError):
-            client.call("echo", [value])
+    for value, path in ((object(), "params[1]"), (math.nan, "params[1]"), ({"a": {True: 1}}, "params[1].a")):
+        for form in (client.call, client.notify, client.submit):
+            with pytest.raises(EncodeError, match=rf"^{re.escape(path)}: .*no form"):
+                form("echo", [0, value])
     assert client.stats()["pending"] == 0
 
 
@@ -455,8 +498,8 @@ def test_wrong_types_are_told(client: Client) -> None:
         client.send(jsonrpcclient.request_json("add", (1, 2)))
     with pytest.raises(TypeError, match="bytes"):
         client.send_raw("{}")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="list or tuple"):
-        client.call("add", "12")
+    with pytest.raises(TypeError, match="a list or a dict, not str"):
+        client.call("add", "12")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="list or a dict"):
         client.call("add", a=1, b=2)  # type: ignore[call-arg]
     wrong: Any

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, as_completed, wait
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from jsonrpc_amqp.client.batch import Batch
 from jsonrpc_amqp.client.call import Call, WaitingCall
+from jsonrpc_amqp.client.proxy import Proxy
 from jsonrpc_amqp.errors import CallTimeout, EncodeError, MalformedReply, MethodNotFound
 
 
@@ -115,6 +118,27 @@ def test_error_of_the_message_is_raised_and_ends_all_futures() -> None:
     with pytest.raises(CallTimeout) as caught, batch:
         futures += [batch.call("a"), batch.call("b")]
     assert [future.exception(0) for future in futures] == [caught.value, caught.value]
+
+
+def test_params_are_taken_as_they_are_when_they_are_given() -> None:
+    made, given = Sending(ok(1, 1), ok(2, 2)), deque([1])
+    with made.batch() as batch:
+        batch.call("a", given)
+        batch.call("b", range(2))
+        batch.notify("c", MappingProxyType({"x": 1}))
+        given.append(2)
+        with pytest.raises(TypeError, match="not str; put a single value in a list"):
+            batch.call("d", "text")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="not bytes; put a single value in a list"):
+            batch.notify("d", b"text")  # type: ignore[arg-type]
+    assert [request["params"] for request in made.sent[0][0]] == [[1], [0, 1], {"x": 1}]
+
+
+def test_a_proxy_of_a_batch_takes_any_name() -> None:
+    made = Sending(ok(1, 1))
+    with made.batch() as batch:
+        Proxy(batch.call, "").link(self="/a", method="x", params=1)
+    assert made.sent[0][0][0]["params"] == {"self": "/a", "method": "x", "params": 1}
 
 
 def test_batch_that_json_cannot_express_is_not_sent() -> None:

@@ -30,6 +30,20 @@ def test_calls(called: Any, expected: tuple[str, object]) -> None:
     assert called(proxy()) == expected
 
 
+@pytest.mark.parametrize("name", ["self", "args", "kwargs", "name", "part", "call", "method", "params", "id"])
+def test_any_parameter_has_any_name(name: str) -> None:
+    assert proxy().link(**{name: "/a"}) == ("link", {name: "/a"})
+
+
+def test_repr_names_the_method_and_calls_nothing() -> None:
+    calls: list[str] = []
+    made = Proxy(lambda method, _params: calls.append(method), "", "clock")
+    assert repr(made) == "<Proxy of service 'clock'>"
+    assert f"{made.time.now}" == "<Proxy 'time.now' of service 'clock'>"
+    assert repr(proxy().time) == "<Proxy 'time'>"
+    assert calls == []
+
+
 def test_name_can_be_kept_and_extended() -> None:
     time = proxy().time
     assert (time.now(), time.zone(), time()) == (("time.now", None), ("time.zone", None), ("time", None))

@@ -48,6 +48,21 @@ def wrapped(*args: Any, **kwargs: Any) -> Any:
 
 
 MISSING, UNEXPECTED = "missing: it is required", "unexpected: there is no such parameter"
+ANY_NAMES = ("self", "name", "params", "id", "method", "function", "args", "kwargs", "context", "request", "result")
+
+
+class AnyNames:
+    """Methods with a parameter of a name that the library uses for its own."""
+
+    @staticmethod
+    def plain(self: int, name: int, params: int, id: int, method: int = 0, args: int = 0, kwargs: int = 0) -> list[int]:
+        return [self, name, params, id, method, args, kwargs]
+
+    @staticmethod
+    def keywords(**self: int) -> dict[str, int]:
+        return self
+
+
 INVALID = object()
 
 METHODS: dict[str, Callable[..., Any]] = {
@@ -56,6 +71,8 @@ METHODS: dict[str, Callable[..., Any]] = {
     "positional_only": positional_only,
     "everything": everything,
     "wrapped": wrapped,
+    "any_names": AnyNames.plain,
+    "any_keywords": AnyNames.keywords,
     "partial": functools.partial(subtract, 10),
     "partial_named": functools.partial(subtract, subtrahend=1),
     "object": Counter(),
@@ -76,6 +93,9 @@ METHODS: dict[str, Callable[..., Any]] = {
     [
         ("subtract", [3, 1], 2),
         ("subtract", {"subtrahend": 1, "minuend": 3}, 2),
+        ("any_names", {"self": 1, "name": 2, "params": 3, "id": 4, "kwargs": 5}, [1, 2, 3, 4, 0, 0, 5]),
+        ("any_names", {"self": 1, "name": 2, "params": 3}, INVALID),
+        ("any_keywords", dict.fromkeys(ANY_NAMES, 1), dict.fromkeys(ANY_NAMES, 1)),
         ("subtract", [3], INVALID),
         ("subtract", [3, 1, 1], INVALID),
         ("subtract", None, INVALID),

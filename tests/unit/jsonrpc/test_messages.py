@@ -6,7 +6,10 @@ import json
 import re
 import time
 import tracemalloc
+from array import array
+from collections import ChainMap, OrderedDict, UserDict, UserList, UserString, deque, namedtuple
 from collections.abc import Callable, Iterable
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -44,6 +47,7 @@ RESPONSES = st.fixed_dictionaries(
         | JSON_VALUES,
     },
 )
+Pair = namedtuple("Pair", "a b")
 IDS = st.none() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -85,14 +89,50 @@ def test_id_is_sent_as_it_is(request_id: Any) -> None:
     assert (sent, type(sent)) == (request_id, type(request_id))
 
 
-@pytest.mark.parametrize("params", ["ab", b"ab", 1, 1.5, True, {1, 2}, iter([1]), object()])
+@pytest.mark.parametrize(
+    ("params", "sent"),
+    [
+        (range(3), [0, 1, 2]),
+        (deque([1, 2]), [1, 2]),
+        (UserList([1, [2]]), [1, [2]]),
+        (array("i", [1]), [1]),
+        (Pair(1, 2), [1, 2]),
+        (UserDict(a=1), {"a": 1}),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+        (ChainMap({"a": 1}, {"a": 2, "b": 3}), {"a": 1, "b": 3}),
+        (OrderedDict(a=1), {"a": 1}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_params_are_any_sequence_or_mapping(params: Any, sent: Any) -> None:
+    assert json.loads(messages.request("m", params, 7))["params"] == sent
+    assert json.loads(messages.notification("m", params))["params"] == sent
+    assert messages.request_object("m", params, 7)["params"] == sent
+
+
+@pytest.mark.parametrize("params", [range(0), deque(), UserDict(), MappingProxyType({})])
+def test_empty_sequences_and_mappings_are_no_params(params: Any) -> None:
+    assert "params" not in json.loads(messages.request("m", params, 7))
+
+
+@pytest.mark.parametrize("params", ["ab", b"ab", bytearray(b"ab"), memoryview(b"ab"), UserString("ab"), ""])
+def test_a_text_is_no_sequence_of_params(params: Any) -> None:
+    message = rf"not {type(params).__name__}; put a single value in a list"
+    for make in (messages.notification, messages.notification_object):
+        with pytest.raises(TypeError, match=message):
+            make("m", params)
+    with pytest.raises(TypeError, match=message):
+        messages.request("m", params, 1)
+
+
+@pytest.mark.parametrize("params", [1, 1.5, True, {1, 2}, iter([1]), {}.keys(), object()])
 def test_other_params_are_refused_and_told_what_is_allowed(params: Any) -> None:
     makers: list[Callable[[], bytes]] = [
         lambda: messages.request("m", params, 1),
         lambda: messages.notification("m", params),
     ]
     for make in makers:
-        with pytest.raises(TypeError, match=rf"list or tuple .* dict .* None, not {type(params).__name__}"):
+        with pytest.raises(TypeError, match=rf"a list or .* a dict or .* None, not {type(params).__name__}"):
             make()
 
 
