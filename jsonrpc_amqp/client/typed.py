@@ -52,7 +52,8 @@ class _Described(NamedTuple):
             raise TypeError(f"{self.name}: JSON-RPC takes parameters by position or by name, not both")
         rest = next((p.name for p in self.signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
         named = dict(bound.arguments)
-        return {**named, **named.pop(rest)} if rest in named else named
+        others = named.pop(rest, {}) if rest is not None else {}
+        return {**named, **others}
 
 
 def typed_client(description: Description[T], call: CallTyped, *, is_async: bool) -> T:

@@ -213,7 +213,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return the builtin value of a subclass of str, int or float, which msgspec does not write itself."""
+    """Return the builtin value of what msgspec does not write itself: of a subclass of str, or a model of pydantic."""
     if isinstance(value, str):
         return str.__str__(value)
     # Of keys, msgspec asks for bool as well, and would write the names "0" and "1".
@@ -221,6 +221,9 @@ def _plain(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is not None:
+        return serializer.to_python(value, mode="json")
     raise TypeError(no_name(value) if isinstance(value, _NEVER_A_NAME) else no_form(value))
 
 

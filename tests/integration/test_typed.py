@@ -1,0 +1,243 @@
+"""Typed services and typed clients: both ends know the types of arguments and results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+import pydantic
+import pytest
+import uvloop
+
+from jsonrpc_amqp import (
+    AsyncClient,
+    AsyncServer,
+    Client,
+    InternalError,
+    InvalidParams,
+    MalformedReply,
+    Server,
+    method,
+    rpc_name,
+)
+from tests.loop_client import LOOPS
+
+WHEN = datetime(2026, 11, 29, 6, 40, tzinfo=UTC)
+
+
+@dataclass
+class Item:
+    sku: str
+    price: Decimal
+    since: datetime = WHEN
+
+
+class Order(pydantic.BaseModel):
+    items: list[Item]
+    note: str | None = None
+
+
+class Shop(Protocol):
+    """What clients see of the service."""
+
+    def add(self, item: Item, count: int = 1) -> int: ...
+    @rpc_name("item.get")
+    def get_item(self, sku: str, /) -> Item: ...
+    def total(self, *skus: str) -> Decimal: ...
+    def order(self, order: Order, *, dry: bool = False) -> Order: ...
+    def tagged(self, **tags: str) -> dict[str, str]: ...
+    def anything(self, value: Any) -> Any: ...
+    def broken(self) -> Item: ...
+    def fails(self) -> None: ...
+
+
+class AsyncShop(Protocol):
+    async def add(self, item: Item, count: int = 1) -> int: ...
+    @rpc_name("item.get")
+    async def get_item(self, sku: str, /) -> Item: ...
+    async def broken(self) -> Item: ...
+
+
+class Inventory:
+    def __init__(self) -> None:
+        self.items: dict[str, Item] = {}
+        self.counts: list[int] = []
+
+    @method
+    def add(self, item: Item, count: int = 3) -> int:
+        assert isinstance(item, Item)
+        assert isinstance(item.price, Decimal)
+        self.items[item.sku] = item
+        self.counts.append(count)
+        return len(self.items)
+
+    @method("item.get")
+    async def get_item(self, sku: str) -> Item:
+        return self.items[sku]
+
+    @method
+    def total(self, *skus: str) -> Decimal:
+        return sum((self.items[sku].price for sku in skus), Decimal(0))
+
+    @method
+    def order(self, order: Order, dry: bool = False) -> Order:
+        return order.model_copy(update={"note": f"dry: {dry}"})
+
+    @method
+    def tagged(self, **tags: str) -> dict[str, str]:
+        return tags
+
+    @method
+    def anything(self, value: Any) -> Any:
+        return value
+
+    @method(validate=False)
+    def broken(self) -> Any:
+        return {"sku": "a", "price": "cheap"}
+
+    @method
+    def fails(self) -> None:
+        raise KeyError("a")
+
+
+@pytest.fixture(params=["memory", "rabbitmq"])
+def place(request: pytest.FixtureRequest, service: str) -> str:
+    return f"memory://{service}" if request.param == "memory" else request.getfixturevalue("url")
+
+
+@pytest.fixture
+def inventory(place: str, service: str) -> Iterator[Inventory]:
+    served = Inventory()
+    server = Server(place, service)
+    server.register(served)
+    with server:
+        yield served
+
+
+@pytest.fixture
+def shop(place: str, service: str, inventory: Inventory) -> Iterator[Shop]:
+    with Client(place, service, timeout=10) as client:
+        yield client.typed(Shop)
+
+
+def test_arguments_and_results_are_what_is_declared(shop: Shop, inventory: Inventory) -> None:
+    item = Item("a", Decimal("1.50"))
+    assert shop.add(item) == 1
+    assert shop.add(Item("b", Decimal(2)), count=7) == 2
+    assert shop.get_item("a") == item
+    total = shop.total("a", "b")
+    assert total == Decimal("3.50")
+    assert isinstance(total, Decimal)
+    assert shop.total() == 0
+    assert shop.order(Order(items=[item])) == Order(items=[item], note="dry: False")
+    assert shop.order(Order(items=[item]), dry=True).note == "dry: True"
+    assert shop.tagged(self="x", method="y") == {"self": "x", "method": "y"}
+    assert shop.anything({"a": [1]}) == {"a": [1]}
+    # The default of the description was not sent: that of the server counts.
+    assert inventory.counts == [3, 7]
+    assert repr(shop) == "<typed client of Shop>"
+
+
+def test_what_does_not_fit_is_told_with_its_place(place: str, service: str, inventory: Inventory) -> None:
+    with Client(place, service, timeout=10) as client:
+        with pytest.raises(InvalidParams) as caught:
+            client.call("add", [{"sku": 1, "price": "1"}, "2"])
+        assert caught.value.data == [
+            {"path": "item.sku", "message": "Expected `str`, got `int`"},
+            {"path": "count", "message": "Expected `int`, got `str`"},
+        ]
+        with pytest.raises(InvalidParams) as caught:
+            client.call("order", {"order": {"items": [{"sku": "a", "price": "1"}, {}]}, "wet": True})
+        paths = [each["path"] for each in caught.value.data]
+        assert set(paths) == {"order.items[1].sku", "order.items[1].price", "wet"}
+        assert inventory.items == {}
+
+
+def test_a_result_that_is_not_what_is_declared(shop: Shop) -> None:
+    with pytest.raises(MalformedReply, match=r"not what Shop\.broken declares: \.price: Invalid decimal") as caught:
+        shop.broken()
+    assert caught.value.may_have_run
+    with pytest.raises(InternalError):
+        shop.fails()
+
+
+def test_options_are_those_of_the_client(place: str, service: str, inventory: Inventory) -> None:
+    with Client(place, timeout=10) as client:
+        shop = client.with_options(service=service, timeout=5).typed(Shop)
+        assert shop.add(Item("a", Decimal(1))) == 1
+
+
+def test_arguments_that_no_call_can_have(shop: Shop) -> None:
+    for call in (
+        lambda: shop.add(),  # type: ignore[call-arg]
+        lambda: shop.add(1, 2, 3),  # type: ignore[call-arg, arg-type]
+        lambda: shop.add(item=1, other=2),  # type: ignore[call-arg, arg-type]
+        lambda: shop.get_item(sku="a"),  # type: ignore[call-arg]
+    ):
+        with pytest.raises(TypeError):
+            call()
+    with pytest.raises(AttributeError):
+        shop.absent()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_coroutines(place: str, service: str, kind: str, inventory: Inventory) -> None:
+    async def main() -> None:
+        async with AsyncClient(place, service, timeout=10) as client:
+            shop = client.typed(AsyncShop)
+            item = Item("a", Decimal("1.50"))
+            assert list(await asyncio.gather(shop.add(item), shop.add(item=item, count=2))) == [1, 1]
+            assert await shop.get_item("a") == item
+            with pytest.raises(MalformedReply):
+                await shop.broken()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "uvloop" else None) as runner:
+        runner.run(main())
+
+
+def test_a_server_on_a_loop(place: str, service: str) -> None:
+    async def main() -> None:
+        server = AsyncServer(place, service)
+        server.register(Inventory(), prefix="shop.")
+        async with server, AsyncClient(place, service, timeout=10) as client:
+            assert await client.call("shop.add", [{"sku": "a", "price": "1.5"}]) == 1
+            assert (await client.call("shop.item.get", ["a"]))["price"] == "1.5"
+            with pytest.raises(InvalidParams):
+                await client.call("shop.item.get", [1])
+
+    asyncio.run(main())
+
+
+class Unconvertible(Protocol):
+    def session(self) -> Client: ...
+
+
+class Mixed(Protocol):
+    async def add(self) -> int: ...
+
+
+class Nothing(Protocol):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (Unconvertible, "Unconvertible.session: nothing converts to the result"),
+        (Mixed, "Mixed.add: a description for Client has methods that are def"),
+        (Nothing, "Nothing describes no method"),
+        (Inventory(), "described by a class"),
+    ],
+)
+def test_descriptions_that_are_refused(service: str, description: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Client(f"memory://{service}", service).typed(description)
+
+
+def test_a_description_for_threads_is_none_for_coroutines(service: str) -> None:
+    with pytest.raises(TypeError, match=r"Shop\.add: a description for AsyncClient has methods that are async def"):
+        AsyncClient(f"memory://{service}", service).typed(Shop)
