@@ -52,7 +52,7 @@ class DoesNotFit(ValueError):
     def __str__(self) -> str:
         return "; ".join(f"{path}: {message}" if path else message for path, message in self.misfits)
 
-    def data(self) -> list[dict[str, str]]:
+    def as_data(self) -> list[dict[str, str]]:
         """Return the misfits as JSON has them."""
         return [
             {"path": shortened(each.path), "message": shortened(each.message)} for each in self.misfits[:_MOST_MISFITS]

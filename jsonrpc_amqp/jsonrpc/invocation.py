@@ -140,7 +140,7 @@ class PreparedMethod:
 
     def _failed(self, exc: BaseException, params: list[Any] | dict[str, Any]) -> Any:
         if isinstance(exc, DoesNotFit):
-            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], exc.data())
+            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], exc.as_data())
         if isinstance(exc, TypeError) and (detail := self._is_call_that_does_not_fit(exc, params)) is not None:
             logger.debug("method %r was called with params that do not fit", self.name, exc_info=exc)
             return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], *detail)
@@ -157,7 +157,7 @@ class PreparedMethod:
         missing = self._parameters.missing(params) if self._parameters.may_be_supplied else []
         if not missing or any(frame.f_code is self._code for frame, _line in walk_tb(trace)):
             return None
-        return [DoesNotFit(missing).data()]
+        return [DoesNotFit(missing).as_data()]
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------

@@ -218,8 +218,8 @@ def test_what_a_peer_has_sent_is_cut() -> None:
     assert convert is not None
     with pytest.raises(DoesNotFit) as caught:
         convert("x" * 1_000_000)
-    assert all(len(text) < 300 for each in caught.value.data() for text in each.values())
-    many = DoesNotFit(caught.value.misfits * 1000).data()
+    assert all(len(text) < 300 for each in caught.value.as_data() for text in each.values())
+    many = DoesNotFit(caught.value.misfits * 1000).as_data()
     assert len(many) == 100
 
 

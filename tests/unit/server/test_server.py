@@ -34,6 +34,8 @@ KEYWORDS: dict[str, Any] = {
     "concurrency": 8,
     "async_concurrency": 100,
     "cancel_on_deadline": False,
+    "validate": True,
+    "check_results": False,
     "prefetch": None,
     "expose_errors": False,
     "verify_user": False,
