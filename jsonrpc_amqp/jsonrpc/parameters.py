@@ -28,7 +28,12 @@ class _Taken(NamedTuple):
         """The types of values that stay as they come; None: all of them."""
         return None if self.converter is None else self.converter.exact
 
-    def convert(self, path: str, value: Any, misfits: list[Misfit]) -> Any:
+    @property
+    def convert(self) -> Callable[[Any], Any] | None:
+        """Converts a value, and raises ``DoesNotFit``."""
+        return None if self.converter is None else self.converter.convert
+
+    def convert_or_note(self, path: str, value: Any, misfits: list[Misfit]) -> Any:
         """Return a value converted; note what does not fit."""
         if self.converter is None:
             return value
@@ -57,6 +62,8 @@ class Parameters:
     """
 
     __slots__ = (
+        "_convert",
+        "_convert_by_name",
         "_counts",
         "_exact",
         "_exact_by_name",
@@ -98,6 +105,8 @@ class Parameters:
         exact = [each.exact for each in self._positional]
         self._exact = exact if any(each is not None for each in exact) else []
         self._exact_by_name = {name: each.exact for name, each in self._named.items()}
+        self._convert = [each.convert for each in self._positional]
+        self._convert_by_name = {name: each.convert for name, each in self._named.items()}
 
     def positional(self, params: list[Any]) -> list[Any]:
         """
@@ -113,15 +122,19 @@ class Parameters:
                     break
             else:
                 return params
+            try:
+                return [each(value) if each else value for each, value in zip(self._convert, params, strict=False)]
+            except DoesNotFit:
+                pass  # all that does not fit is found below
         misfits: list[Misfit] = []
         values = []
         for index, value in enumerate(params):
             beyond = index - len(self._positional)
             if beyond < 0:
                 taken = self._positional[index]
-                values.append(taken.convert(taken.name, value, misfits))
+                values.append(taken.convert_or_note(taken.name, value, misfits))
             elif self._rest is not None:
-                values.append(self._rest.convert(f"{self._rest.name}[{beyond}]", value, misfits))
+                values.append(self._rest.convert_or_note(f"{self._rest.name}[{beyond}]", value, misfits))
             else:
                 misfits.append(Misfit(f"[{index}]", f"unexpected: at most {index} can be given by position"))
                 break
@@ -138,6 +151,11 @@ class Parameters:
                     break
             else:
                 return params
+            try:
+                convert = self._convert_by_name
+                return {name: each(value) if (each := convert[name]) else value for name, value in params.items()}
+            except DoesNotFit:
+                pass
         misfits: list[Misfit] = []
         values = {}
         for name, value in params.items():
@@ -145,7 +163,7 @@ class Parameters:
             if taken is None:
                 misfits.append(Misfit(name, _UNEXPECTED))
             else:
-                values[name] = taken.convert(name, value, misfits)
+                values[name] = taken.convert_or_note(name, value, misfits)
         self._check(misfits, params)
         return values
 
