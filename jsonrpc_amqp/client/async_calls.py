@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from ..jsonrpc import messages
+from ..jsonrpc.error_classes import ErrorTypes
+from ..jsonrpc.messages import ExceptionFor
 from ..runtime.asyncio import AsyncioRuntime
 from ..runtime.dropped import DropWatch
 from .async_batch import AsyncBatch
@@ -35,8 +37,16 @@ class AsyncCalls(BaseCalls):
         WrongEventLoop: Each form: the client belongs to another event loop, or to one that was closed.
     """
 
-    def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
-        super().__init__(requests, watch, defaults, max_size=max_size)
+    def __init__(
+        self,
+        requests: Requests,
+        watch: DropWatch,
+        defaults: Options,
+        *,
+        max_size: int,
+        exception_for: ExceptionFor = messages.to_exception,
+    ) -> None:
+        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for)
         runtime = requests.runtime
         if not isinstance(runtime, AsyncioRuntime):
             raise TypeError("the transport of an asynchronous client is to be driven by an AsyncioRuntime")
@@ -74,6 +84,7 @@ class AsyncCalls(BaseCalls):
             self._maker(AsyncCall, options),
             submit=lambda call: self._submit(call, loop),
             drop=self._cancel,
+            exception_for=self._exception_for,
         )
 
     async def send(
@@ -96,9 +107,10 @@ class AsyncCalls(BaseCalls):
         """Methods as attributes: ``await client.proxy.time.now()``, ``client.proxy.add(1, 2)`` or ``(a=1, b=2)``."""
         return Proxy(self.call, "")
 
-    def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
+    def with_options(self, *, errors: ErrorTypes | None = None, **options: Unpack[Options]) -> AsyncCalls:
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
-        return AsyncCalls(self._requests, self._watch, self._with(options), max_size=self._max_size)
+        exception_for, defaults = self._with_errors(errors), self._with(options)
+        return AsyncCalls(self._requests, self._watch, defaults, max_size=self._max_size, exception_for=exception_for)
 
     def _attach(self) -> AbstractEventLoop:
         self._requests.life.check_not_foreign()  # of a fork: it says more than that the loop is another one

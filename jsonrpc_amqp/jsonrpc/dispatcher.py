@@ -24,6 +24,7 @@ from ..errors import (
 from ..options import MAX_BATCH, MAX_DEPTH, MAX_METHOD, MAX_SIZE
 from .async_dispatch import AsyncDispatch, RunAsync
 from .decoding import Call, Decoded, decode, method_of, request_of
+from .error_handlers import E
 from .error_objects import Response, error_response
 from .invocation import PreparedMethod, global_methods
 from .methods import Ack, Methods, Policy, PolicyOptions, Redelivery
@@ -46,11 +47,11 @@ class Dispatcher:
     JSON-RPC 2.0 in bytes -> bytes | None over registered methods.
 
     A method is a function, or ``async def``. It returns a plain value or jsonrpcserver's ``Success``, ``Error`` or
-    ``InvalidParams``, or raises its ``JsonRpcError`` to respond with that error. Any other exception
-    (``SystemExit`` included, and the ``RemoteError`` of a call that it makes itself) is logged with its traceback,
-    and the caller gets "Internal error". Arguments are checked against the signature. Some builtins have none to
-    read, and a signature does not show everything; there, a ``TypeError`` counts as "Invalid params" if the call
-    itself raised it, and as the method's own failure if code in it did.
+    ``InvalidParams``, or raises an ``ApplicationError``, another ``RemoteError`` or jsonrpcserver's ``JsonRpcError`` to
+    respond with that error. Any other exception (``SystemExit`` included, and the ``RemoteError`` that a call of its
+    own ended in) is logged with its traceback, and the caller gets "Internal error". Arguments are checked against the
+    signature. Some builtins have none to read, and a signature does not show everything; there, a ``TypeError`` counts
+    as "Invalid params" if the call itself raised it, and as the method's own failure if code in it did.
 
     Any number of threads may call it at once.
 
@@ -146,11 +147,7 @@ class Dispatcher:
         """
         Register the decorated function: ``@method``, ``@method("time.now")`` or ``@method(name="time.now")``.
 
-        Returns the function unchanged. The other arguments are those of ``register``.
-
-        Raises:
-            TypeError: As ``register``.
-            ValueError: As ``register``.
+        Returns the function unchanged; the other arguments, and what it raises, are those of ``register``.
         """
         if callable(name):
             return self.method()(name)
@@ -160,6 +157,20 @@ class Dispatcher:
             return function
 
         return decorate
+
+    def error_handler(self, kind: type[E]) -> Callable[[Callable[[E], Exception]], Callable[[E], Exception]]:
+        """
+        Have the decorated function say what is answered for exceptions of a class, and of its subclasses.
+
+        It is given the exception, and returns or raises a ``RemoteError``, or jsonrpcserver's ``JsonRpcError``. Any
+        other exception is logged, and the caller gets "Internal error". Of several functions that for the nearest base
+        is called. None is called for what a method raises to respond with that error.
+
+        Raises:
+            TypeError: It is no class of exceptions. The decorator: the function cannot be called, or is ``async def``.
+            ValueError: The decorator: there is another function for this class.
+        """
+        return self._methods.error_handlers.decorator(kind)
 
     def signature_of(self, name: str) -> Signature | None:
         """Return a method's signature, as far as it can be read, or None if there is no such method."""
@@ -186,15 +197,9 @@ class Dispatcher:
 
     def __call__(self, body: bytes) -> bytes | None:
         """
-        Return the reply to one body.
+        Return the reply to one request object or batch: a response object or array, or None if there is none to send.
 
         Never raises because of what the bytes hold or what a method does.
-
-        Args:
-            body: One JSON-RPC request object, or a batch.
-
-        Returns:
-            The response object or array, or None if there is nothing to reply.
         """
         decoded, asynchronous = self.decode(body), self.asynchronous
         if asynchronous.exists and asynchronous.can_wait and asynchronous.is_needed(decoded):
@@ -309,7 +314,7 @@ class Dispatcher:
             logger.exception("method %.100r cannot be called", call.method)
             return error_response(call.id, INTERNAL_ERROR)
         if method is None:
-            return error_response(call.id, METHOD_NOT_FOUND)
+            return error_response(call.id, METHOD_NOT_FOUND, call.method)
         envelope = current_envelope()
         if envelope.redelivered and self._methods.policy_of(call.method).redelivery == "refuse":
             return _reject_redelivered(call, envelope)
@@ -329,14 +334,9 @@ class Dispatcher:
         logger.warning("user %a may not call %a", (request.user_id or "")[:200], (request.method or "")[:200])
 
     def acknowledge_early(self, members: Iterable[Call | Response]) -> None:
-        envelope = current_envelope()
-        if all(isinstance(member, Call) and self._is_early(member, envelope) for member in members):
+        is_early, envelope = self._methods.is_early, current_envelope()
+        if all(isinstance(each, Call) and is_early(each.method, redelivered=envelope.redelivered) for each in members):
             envelope.acknowledge()
-
-    def _is_early(self, call: Call, envelope: Envelope) -> bool:
-        policy = self._methods.policy_of(call.method)
-        # A request that will be rejected may have to become a dead letter, so it must not be acknowledged yet.
-        return policy.ack == "early" and not (envelope.redelivered and policy.redelivery == "refuse")
 
     def _count_failures(self, number: int) -> None:
         with self._lock:

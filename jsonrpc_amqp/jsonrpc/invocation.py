@@ -14,7 +14,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
-from ..errors import INTERNAL_ERROR, INVALID_PARAMS
+from ..errors import INTERNAL_ERROR, INVALID_PARAMS, RemoteError
+from .error_handlers import ErrorHandlers
 from .error_objects import MESSAGES, Response
 
 with warnings.catch_warnings():
@@ -37,6 +38,12 @@ global_methods: dict[str, Callable[..., Any]] = methods.global_methods
 # The classes of what jsonrpcserver's Success and Error return; it exports no names for them.
 _SUCCESS, _ERROR = type(Success()), type(Error(0, ""))
 _RESULTS = (_SUCCESS, _ERROR)
+# What says in its attributes which error object is to be sent.
+_ANSWERS = (RemoteError, JsonRpcError)
+_NOT_PASSED_ON = (
+    "method %r failed: it did not catch the error that a call of its own ended in; its caller would take that for an "
+    "error of this call, and gets -32603"
+)
 
 
 class PreparedMethod:
@@ -49,6 +56,7 @@ class PreparedMethod:
         name: The name under which it is registered.
         function: What is called.
         expose_errors: Send the text of uncaught exceptions, as ``data``.
+        error_handlers: Say what is answered for exceptions.
 
     Attributes:
         is_async: It is ``async def``, and runs by ``respond_async`` only.
@@ -57,14 +65,29 @@ class PreparedMethod:
         TypeError: It cannot be called, or is an asynchronous generator.
     """
 
-    __slots__ = ("__signature__", "_expose_errors", "_positional_counts", "function", "is_async", "name")
+    __slots__ = (
+        "__signature__",
+        "_error_handlers",
+        "_expose_errors",
+        "_positional_counts",
+        "function",
+        "is_async",
+        "name",
+    )
 
-    def __init__(self, name: str, function: Callable[..., Any], expose_errors: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        expose_errors: bool,
+        error_handlers: ErrorHandlers | None = None,
+    ) -> None:
         _check_callable(name, function)
         self.name = name
         self.function = function
         self.is_async = _is_any(inspect.iscoroutinefunction, function)
         self._expose_errors = expose_errors
+        self._error_handlers = error_handlers or ErrorHandlers()
         self.__signature__ = _signature(function)
         self._positional_counts = _positional_counts(self.__signature__)
 
@@ -88,11 +111,8 @@ class PreparedMethod:
         if not self.accepts(params):
             return self._response(self._misfit(params, id), params, id)
         try:
-            try:
-                called = self.function(*params) if isinstance(params, list) else self.function(**params)
-                result = _checked(await called)
-            except JsonRpcError as exc:
-                result = _checked(Error(exc.code, exc.message, exc.data))
+            called = self.function(*params) if isinstance(params, list) else self.function(**params)
+            result = _checked(await called)
         # A method that calls sys.exit() has failed, and must not end the loop.
         except (Exception, SystemExit, KeyboardInterrupt) as exc:
             result = self._failed(exc)
@@ -122,10 +142,7 @@ class PreparedMethod:
     # Positional-only: a caller may name an argument "self".
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
-            try:
-                return _checked(self.function(*args, **kwargs))
-            except JsonRpcError as exc:
-                return _checked(Error(exc.code, exc.message, exc.data))
+            return _checked(self.function(*args, **kwargs))
         # BaseException: a method that calls sys.exit() has failed, and must not end the server's thread.
         except BaseException as exc:
             return self._failed(exc)
@@ -134,9 +151,26 @@ class PreparedMethod:
         if isinstance(exc, TypeError) and _raised_by_the_call_itself(exc):
             logger.debug("method %r was called with params that do not fit", self.name, exc_info=exc)
             return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS])
-        logger.error("method %r failed", self.name, exc_info=exc)
+        try:
+            answer = exc if _is_answer(exc) else self._error_handlers.map(exc, _is_answer)
+            if answer is not None:
+                return self._error(answer)
+        except BaseException as failure:  # of an error handler, or of an answer that is no error object
+            exc = failure
+        is_passed_through = isinstance(exc, RemoteError) and exc.is_reply
+        logger.error(_NOT_PASSED_ON if is_passed_through else "method %r failed", self.name, exc_info=exc)
         detail = (_text(exc),) if self._expose_errors else ()
         return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *detail)
+
+    def _error(self, answer: BaseException) -> Any:
+        """Return the result for an exception that says what is answered; raise any other."""
+        if not isinstance(answer, _ANSWERS):
+            raise answer
+        if answer.code == INTERNAL_ERROR:  # as one of a method that says nothing
+            logger.error("method %r failed", self.name, exc_info=answer)
+        # jsonrpcserver has a value for no data, which may be null there.
+        data = () if answer.data is None and isinstance(answer, RemoteError) else (answer.data,)
+        return _checked(Error(answer.code, answer.message, *data))
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------
@@ -157,6 +191,11 @@ def _check_error(code: Any, message: Any) -> None:
         raise TypeError(f"the code of an error must be an integer, not {code!r}")
     if not isinstance(message, str):
         raise TypeError(f"the message of an error must be a string, not {message!r}")
+
+
+def _is_answer(exc: BaseException) -> bool:
+    """Whether an exception was raised to be answered as what it says. A reply says it of another call."""
+    return isinstance(exc, JsonRpcError) or (isinstance(exc, RemoteError) and not exc.is_reply)
 
 
 def _raised_by_the_call_itself(exc: BaseException) -> bool:

@@ -13,7 +13,8 @@ and msgspec structs (objects), enums (their value), dates and times (ISO 8601), 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import accumulate, chain, islice
 from math import isfinite
 from typing import Any
@@ -92,6 +93,19 @@ def dumps(value: Any, *, max_depth: int = 100) -> bytes:
     except Exception as exc:
         raise EncodeError(str(exc)) from exc
     return text
+
+
+def converter(kind: Any) -> Callable[[Any], Any]:
+    """
+    Return what converts a JSON value to a type, as its type hints say; strictly, so that "1" is no number.
+
+    It raises ``ValueError`` for a value that does not fit, and says where.
+
+    Raises:
+        TypeError: JSON values cannot be converted to this type.
+    """
+    msgspec.json.Decoder(kind)  # reads the hints now
+    return partial(msgspec.convert, type=kind, str_keys=True)
 
 
 def begins(text: bytes | Raw, characters: str) -> bool:

@@ -15,6 +15,7 @@ from ..dialects import ServerDialect
 from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
 from ..dialects.recipe2011 import RecipeServer
 from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
+from ..jsonrpc.error_handlers import E
 from ..jsonrpc.methods import PolicyOptions
 from ..options import (
     ASYNC_CONCURRENCY,
@@ -190,7 +191,8 @@ class BaseServer(OfOneProcess):
         Register a method: ``@server.method``, ``@server.method("time.now")``, ``@server.method(redelivery="refuse")``.
 
         The method is a function, which runs on a thread, or ``async def``. It returns a plain value, or
-        jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its ``JsonRpcError``.
+        jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises an ``ApplicationError`` or another
+        ``RemoteError`` to have the caller get that.
 
         Args:
             name: The method's name; the function's own where it is None.
@@ -200,11 +202,29 @@ class BaseServer(OfOneProcess):
             TypeError: The method cannot be called; or this server was given a dispatcher.
             ValueError: The name is taken, or begins with ``rpc.``, which the specification reserves.
         """
+        own = self._own_dispatcher()
+        return own.method(name) if callable(name) else own.method(name, **policy)
+
+    def error_handler(self, kind: type[E]) -> Callable[[Callable[[E], Exception]], Callable[[E], Exception]]:
+        """
+        Have a function say what is answered for the exceptions of a class: ``@server.error_handler(KeyError)``.
+
+        It is given an exception of this class, or of a subclass, that a method raised. It returns or raises what is
+        answered: an ``ApplicationError`` or another ``RemoteError``. Any other exception, its own failure included, is
+        logged, and answered with -32603. Of several functions that for the nearest base is called. None is called for a
+        ``RemoteError`` that a method raises: it is answered as it is, unless it is the reply to a call of the method.
+
+        Raises:
+            TypeError: It is no class of exceptions; or this server was given a dispatcher. The decorator: the function
+                cannot be called, or is ``async def``.
+            ValueError: The decorator: there is another function for this class.
+        """
+        return self._own_dispatcher().error_handler(kind)
+
+    def _own_dispatcher(self) -> Dispatcher:
         if not isinstance(self._dispatcher, Dispatcher):
-            raise TypeError("this server was given a dispatcher of its own: register the method there")
-        if callable(name):
-            return self._dispatcher.method(name)
-        return self._dispatcher.method(name, **policy)
+            raise TypeError("this server was given a dispatcher of its own: register methods and error handlers there")
+        return self._dispatcher
 
     # -- running ----------------------------------------------------------------------------------------
 
