@@ -59,5 +59,7 @@ class ErrorHandlers:
                     raise
                 if not isinstance(mapped, Exception):
                     raise TypeError(f"the error handler for {kind.__name__} returned {mapped!r}, which is no exception")
+                if mapped.__context__ is None and mapped not in (exception, exception.__cause__, exception.__context__):
+                    mapped.__context__ = exception  # as if it had been raised, for the log
                 return mapped
         return None

@@ -153,24 +153,25 @@ class PreparedMethod:
             return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS])
         try:
             answer = exc if _is_answer(exc) else self._error_handlers.map(exc, _is_answer)
-            if answer is not None:
-                return self._error(answer)
+            if isinstance(answer, _ANSWERS):
+                return self._answered(answer)
         except BaseException as failure:  # of an error handler, or of an answer that is no error object
-            exc = failure
-        is_passed_through = isinstance(exc, RemoteError) and exc.is_reply
-        logger.error(_NOT_PASSED_ON if is_passed_through else "method %r failed", self.name, exc_info=exc)
-        detail = (_text(exc),) if self._expose_errors else ()
-        return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *detail)
+            return self._internal_error(failure)
+        return self._internal_error(exc if answer is None else answer)
 
-    def _error(self, answer: BaseException) -> Any:
-        """Return the result for an exception that says what is answered; raise any other."""
-        if not isinstance(answer, _ANSWERS):
-            raise answer
-        if answer.code == INTERNAL_ERROR:  # as one of a method that says nothing
+    def _answered(self, answer: RemoteError | JsonRpcError) -> Any:
+        """Return the result for an exception that says what is answered."""
+        if answer.code == INTERNAL_ERROR:  # logged like one of a method that says nothing
             logger.error("method %r failed", self.name, exc_info=answer)
         # jsonrpcserver has a value for no data, which may be null there.
         data = () if answer.data is None and isinstance(answer, RemoteError) else (answer.data,)
         return _checked(Error(answer.code, answer.message, *data))
+
+    def _internal_error(self, exc: BaseException) -> Any:
+        is_passed_through = isinstance(exc, RemoteError) and exc.is_reply
+        logger.error(_NOT_PASSED_ON if is_passed_through else "method %r failed", self.name, exc_info=exc)
+        detail = (_text(exc),) if self._expose_errors else ()
+        return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *detail)
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------
