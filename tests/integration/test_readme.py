@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -54,6 +56,10 @@ def test_errors(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     try:
         shop = ERRORS.run(server_program)
         with shop["server"]:
+            (shown,) = re.findall(r'(?m)^    (\{"jsonrpc".*)$', ERRORS.text)
+            with Client(url, service="shop", timeout=60) as client:
+                request = b'{"jsonrpc": "2.0", "method": "order", "params": ["lamp", 9], "id": 1}'
+                assert json.loads(client.send_raw(request) or b"") == json.loads(shown)
             client_side = ERRORS.run(client_program)
             assert capsys.readouterr().out.splitlines() == [
                 "2",
