@@ -8,15 +8,16 @@ Needs no broker: servers and client use memory:// in this process. With RabbitMQ
 
 import asyncio
 
-from jsonrpcserver import JsonRpcError
+from jsonrpc_amqp import ApplicationError, AsyncClient, AsyncServer, CallTimeout, TransportError, current_request
 
-from jsonrpc_amqp import AsyncClient, AsyncServer, CallTimeout, TransportError, current_request
-
-NO_PRICES = 1
 URL = "memory://worker"
 prices = AsyncServer(URL, service="prices")
 baskets = AsyncServer(URL, service="baskets")
 client = AsyncClient(URL)  # one for all that runs on an event loop
+
+
+class NoPrices(ApplicationError, code=1):
+    may_have_run: bool
 
 
 @prices.method("price.of", cancel_on_deadline=True)
@@ -36,7 +37,7 @@ async def total(articles: list[str]) -> float:
     try:
         found: list[float] = await asyncio.gather(*calls)
     except TransportError as error:
-        raise JsonRpcError(NO_PRICES, "no prices", {"may_have_run": error.may_have_run}) from error
+        raise NoPrices(error.may_have_run) from error
     return sum(found)
 
 

@@ -15,9 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jsonrpcserver import Error, Result
-
-from jsonrpc_amqp import Server
+from jsonrpc_amqp import RemoteError, Server
 
 told: list[Any] = []
 
@@ -60,8 +58,8 @@ def fail() -> None:
     raise RuntimeError("this text stays here")
 
 
-def refuse() -> Result:
-    return Error(1, "not today", {"when": "tomorrow"})
+def refuse() -> None:
+    raise RemoteError(1, "not today", {"when": "tomorrow"})
 
 
 methods: dict[str, Callable[..., Any]] = {

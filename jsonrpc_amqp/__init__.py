@@ -4,6 +4,7 @@ import importlib
 import typing
 import warnings
 
+from .application_errors import ApplicationError
 from .client import Batch, Calls, Client, Options
 from .context import Request, current_request
 from .errors import (
@@ -65,6 +66,7 @@ __all__ = [
     "NO_ANSWER",
     "REDELIVERY_REFUSED",
     "AccessRefused",
+    "ApplicationError",
     "AsyncBatch",
     "AsyncCalls",
     "AsyncClient",

@@ -8,7 +8,8 @@ The exceptions of this library, as one tree.
     │   ├── MethodNotFound      -32601
     │   ├── InvalidParams       -32602
     │   ├── InternalError       -32603
-    │   └── ServerError         -32000 to -32099
+    │   ├── ServerError         -32000 to -32099
+    │   └── ApplicationError    base of a program's own errors, see ``application_errors``
     ├── TransportError          no reply; ``may_have_run`` says whether the method may have run
     │   ├── NotConnected        never sent: no connection by the deadline
     │   ├── AccessRefused       never sent: the broker refused the user, or the operation to that user
@@ -124,13 +125,19 @@ class MissingExtra(JsonRpcAmqpError, ImportError):
 
 class RemoteError(JsonRpcAmqpError):
     """
-    The reply is a JSON-RPC error object.
+    The reply is a JSON-RPC error object. Or a method raises it, to have its caller get that one.
 
     Attributes:
         code: The error's number; the specification reserves -32768 to -32000.
         message: One sentence from the server.
         data: Further information from the server, of any JSON type, or None.
+        is_reply: A client made it from a reply. A method that lets it through gets its caller an "Internal error": what
+            another service says of another call is not true of this one.
     """
+
+    code: int
+    message: str
+    is_reply: bool = False
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
         super().__init__(code, message, data)
@@ -142,36 +149,52 @@ class RemoteError(JsonRpcAmqpError):
         return f"{self.message} ({self.code})" + ("" if self.data is None else f": {self.data!r}")
 
 
-class ParseError(RemoteError):
+class _StandardError(RemoteError):
+    """An error whose class says its code, so that it is made of a message alone, and of ``data``."""
+
+    def __init__(self, message: str, data: Any = None) -> None:
+        # It may be the code, which all of them once took first.
+        if not isinstance(message, str):
+            raise TypeError(f"{type(self).__name__} takes a message, and data; not {message!r}: it has its own code")
+        super().__init__(self.code, message, data)
+
+
+class ParseError(_StandardError):
     """-32700: the server could not read the request as JSON."""
 
+    code = PARSE_ERROR
 
-class InvalidRequest(RemoteError):
+
+class InvalidRequest(_StandardError):
     """-32600: the JSON sent is not a JSON-RPC 2.0 request."""
 
-
-class MethodNotFound(RemoteError):
-    """-32601: the service has no such method. It did not run."""
+    code = INVALID_REQUEST
 
 
-class InvalidParams(RemoteError):
-    """-32602: the parameters do not fit the method. It did not run."""
+class MethodNotFound(_StandardError):
+    """-32601: the service has no such method, which ``data`` names. It did not run."""
+
+    code = METHOD_NOT_FOUND
 
 
-class InternalError(RemoteError):
+class InvalidParams(_StandardError):
+    """-32602: the parameters do not fit the method, which did not run, or which raised this because of them."""
+
+    code = INVALID_PARAMS
+
+
+class InternalError(_StandardError):
     """-32603: the method raised an exception, or its result could not be sent."""
+
+    code = INTERNAL_ERROR
 
 
 class ServerError(RemoteError):
     """-32000 to -32099: an error that the server implementation defines."""
 
 
-_BY_CODE: dict[int, type[RemoteError]] = {
-    PARSE_ERROR: ParseError,
-    INVALID_REQUEST: InvalidRequest,
-    METHOD_NOT_FOUND: MethodNotFound,
-    INVALID_PARAMS: InvalidParams,
-    INTERNAL_ERROR: InternalError,
+_BY_CODE: dict[int, type[_StandardError]] = {
+    kind.code: kind for kind in (ParseError, InvalidRequest, MethodNotFound, InvalidParams, InternalError)
 }
 
 
@@ -179,7 +202,8 @@ def remote_error(code: int, message: str, data: Any = None) -> RemoteError:
     """Return the exception for a JSON-RPC error object."""
     if SERVER_ERROR_MIN <= code <= SERVER_ERROR_MAX:
         return ServerError(code, message, data)
-    return _BY_CODE.get(code, RemoteError)(code, message, data)
+    standard = _BY_CODE.get(code)
+    return RemoteError(code, message, data) if standard is None else standard(message, data)
 
 
 class TransportError(JsonRpcAmqpError):

@@ -8,9 +8,17 @@ import pkgutil
 from typing import Any
 
 import jsonrpc_amqp
-from jsonrpc_amqp.errors import MissingExtra, RemoteError, TransportError
+from jsonrpc_amqp.application_errors import ApplicationError
+from jsonrpc_amqp.errors import InvalidParams, MissingExtra, RemoteError, TransportError, _StandardError
 from jsonrpc_amqp.jsonrpc import inspection
 from jsonrpc_amqp.jsonrpc.conversion import DoesNotFit, Misfit
+
+
+class OutOfStock(ApplicationError, code=1001):
+    """As users define them."""
+
+    sku: str
+    left: int = 0
 
 
 def _exceptions() -> list[type[BaseException]]:
@@ -35,6 +43,10 @@ def example(kind: type[BaseException]) -> BaseException:
     make: Any = kind
     if issubclass(kind, MissingExtra):
         return kind("the gateway", "starlette", "http")
+    if issubclass(kind, ApplicationError):
+        return OutOfStock("a7", left=3)
+    if issubclass(kind, _StandardError):
+        return (InvalidParams if kind is _StandardError else kind)("why", {"a": [1]})
     if issubclass(kind, RemoteError):
         return kind(-32042, "why", {"a": [1]})
     if issubclass(kind, TransportError):

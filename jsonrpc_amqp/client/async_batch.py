@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any
 
+from ..jsonrpc.messages import ExceptionFor, to_exception
 from ..jsonrpc.params import Params
 from .async_call import AsyncCall, AsyncFuture
 from .batch import BaseBatch
@@ -41,8 +42,9 @@ class AsyncBatch(BaseBatch[_AsyncMember, AsyncCall]):
         *,
         submit: Callable[[AsyncCall], AsyncFuture],
         drop: Callable[[Call], bool],
+        exception_for: ExceptionFor = to_exception,
     ) -> None:
-        super().__init__(new_id, make, drop=drop)
+        super().__init__(new_id, make, drop=drop, exception_for=exception_for)
         self._submit = submit
 
     def call(self, method: str, params: Params = None) -> Future[Any]:

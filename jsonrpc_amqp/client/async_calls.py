@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from ..jsonrpc import messages
+from ..jsonrpc.error_classes import ErrorTypes
+from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..runtime.asyncio import AsyncioRuntime
 from ..runtime.dropped import DropWatch
@@ -36,8 +38,16 @@ class AsyncCalls(BaseCalls):
         WrongEventLoop: Each form: the client belongs to another event loop, or to one that was closed.
     """
 
-    def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
-        super().__init__(requests, watch, defaults, max_size=max_size)
+    def __init__(
+        self,
+        requests: Requests,
+        watch: DropWatch,
+        defaults: Options,
+        *,
+        max_size: int,
+        exception_for: ExceptionFor = messages.to_exception,
+    ) -> None:
+        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for)
         runtime = requests.runtime
         if not isinstance(runtime, AsyncioRuntime):
             raise TypeError("the transport of an asynchronous client is to be driven by an AsyncioRuntime")
@@ -75,6 +85,7 @@ class AsyncCalls(BaseCalls):
             self._maker(AsyncCall, options),
             submit=lambda call: self._submit(call, loop),
             drop=self._cancel,
+            exception_for=self._exception_for,
         )
 
     async def send(
@@ -101,9 +112,10 @@ class AsyncCalls(BaseCalls):
         """Return an object with the methods of a class, all ``async def``; each calls the remote method of its name."""
         return typed_client(description, self._call_typed, is_async=True)
 
-    def with_options(self, **options: Unpack[Options]) -> AsyncCalls:
+    def with_options(self, *, errors: ErrorTypes | None = None, **options: Unpack[Options]) -> AsyncCalls:
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
-        return AsyncCalls(self._requests, self._watch, self._with(options), max_size=self._max_size)
+        exception_for, defaults = self._with_errors(errors), self._with(options)
+        return AsyncCalls(self._requests, self._watch, defaults, max_size=self._max_size, exception_for=exception_for)
 
     async def _call_typed(self, method: str, params: Params, convert: Callable[[Any], Any]) -> Any:
         loop = self._attach()

@@ -16,6 +16,8 @@ from ..amqp.transport import connect_transport
 from ..dialects.recipe2011 import RecipeClient
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages
+from ..jsonrpc.error_classes import ErrorTypes, exceptions_of
+from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..options import CONNECT_TIMEOUT, HEARTBEAT, MAX_PENDING, MAX_SIZE, TIMEOUT, ConnectionOptions
 from ..runtime.base import Runtime
@@ -34,12 +36,23 @@ C = TypeVar("C", bound=Call)
 class BaseCalls:
     """Makes the calls of a client: resolves their options against defaults, checks their size, sets their deadline."""
 
-    def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        watch: DropWatch,
+        defaults: Options,
+        *,
+        max_size: int,
+        exception_for: ExceptionFor = messages.to_exception,
+    ) -> None:
         self._requests = requests
         self._cancel = requests.cancel
         self._watch = watch  # of all that a program holds; what threads hold has no part in it
         self._defaults = defaults
         self._max_size = max_size
+        self._exception_for = exception_for
+        is_default = exception_for is messages.to_exception
+        self._result_of = messages.result_of if is_default else partial(messages.result_of, exception_for=exception_for)
         # Resolved once, for the calls without options; None where each must name its service.
         self._chosen = self._choose({}) if defaults.get("service") else None
 
@@ -59,9 +72,13 @@ class BaseCalls:
             self._requests.use(options["service"])
         return {**self._defaults, **options}
 
+    def _with_errors(self, errors: ErrorTypes | None) -> ExceptionFor:
+        """Return what makes the exceptions for error responses, of these classes; None: of the same as here."""
+        return self._exception_for if errors is None else exceptions_of(errors)
+
     def _make_call(self, kind: Callable[..., C], method: str, params: Params, options: Options) -> C:
         number = self._requests.new_id()
-        parse = partial(messages.result_of, expected_id=number)
+        parse = partial(self._result_of, expected_id=number)
         return self._make(kind, messages.request(method, params, number), options, qid=str(number), parse=parse)
 
     def _make_typed(self, kind: Callable[..., C], method: str, params: Params, convert: Callable[[Any], Any]) -> C:
@@ -170,6 +187,7 @@ class BaseClient(BaseCalls):
         connect_timeout: float = CONNECT_TIMEOUT,
         reconnect: bool = True,
         connection_name: str | None = None,
+        errors: ErrorTypes = (),
         max_size: int = MAX_SIZE,
         max_pending: int = MAX_PENDING,
         transport: Transport | None = None,
@@ -178,6 +196,7 @@ class BaseClient(BaseCalls):
         refuse_url(service)
         check_user(user)
         check_timeout(timeout)
+        exception_for = exceptions_of(errors)
         if max_pending < 1:
             raise ValueError("max_pending is at least 1")
         routing = resolve_routing(exchange, route=route, reply=reply, queue=queue)
@@ -219,7 +238,7 @@ class BaseClient(BaseCalls):
             requests.use(service)
             defaults["service"] = service
         watch = requests.presence.watch(f"{type(self).__name__} of {service!r} at {self._where}", self._how_to_close)
-        super().__init__(requests, watch, defaults, max_size=max_size)
+        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._defaults.get('service')!r} at {self._where}>"

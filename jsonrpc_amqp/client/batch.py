@@ -68,16 +68,23 @@ class BaseBatch(Generic[M, C]):
         new_id: Returns an id for a call.
         make: Makes the message, from its body and whether there are only notifications in it.
         drop: Removes a message from the pending ones. False: it is none of them.
+        exception_for: Returns the exception for an error response.
     """
 
     _block = "with client.batch() as batch"
 
     def __init__(
-        self, new_id: Callable[[], int], make: Callable[[bytes, bool], C], *, drop: Callable[[Call], bool]
+        self,
+        new_id: Callable[[], int],
+        make: Callable[[bytes, bool], C],
+        *,
+        drop: Callable[[Call], bool],
+        exception_for: messages.ExceptionFor = messages.to_exception,
     ) -> None:
         self._new_id = new_id
         self._make = make
         self._drop = drop
+        self._exception_for = exception_for
         self._members: list[tuple[dict[str, Any], M | None]] = []
         self._awaited: set[object] = set()
         self._call: C | None = None
@@ -152,7 +159,7 @@ class BaseBatch(Generic[M, C]):
             elif isinstance(response, BaseException):
                 future.settle(None, response)
             else:
-                future.settle(None, messages.to_exception(response))
+                future.settle(None, self._exception_for(response))
 
     def _fail(self, error: BaseException) -> None:
         for future in self._futures.values():
@@ -184,8 +191,9 @@ class Batch(BaseBatch[_Member, WaitingCall]):
         *,
         wait: Callable[[WaitingCall], bytes],
         drop: Callable[[Call], bool],
+        exception_for: messages.ExceptionFor = messages.to_exception,
     ) -> None:
-        super().__init__(new_id, make, drop=drop)
+        super().__init__(new_id, make, drop=drop, exception_for=exception_for)
         self._wait = wait
 
     def call(self, method: str, params: Params = None) -> Future[Any]:

@@ -14,6 +14,8 @@ from typing import Any, Unpack
 
 from ..errors import CallTimeout
 from ..jsonrpc import messages
+from ..jsonrpc.error_classes import ErrorTypes
+from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..runtime.dropped import DropWatch
 from .base import BaseCalls, encode, parse
@@ -39,8 +41,16 @@ class Calls(BaseCalls):
     own caller has left.
     """
 
-    def __init__(self, requests: Requests, watch: DropWatch, defaults: Options, *, max_size: int) -> None:
-        super().__init__(requests, watch, defaults, max_size=max_size)
+    def __init__(
+        self,
+        requests: Requests,
+        watch: DropWatch,
+        defaults: Options,
+        *,
+        max_size: int,
+        exception_for: ExceptionFor = messages.to_exception,
+    ) -> None:
+        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for)
         self._check_may_wait = requests.waiter.check_may_wait
 
     def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
@@ -57,7 +67,8 @@ class Calls(BaseCalls):
             The result.
 
         Raises:
-            RemoteError: The server replied with an error; a subclass for each standard code.
+            RemoteError: The server replied with an error; a subclass for each standard code, and for the codes of the
+                client's ``errors``.
             TransportError: There is no reply; ``may_have_run`` says whether the method may have run.
             EncodeError: ``params`` has no form in JSON (the message begins with the path to the part that has none), or
                 a header none in AMQP.
@@ -96,7 +107,13 @@ class Calls(BaseCalls):
 
     def batch(self, **options: Unpack[Options]) -> Batch:
         """Collect calls and notifications in a ``with`` block; they leave as one message when it ends."""
-        return Batch(self._requests.new_id, self._maker(WaitingCall, options), wait=self._await, drop=self._cancel)
+        return Batch(
+            self._requests.new_id,
+            self._maker(WaitingCall, options),
+            wait=self._await,
+            drop=self._cancel,
+            exception_for=self._exception_for,
+        )
 
     def send(
         self, request: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Unpack[Options]
@@ -153,16 +170,21 @@ class Calls(BaseCalls):
             description, lambda *call: self._await(self._make_typed(WaitingCall, *call)), is_async=False
         )
 
-    def with_options(self, **options: Unpack[Options]) -> Calls:
+    def with_options(self, *, errors: ErrorTypes | None = None, **options: Unpack[Options]) -> Calls:
         """
         Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``.
 
+        Args:
+            errors: Other classes of application errors than the client's; see there.
+            options: See ``Options``.
+
         Raises:
-            TypeError: There is no such option.
+            TypeError: There is no such option, or ``errors`` are none.
             ValueError: An option has no such value.
             EncodeError: A header cannot be sent.
         """
-        return Calls(self._requests, self._watch, self._with(options), max_size=self._max_size)
+        exception_for, defaults = self._with_errors(errors), self._with(options)
+        return Calls(self._requests, self._watch, defaults, max_size=self._max_size, exception_for=exception_for)
 
     def _submit(self, call: FutureCall) -> CallFuture:
         future = call.future

@@ -50,13 +50,17 @@ class Client(BaseClient, Calls):
         connect_timeout: Seconds for one attempt to connect, with all declarations; docs/connecting.md.
         reconnect: False makes a failed attempt final for the calls that wait for it; of several URLs, one for each.
         connection_name: Shown by RabbitMQ's management.
+        errors: Subclasses of ``ApplicationError``: one, several, or a module, which stands for all with a code that it
+            defines or imports. A reply with the code of one is raised as that class, with its fields, if the error's
+            data fit them; else as a ``RemoteError``. Why they do not fit is logged, for debugging.
         max_size: Most bytes of a request and of a reply.
         max_pending: Most calls and notifications that wait for their end at a time; one more is ``TooManyPending``.
         transport: Use this one and not what the URL names.
 
     Raises:
         InvalidName: The service's name breaks a rule.
-        ValueError: The URL is malformed.
+        TypeError: ``errors`` are no such classes, or their type hints cannot be read.
+        ValueError: The URL is malformed, or two of ``errors`` have the same code.
     """
 
     _new_runtime = ThreadsRuntime

@@ -220,9 +220,9 @@ def _exact(shape: shapes.Type) -> frozenset[type]:
     """Return the types whose values need no conversion."""
     if isinstance(shape, shapes.UnionType):
         return frozenset().union(*map(_exact, shape.types))
-    plain = next((kind for form, kind in _PLAIN if shape == form), None)
+    plain = next((kinds for form, *kinds in _PLAIN if shape == form), None)
     if plain is not None:
-        return frozenset({plain})
+        return frozenset(plain)
     # A tuple is a ``VarTupleType``, a set a ``SetType``.
     if isinstance(shape, shapes.ListType) and shape == shapes.ListType(shape.item_type):
         return frozenset({list} if _is_any(shape.item_type) else ())
@@ -232,10 +232,10 @@ def _exact(shape: shapes.Type) -> frozenset[type]:
     return frozenset()
 
 
-# Without constraints.
-_PLAIN: tuple[tuple[shapes.Type, type], ...] = (
+# Without constraints. An int is a float to type checkers, and JSON does not tell one from the other.
+_PLAIN: tuple[tuple[Any, ...], ...] = (
     (shapes.IntType(), int),
-    (shapes.FloatType(), float),
+    (shapes.FloatType(), float, int),
     (shapes.StrType(), str),
     (shapes.BoolType(), bool),
     (shapes.NoneType(), type(None)),

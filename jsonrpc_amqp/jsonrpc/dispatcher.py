@@ -44,11 +44,12 @@ class Dispatcher(Registry):
     JSON-RPC 2.0 in bytes -> bytes | None over registered methods.
 
     A method is a function, or ``async def``. It returns a plain value or jsonrpcserver's ``Success``, ``Error`` or
-    ``InvalidParams``, or raises its ``JsonRpcError`` to respond with that error. Any other exception
-    (``SystemExit`` included, and the ``RemoteError`` of a call that it makes itself) is logged with its traceback,
-    and the caller gets "Internal error". Arguments are checked against the signature, and converted by its type hints.
-    Some builtins have none to read, and a signature does not show everything; there, a ``TypeError`` counts as "Invalid
-    params" if the call itself raised it, and as the method's own failure if code in it did.
+    ``InvalidParams``, or raises an ``ApplicationError``, another ``RemoteError`` or jsonrpcserver's ``JsonRpcError`` to
+    respond with that error. Any other exception (``SystemExit`` included, and the ``RemoteError`` that a call of its
+    own ended in) is logged with its traceback, and the caller gets "Internal error". Arguments are checked against the
+    signature, and converted by its type hints. Some builtins have none to read, and a signature does not show
+    everything; there, a ``TypeError`` counts as "Invalid params" if the call itself raised it, and as the method's own
+    failure if code in it did.
 
     Any number of threads may call it at once.
 
@@ -139,15 +140,9 @@ class Dispatcher(Registry):
 
     def __call__(self, body: bytes) -> bytes | None:
         """
-        Return the reply to one body.
+        Return the reply to one request object or batch: a response object or array, or None if there is none to send.
 
         Never raises because of what the bytes hold or what a method does.
-
-        Args:
-            body: One JSON-RPC request object, or a batch.
-
-        Returns:
-            The response object or array, or None if there is nothing to reply.
         """
         decoded, asynchronous = self.decode(body), self.asynchronous
         if asynchronous.exists and asynchronous.can_wait and asynchronous.is_needed(decoded):
@@ -262,7 +257,7 @@ class Dispatcher(Registry):
             logger.exception("method %.100r cannot be called", call.method)
             return error_response(call.id, INTERNAL_ERROR)
         if method is None:
-            return error_response(call.id, METHOD_NOT_FOUND)
+            return error_response(call.id, METHOD_NOT_FOUND, call.method)
         envelope = current_envelope()
         if envelope.redelivered and self._methods.policy_of(call.method).redelivery == "refuse":
             return _reject_redelivered(call, envelope)
@@ -282,14 +277,9 @@ class Dispatcher(Registry):
         logger.warning("user %a may not call %a", (request.user_id or "")[:200], (request.method or "")[:200])
 
     def acknowledge_early(self, members: Iterable[Call | Response]) -> None:
-        envelope = current_envelope()
-        if all(isinstance(member, Call) and self._is_early(member, envelope) for member in members):
+        is_early, envelope = self._methods.is_early, current_envelope()
+        if all(isinstance(each, Call) and is_early(each.method, redelivered=envelope.redelivered) for each in members):
             envelope.acknowledge()
-
-    def _is_early(self, call: Call, envelope: Envelope) -> bool:
-        policy = self._methods.policy_of(call.method)
-        # A request that will be rejected may have to become a dead letter, so it must not be acknowledged yet.
-        return policy.ack == "early" and not (envelope.redelivered and policy.redelivery == "refuse")
 
     def _count_failures(self, number: int) -> None:
         with self._lock:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from traceback import walk_tb
 from typing import Any, cast, get_origin
 
-from ..errors import INTERNAL_ERROR, INVALID_PARAMS
+from ..errors import INTERNAL_ERROR, INVALID_PARAMS, RemoteError
 from .conversion import DoesNotFit, UnsupportedHint, converter
+from .error_handlers import ErrorHandlers
 from .error_objects import MESSAGES, Response
 from .parameters import Parameters
 from .signatures import innermost_code
@@ -41,6 +42,12 @@ global_methods: dict[str, Callable[..., Any]] = methods.global_methods
 # The classes of what jsonrpcserver's Success and Error return; it exports no names for them.
 _SUCCESS, _ERROR = type(Success()), type(Error(0, ""))
 _RESULTS = (_SUCCESS, _ERROR)
+# What says in its attributes which error object is to be sent.
+_ANSWERS = (RemoteError, JsonRpcError)
+_NOT_PASSED_ON = (
+    "method %r failed: it did not catch the error that a call of its own ended in; its caller would take that for an "
+    "error of this call, and gets -32603"
+)
 
 
 class PreparedMethod:
@@ -53,6 +60,7 @@ class PreparedMethod:
         name: The name under which it is registered.
         function: What is called.
         expose_errors: Send the text of uncaught exceptions, as ``data``.
+        error_handlers: Say what is answered for exceptions.
         validate: Convert params to what the type hints declare, and refuse those that do not fit.
         check_results: Fail where a result is not what the function is declared to return.
 
@@ -63,13 +71,23 @@ class PreparedMethod:
         TypeError: It cannot be called, is an asynchronous generator, or has a hint that nothing converts to.
     """
 
-    __slots__ = ("_check_result", "_code", "_expose_errors", "_parameters", "function", "is_async", "name")
+    __slots__ = (
+        "_check_result",
+        "_code",
+        "_error_handlers",
+        "_expose_errors",
+        "_parameters",
+        "function",
+        "is_async",
+        "name",
+    )
 
     def __init__(
         self,
         name: str,
         function: Callable[..., Any],
         expose_errors: bool,
+        error_handlers: ErrorHandlers | None = None,
         *,
         validate: bool = True,
         check_results: bool = False,
@@ -79,6 +97,7 @@ class PreparedMethod:
         self.function = function
         self.is_async = _is_any(inspect.iscoroutinefunction, function)
         self._expose_errors = expose_errors
+        self._error_handlers = error_handlers or ErrorHandlers()
         self._parameters = Parameters(name, function, validate=validate)
         self._code = innermost_code(function)
         self._check_result = _result_check(name, self.signature) if check_results else None
@@ -91,14 +110,10 @@ class PreparedMethod:
     def respond(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
         """Call the function, and return the response that jsonrpcserver would make of the outcome."""
         try:
-            try:
-                if isinstance(params, list):
-                    result = self.function(*self._parameters.positional(params))
-                else:
-                    result = self.function(**self._parameters.by_name(params))
-                result = self._checked(result)
-            except JsonRpcError as exc:
-                result = _checked(Error(exc.code, exc.message, exc.data))
+            if isinstance(params, list):
+                result = self._checked(self.function(*self._parameters.positional(params)))
+            else:
+                result = self._checked(self.function(**self._parameters.by_name(params)))
         # BaseException: a method that calls sys.exit() has failed, and must not end the server's thread.
         except BaseException as exc:
             result = self._failed(exc, params)
@@ -111,14 +126,11 @@ class PreparedMethod:
         What cancels it goes on to the caller: only that knows whether the task was to be cancelled.
         """
         try:
-            try:
-                if isinstance(params, list):
-                    called = self.function(*self._parameters.positional(params))
-                else:
-                    called = self.function(**self._parameters.by_name(params))
-                result = self._checked(await called)
-            except JsonRpcError as exc:
-                result = _checked(Error(exc.code, exc.message, exc.data))
+            if isinstance(params, list):
+                called = self.function(*self._parameters.positional(params))
+            else:
+                called = self.function(**self._parameters.by_name(params))
+            result = self._checked(await called)
         # A method that calls sys.exit() has failed, and must not end the loop.
         except (Exception, SystemExit, KeyboardInterrupt) as exc:
             result = self._failed(exc, params)
@@ -144,9 +156,13 @@ class PreparedMethod:
         if isinstance(exc, TypeError) and (detail := self._is_call_that_does_not_fit(exc, params)) is not None:
             logger.debug("method %r was called with params that do not fit", self.name, exc_info=exc)
             return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], *detail)
-        logger.error("method %r failed", self.name, exc_info=exc)
-        shown = (_text(exc),) if self._expose_errors else ()
-        return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *shown)
+        try:
+            answer = exc if _is_answer(exc) else self._error_handlers.map(exc, _is_answer)
+            if isinstance(answer, _ANSWERS):
+                return self._answered(answer)
+        except BaseException as failure:  # of an error handler, or of an answer that is no error object
+            return self._internal_error(failure)
+        return self._internal_error(exc if answer is None else answer)
 
     def _is_call_that_does_not_fit(self, exc: BaseException, params: list[Any] | dict[str, Any]) -> list[Any] | None:
         """Return the error's ``data``, at most one, if the call itself raised; None if code of the method did."""
@@ -158,6 +174,20 @@ class PreparedMethod:
         if not missing or any(frame.f_code is self._code for frame, _line in walk_tb(trace)):
             return None
         return [DoesNotFit(missing).as_data()]
+
+    def _answered(self, answer: RemoteError | JsonRpcError) -> Any:
+        """Return the result for an exception that says what is answered."""
+        if answer.code == INTERNAL_ERROR:  # logged like one of a method that says nothing
+            logger.error("method %r failed", self.name, exc_info=answer)
+        # jsonrpcserver has a value for no data, which may be null there.
+        data = () if answer.data is None and isinstance(answer, RemoteError) else (answer.data,)
+        return _checked(Error(answer.code, answer.message, *data))
+
+    def _internal_error(self, exc: BaseException) -> Any:
+        is_passed_through = isinstance(exc, RemoteError) and exc.is_reply
+        logger.error(_NOT_PASSED_ON if is_passed_through else "method %r failed", self.name, exc_info=exc)
+        detail = (_text(exc),) if self._expose_errors else ()
+        return Error(INTERNAL_ERROR, MESSAGES[INTERNAL_ERROR], *detail)
 
 
 # -- outcomes -------------------------------------------------------------------------------------------------
@@ -178,6 +208,11 @@ def _check_error(code: Any, message: Any) -> None:
         raise TypeError(f"the code of an error must be an integer, not {code!r}")
     if not isinstance(message, str):
         raise TypeError(f"the message of an error must be a string, not {message!r}")
+
+
+def _is_answer(exc: BaseException) -> bool:
+    """Whether an exception was raised to be answered as what it says. A reply says it of another call."""
+    return isinstance(exc, JsonRpcError) or (isinstance(exc, RemoteError) and not exc.is_reply)
 
 
 def _text(exc: BaseException) -> str:

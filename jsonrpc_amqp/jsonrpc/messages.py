@@ -8,7 +8,7 @@ and an unrelated object is a ``KeyError``), so each response is checked here bef
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jsonrpcclient
@@ -22,6 +22,7 @@ from .text import Malformed, TooManyMembers, dumps, loads
 __all__ = ["Error", "Ok"]
 
 Response = Ok | Error
+ExceptionFor = Callable[[Error], RemoteError]
 
 _LONGEST_QUOTE = 80
 _PLAIN_PARAMS = frozenset((list, tuple, dict))
@@ -142,9 +143,21 @@ def parse_response(body: bytes, expected_id: Any) -> Response:
     return _checked_response(value, expected_id, _names_id(value, expected_id))
 
 
-def result_of(body: bytes, expected_id: Any) -> Any:
+def to_exception(error: Error) -> RemoteError:
+    """Return the exception that stands for an error response, by its code."""
+    exception = remote_error(error.code, error.message, error.data)
+    exception.is_reply = True
+    return exception
+
+
+def result_of(body: bytes, expected_id: Any, exception_for: ExceptionFor = to_exception) -> Any:
     """
     Return the result of one call.
+
+    Args:
+        body: The reply.
+        expected_id: The id that was sent.
+        exception_for: Returns the exception for an error response.
 
     Raises:
         RemoteError: The response is an error.
@@ -158,12 +171,7 @@ def result_of(body: bytes, expected_id: Any) -> Any:
     response = _checked_response(value, expected_id, _names_id(value, expected_id))
     if isinstance(response, Ok):
         return response.result
-    raise to_exception(response)
-
-
-def to_exception(error: Error) -> RemoteError:
-    """Return the exception that stands for an error response."""
-    return remote_error(error.code, error.message, error.data)
+    raise exception_for(response)
 
 
 def text_of(body: bytes | None) -> str:

@@ -7,6 +7,7 @@ from inspect import Signature
 from threading import Lock
 from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
 
+from .error_handlers import ErrorHandlers
 from .invocation import PreparedMethod
 
 Redelivery = Literal["run", "refuse"]
@@ -74,6 +75,7 @@ class Methods:
     Attributes:
         has_early: Whether any method may be acknowledged before it runs.
         has_async: Whether any method is ``async def``.
+        error_handlers: Say what is answered for exceptions of all methods.
 
     Raises:
         TypeError: A function of ``given`` cannot be called, or has a hint that nothing converts to.
@@ -98,6 +100,7 @@ class Methods:
         self._extensions = extensions
         self._expose_errors = expose_errors
         self._check_results = check_results
+        self.error_handlers = ErrorHandlers()
         self._registered: dict[str, Callable[..., Any]] = {}
         self._policies: dict[str, Policy] = {}
         self._prepared: dict[str, PreparedMethod] = {}
@@ -152,6 +155,12 @@ class Methods:
         """Return the policy of a method, whether there is such a method or not."""
         return self._policies.get(name, self._policy)
 
+    def is_early(self, name: str, *, redelivered: bool) -> bool:
+        """Whether a request for a method is to be acknowledged before it runs."""
+        policy = self.policy_of(name)
+        # A request that will be rejected may have to become a dead letter, so it must not be acknowledged yet.
+        return policy.ack == "early" and not (redelivered and policy.redelivery == "refuse")
+
     def signature_of(self, name: str) -> Signature | None:
         """Return a method's signature, as far as it can be read, or None if there is no such method."""
         try:
@@ -179,7 +188,12 @@ class Methods:
 
     def _prepare(self, name: str, function: Callable[..., Any], policy: Policy) -> PreparedMethod:
         method = self._prepared[name] = PreparedMethod(
-            name, function, self._expose_errors, validate=policy.validate, check_results=self._check_results
+            name,
+            function,
+            self._expose_errors,
+            self.error_handlers,
+            validate=policy.validate,
+            check_results=self._check_results,
         )
         self.has_async = self.has_async or method.is_async
         return method

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from inspect import Signature
 from typing import Any, TypeVar, Unpack, overload
 
+from .error_handlers import E
 from .marks import described_methods, marked_methods, name_of, options_of
 from .methods import Methods, PolicyOptions
 
@@ -75,6 +76,20 @@ class Registry:
             return function
 
         return decorate
+
+    def error_handler(self, kind: type[E]) -> Callable[[Callable[[E], Exception]], Callable[[E], Exception]]:
+        """
+        Have the decorated function say what is answered for exceptions of a class, and of its subclasses.
+
+        It is given the exception, and returns or raises a ``RemoteError``, or jsonrpcserver's ``JsonRpcError``. Any
+        other exception is logged, and the caller gets "Internal error". Of several functions that for the nearest base
+        is called. None is called for what a method raises to respond with that error.
+
+        Raises:
+            TypeError: It is no class of exceptions. The decorator: the function cannot be called, or is ``async def``.
+            ValueError: The decorator: there is another function for this class.
+        """
+        return self._methods.error_handlers.decorator(kind)
 
     def signature_of(self, name: str) -> Signature | None:
         """Return a method's signature, as far as it can be read, or None if there is no such method."""

@@ -50,6 +50,11 @@ class ReplyWriter:
     def write_within(self, method: str | None, response: Response, room: int, max_depth: int) -> tuple[bytes, int]:
         """Return the text of a response, or of the error that takes its place, and 1 if it is an error."""
         response, text = self._encode(method, response, max_depth)
+        if len(text) > room and "data" in response.get("error", ()):
+            logger.error(
+                "the reply of %r, an error, is over the size cap: %d bytes; sent without data", method, len(text)
+            )
+            response, text = self._encode(method, _without_data(response), max_depth)
         if len(text) > room:
             logger.error("the reply of %r is over the size cap: %d bytes", method, len(text))
             response = self._too_large(response["id"])
@@ -63,11 +68,8 @@ class ReplyWriter:
         except EncodeError as exc:
             logger.exception("the reply of %r cannot be written as JSON", method)
             detail = (str(exc),) if self._expose_errors else ()
-        error = response.get("error", {})
-        if "data" in error:
-            bare = {"jsonrpc": "2.0", "error": {**error}, "id": response["id"]}
-            del bare["error"]["data"]
-            return self._encode(method, bare, max_depth)
+        if "data" in response.get("error", ()):
+            return self._encode(method, _without_data(response), max_depth)
         return self._encode(method, error_response(response["id"], INTERNAL_ERROR, *detail), max_depth)
 
     def fit(self, text: bytes, failures: int) -> tuple[bytes, int]:
@@ -79,6 +81,11 @@ class ReplyWriter:
 
     def _too_large(self, id: Any) -> Response:
         return error_response(id, INTERNAL_ERROR, f"the reply is over the size cap of {self._max_size} bytes")
+
+
+def _without_data(response: Response) -> Response:
+    error = {name: value for name, value in response["error"].items() if name != "data"}
+    return {**response, "error": error}
 
 
 class BatchWriter:

@@ -15,8 +15,8 @@ from ..dialects import ServerDialect
 from ..dialects.rabbitmq_java import DESCRIBE, JavaServer
 from ..dialects.recipe2011 import RecipeServer
 from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
+from ..jsonrpc.error_handlers import E
 from ..jsonrpc.methods import PolicyOptions
-from ..jsonrpc.registry import Registry
 from ..options import (
     ASYNC_CONCURRENCY,
     CONCURRENCY,
@@ -195,8 +195,8 @@ class BaseServer(OfOneProcess):
         Register a method: ``@server.method``, ``@server.method("time.now")``, ``@server.method(redelivery="refuse")``.
 
         The method is a function, which runs on a thread, or ``async def``. It returns a plain value, or
-        jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises its ``JsonRpcError``. Arguments are
-        converted to what its type hints declare.
+        jsonrpcserver's ``Success``, ``Error`` or ``InvalidParams``, or raises an ``ApplicationError`` or another
+        ``RemoteError`` to have the caller get that. Arguments are converted to what its type hints declare.
 
         Args:
             name: The method's name; the function's own where it is None.
@@ -207,7 +207,7 @@ class BaseServer(OfOneProcess):
                 this server was given a dispatcher.
             ValueError: The name is taken, or begins with ``rpc.``, which the specification reserves.
         """
-        return self._registry.method(name, **policy)
+        return self._own_dispatcher().method(name, **policy)
 
     def register(
         self,
@@ -233,12 +233,27 @@ class BaseServer(OfOneProcess):
             TypeError: As ``method``; or the object has no methods that are marked or described.
             ValueError: As ``method``.
         """
-        self._registry.register(target, name, prefix=prefix, description=description, **policy)
+        self._own_dispatcher().register(target, name, prefix=prefix, description=description, **policy)
 
-    @property
-    def _registry(self) -> Registry:
+    def error_handler(self, kind: type[E]) -> Callable[[Callable[[E], Exception]], Callable[[E], Exception]]:
+        """
+        Have a function say what is answered for the exceptions of a class: ``@server.error_handler(KeyError)``.
+
+        It is given an exception of this class, or of a subclass, that a method raised. It returns or raises what is
+        answered: an ``ApplicationError`` or another ``RemoteError``. Any other exception, its own failure included, is
+        logged, and answered with -32603. Of several functions that for the nearest base is called. None is called for a
+        ``RemoteError`` that a method raises: it is answered as it is, unless it is the reply to a call of the method.
+
+        Raises:
+            TypeError: It is no class of exceptions; or this server was given a dispatcher. The decorator: the function
+                cannot be called, or is ``async def``.
+            ValueError: The decorator: there is another function for this class.
+        """
+        return self._own_dispatcher().error_handler(kind)
+
+    def _own_dispatcher(self) -> Dispatcher:
         if not isinstance(self._dispatcher, Dispatcher):
-            raise TypeError("this server was given a dispatcher of its own: register the method there")
+            raise TypeError("this server was given a dispatcher of its own: register methods and error handlers there")
         return self._dispatcher
 
     # -- running ----------------------------------------------------------------------------------------

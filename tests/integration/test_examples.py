@@ -40,7 +40,7 @@ def test_the_recipes_pair(url: str, words: list[str]) -> None:
 
 
 def test_batch() -> None:
-    assert lines("batch.py") == ["server: two sums are coming", "3 3000", "Method not found (-32601)"]
+    assert lines("batch.py") == ["server: two sums are coming", "3 3000", "Method not found (-32601): 'divide'"]
 
 
 def test_threads() -> None:

@@ -1,34 +1,32 @@
-"""The programs in README.md run as they stand."""
+"""The programs in README.md, and in pages of docs/, run as they stand."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import AsyncClient, AsyncServer
+from jsonrpc_amqp import AsyncClient, AsyncServer, Client, InternalError, RemoteError
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+from ..pages import Page
+from ..references import missing_links
 
-
-def run(program: str) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(program, "README.md", "exec"), namespace)
-    return namespace
+README = Page("README.md")
+ERRORS = Page("docs/errors.md")
+PAGES = [README, ERRORS]
 
 
 def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMQP_URL", url)
-    server_program, client_program, async_program, async_server_program, _ = PROGRAMS
-    with run(server_program)["server"]:
-        run(client_program)
-        run(async_program)
-    asyncio.run(use(run(async_server_program)["server"], url))
+    server_program, client_program, async_program, async_server_program, _ = range(len(README.programs))
+    with README.run(server_program)["server"]:
+        README.run(client_program)
+        README.run(async_program)
+    asyncio.run(use(README.run(async_server_program)["server"], url))
     _time, sums, proxied, submitted, batched, error, *of_coroutines = capsys.readouterr().out.splitlines()
     assert (sums, proxied, submitted, batched) == ("3 3", "3", "7", "3 7")
     assert error == "-32601 Method not found"
@@ -41,16 +39,53 @@ async def use(server: AsyncServer, url: str) -> None:
 
 
 def test_unit_test_without_a_broker() -> None:
-    run(PROGRAMS[-1])["test_greeting"]()
+    README.run(len(README.programs) - 1)["test_greeting"]()
 
 
 def test_both_commands_stand_at_the_top() -> None:
-    top = README.split("## ")[0]
+    top = README.text.split("## ")[0]
     assert "make demo" in top
     assert "make test" in top
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?://)([^)#]+)", README)
-    assert links
-    assert all((ROOT / link).exists() for link in links)
+def test_errors(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AMQP_URL", url)
+    monkeypatch.syspath_prepend(tmp_path)
+    definitions, server_program, client_program, mapping, nested, copies = range(len(ERRORS.programs))
+    (tmp_path / "shop_errors.py").write_text(ERRORS.programs[definitions])
+    try:
+        shop = ERRORS.run(server_program)
+        with shop["server"]:
+            (shown,) = re.findall(r'(?m)^    (\{"jsonrpc".*)$', ERRORS.text)
+            with Client(url, service="shop", timeout=60) as client:
+                request = b'{"jsonrpc": "2.0", "method": "order", "params": ["lamp", 9], "id": 1}'
+                assert json.loads(client.send_raw(request) or b"") == json.loads(shown)
+            client_side = ERRORS.run(client_program)
+            assert capsys.readouterr().out.splitlines() == [
+                "2",
+                "There is not enough of it (1001): {'sku': 'lamp', 'left': 2} lamp 2",
+                "Discontinued 1002 candle",
+                "count is less than 1",
+                "1099 not for sale {'sku': 'gold'}",
+            ]
+            with Client(url, service="shop", timeout=60, errors=client_side["shop_errors"]) as client:
+                with pytest.raises(InternalError):
+                    client.call("order", ["table", 1])
+                ERRORS.run(mapping, shop)
+                with pytest.raises(RemoteError, match="no such sku"):
+                    client.call("order", ["table", 1])
+                ERRORS.run(nested, shop | {"Client": Client})
+                assert client.call("gift", ["lamp"]) == 1
+                with pytest.raises(shop["OutOfStock"], match="'sku': 'rug'"):
+                    client.call("gift", ["rug"])
+                with pytest.raises(RemoteError, match="no such gift"):
+                    client.call("gift", ["table"])
+        ERRORS.run(copies, shop)
+    finally:
+        sys.modules.pop("shop_errors", None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
+def test_links_lead_somewhere(page: Page) -> None:
+    assert "](" in page.text
+    assert missing_links(page.text, page.folder) == []

@@ -19,9 +19,12 @@ from jsonrpc_amqp import (
     TransportError,
 )
 from jsonrpc_amqp.errors import JsonRpcAmqpError, remote_error
+from jsonrpc_amqp.jsonrpc.error_classes import exceptions_of
+from jsonrpc_amqp.jsonrpc.messages import Error, to_exception
 
 from ..error_codes import CLASSES_BY_CODE
-from ..exceptions import EXCEPTIONS, example, state_of
+from ..exceptions import EXCEPTIONS, OutOfStock, example, state_of
+from .test_application_errors import Lost
 
 
 @pytest.mark.parametrize(("code", "kind"), CLASSES_BY_CODE)
@@ -106,6 +109,10 @@ MAKERS: dict[str, Callable[[], BaseException]] = {
     "message of its own": lambda: Worded(3),
     "number and text": lambda: Plain(2, "no such file"),
     "no data": lambda: RemoteError(-1, "why"),
+    "reply": lambda: to_exception(Error(-32601, "Method not found", "absent", 1)),
+    "reply of a class": lambda: exceptions_of(OutOfStock)(Error(1001, "none left", {"sku": "a7", "more": [1]}, 1)),
+    "fields by name": lambda: OutOfStock(left=3, sku="a7"),
+    "fields of two classes": lambda: Lost("a7", [], since="now"),
 }
 
 
@@ -119,6 +126,33 @@ def test_exceptions_survive_copies(make: Callable[[], BaseException], how: Calla
     assert other is not error
     assert state_of(other) == state_of(error)
     assert other.__traceback__ is None
+
+
+@pytest.mark.parametrize("how", COPIES.values(), ids=COPIES)
+def test_copies_of_replies_are_replies(how: Callable[[Any], Any]) -> None:
+    made = how(to_exception(Error(1001, "no", None, 1)))
+    assert made.is_reply
+    assert not how(OutOfStock("a7")).is_reply
+
+
+@pytest.mark.parametrize("how", COPIES.values(), ids=COPIES)
+def test_copies_of_application_errors_have_their_fields(how: Callable[[Any], Any]) -> None:
+    error = how(Lost("a7", ["b"], "here", since="now"))
+    assert (error.sku, error.parts, error.where, error.since, error.code) == ("a7", ["b"], "here", "now", 2002)
+    error.where = "there"
+    assert error.data == {"sku": "a7", "parts": ["b"], "since": "now", "where": "there"}
+
+
+STANDARD = [(kind, code) for code, kind in CLASSES_BY_CODE if code in range(-32700, -32599)]
+
+
+@pytest.mark.parametrize(("kind", "code"), STANDARD)
+def test_standard_errors_have_their_own_codes(kind: Any, code: int) -> None:
+    error = kind("why")
+    assert (kind.code, error.code, error.message, error.data, str(error)) == (code, code, "why", None, f"why ({code})")
+    assert kind("why", data=[1]).data == [1]
+    with pytest.raises(TypeError, match=f"takes a message, and data; not {code}: it has its own code"):
+        kind(code, "why")
 
 
 def test_all_exceptions_of_the_package_are_looked_at() -> None:

@@ -39,6 +39,7 @@ PURE_FOLDERS = ("jsonrpc/", "wire/", "dialects/")
 PURE = {
     *(name for name in MODULES if name.startswith(PURE_FOLDERS)),
     "errors",
+    "application_errors",
     "context",
     "logs",
     "options",
@@ -117,7 +118,7 @@ def test_who_starts_threads() -> None:
 
 
 # A folder, and the folders that it may import, beside what all may.
-FOR_ALL = {"", "errors", "context", "logs", "options"}
+FOR_ALL = {"", "errors", "application_errors", "context", "logs", "options"}
 ALLOWED = {
     "jsonrpc": set[str](),
     "runtime": set[str](),

@@ -47,6 +47,7 @@ KEYWORDS: dict[str, Any] = {
     "connect_timeout": 5.0,
     "reconnect": True,
     "connection_name": None,
+    "errors": (),
     "max_size": 16 << 20,
     "max_pending": 100_000,
     "transport": None,

@@ -108,7 +108,8 @@ A_UUID = UUID("12345678-1234-5678-1234-567812345678")
     ("hint", "value", "expected"),
     [
         (int, 1, 1),
-        (float, 1, 1.0),
+        (float, 1, 1),
+        (list[float], [1], [1.0]),
         (float, 1.5, 1.5),
         (str, "a", "a"),
         (bool, True, True),

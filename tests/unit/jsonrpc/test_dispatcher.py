@@ -89,7 +89,7 @@ def test_invalid_requests(dispatcher: Dispatcher, value: Any, id: Any, data: str
 @pytest.mark.parametrize("id", [1, 0, -5, 2**64, 10**300, 1.5, "a", "", "\u00e9", "x" * 500, None])
 def test_ids_come_back_as_they_were(dispatcher: Dispatcher, id: Any) -> None:
     assert ask(dispatcher, request("echo", [7], id)) == {"jsonrpc": "2.0", "result": 7, "id": id}
-    check_error(ask(dispatcher, request("absent", [7], id)), -32601, id)
+    check_error(ask(dispatcher, request("absent", [7], id)), -32601, id, data="absent")
 
 
 def test_a_null_id_is_a_call_and_a_missing_one_a_notification(dispatcher: Dispatcher) -> None:

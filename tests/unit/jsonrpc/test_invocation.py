@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import functools
 import json
 import logging
@@ -15,11 +17,23 @@ import jsonrpcserver
 import pytest
 from jsonrpcserver import Error, InvalidParams, JsonRpcError, Success
 
-from jsonrpc_amqp.errors import remote_error
+from jsonrpc_amqp import errors
+from jsonrpc_amqp.application_errors import ApplicationError
+from jsonrpc_amqp.errors import (
+    InternalError,
+    InvalidRequest,
+    MethodNotFound,
+    RemoteError,
+    ServerError,
+    TransportError,
+)
 from jsonrpc_amqp.jsonrpc import invocation
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher, global_methods
 from jsonrpc_amqp.jsonrpc.invocation import PreparedMethod
+from jsonrpc_amqp.jsonrpc.messages import Error as NotOk
+from jsonrpc_amqp.jsonrpc.messages import to_exception
 
+from ...exceptions import OutOfStock
 from .tools import Counter, ask, boom, check_error, notification, request, subtract, without_data
 
 # -- arguments ----------------------------------------------------------------------------------------------
@@ -275,9 +289,33 @@ class Code(int):
     pass
 
 
+class Retired(ApplicationError, code=1002):
+    pass
+
+
+class Unset(ApplicationError, code=1003):
+    """Its constructor sets no field."""
+
+    sku: str
+
+    def __init__(self) -> None:
+        pass
+
+
+OF_A7 = {"sku": "a7", "left": 3}
+
+
 @pytest.mark.parametrize(
     ("method", "outcome"),
     [
+        (raising(RemoteError(1001, "no")), {"error": {"code": 1001, "message": "no"}}),
+        (raising(RemoteError(1001, "no", [1])), {"error": {"code": 1001, "message": "no", "data": [1]}}),
+        (raising(MethodNotFound("no", "m")), {"error": {"code": -32601, "message": "no", "data": "m"}}),
+        (raising(errors.InvalidParams("a < 0")), {"error": {"code": -32602, "message": "a < 0"}}),
+        (raising(InvalidRequest("no", False)), {"error": {"code": -32600, "message": "no", "data": False}}),
+        (raising(ServerError(-32050, "no", 0)), {"error": {"code": -32050, "message": "no", "data": 0}}),
+        (raising(OutOfStock("a7", 3)), {"error": {"code": 1001, "message": "As users define them", "data": OF_A7}}),
+        (raising(Retired()), {"error": {"code": 1002, "message": "Retired"}}),
         (lambda: 5, {"result": 5}),
         (lambda: None, {"result": None}),
         (lambda: Success(5), {"result": 5}),
@@ -295,9 +333,14 @@ class Code(int):
     ],
 )
 def test_outcomes(method: Callable[[], Any], outcome: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    async def of_coroutine() -> Any:
+        return method()
+
     dispatcher = Dispatcher({"m": method})
     assert ask(dispatcher, request("m")) == {"jsonrpc": "2.0", **outcome, "id": 1}
     assert dispatcher.failures == ("error" in outcome)
+    response = asyncio.run(PreparedMethod("m", of_coroutine, False).respond_async([], 1))
+    assert response == {"jsonrpc": "2.0", **outcome, "id": 1}
     assert not caplog.records
 
 
@@ -316,13 +359,45 @@ def test_outcomes(method: Callable[[], Any], outcome: dict[str, Any], caplog: py
         lambda: type(Error(1, ""))(5),
         raising(JsonRpcError("5", "no")),  # type: ignore[arg-type]
         # What another service answered is no answer of this one.
-        raising(remote_error(-32601, "Method not found", "there")),
+        raising(to_exception(NotOk(-32601, "Method not found", "there", 1))),
+        raising(copy.copy(to_exception(NotOk(1001, "no", None, 1)))),
+        raising(RemoteError("5", "no")),  # type: ignore[arg-type]
+        raising(RemoteError(True, "no")),
+        raising(RemoteError(5, None)),  # type: ignore[arg-type]
+        raising(TransportError("no")),
+        raising(Unset()),
     ],
 )
 def test_outcomes_that_are_no_error_objects(method: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> None:
     check_error(ask(Dispatcher({"m": method}), request("m")), -32603)
     assert {record.name for record in caplog.records} == {"jsonrpc_amqp.dispatch"}
     assert "Traceback" in caplog.text
+
+
+def test_a_reply_that_a_method_lets_through_says_why_it_is_not_passed_on(caplog: pytest.LogCaptureFixture) -> None:
+    reply = to_exception(NotOk(-32602, "Invalid params", "there", 1))
+    check_error(ask(Dispatcher({"m": raising(reply)}), request("m")), -32603)
+    (record,) = caplog.records
+    assert "it did not catch the error that a call of its own ended in" in record.message
+    assert record.exc_info
+    assert record.exc_info[1] is reply
+
+
+@pytest.mark.parametrize("exception", [InternalError("the disk is full"), JsonRpcError(-32603, "the disk is full")])
+def test_internal_errors_on_purpose_are_logged_as_others_are(
+    exception: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher = Dispatcher({"m": raising(exception)})
+    assert ask(dispatcher, request("m"))["error"] == {"code": -32603, "message": "the disk is full"}
+    assert ask(dispatcher, notification("m")) is ...
+    assert ["method 'm' failed" in record.message and bool(record.exc_info) for record in caplog.records] == [True] * 2
+
+
+def test_an_application_error_of_a_notification_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    dispatcher = Dispatcher({"m": raising(OutOfStock("a7"))})
+    assert ask(dispatcher, notification("m")) is ...
+    assert dispatcher.failures == 1
+    assert [record.message for record in caplog.records] == ["a notification of 'm' ended in: 'As users define them'"]
 
 
 def test_jsonrpcservers_own_methods() -> None:

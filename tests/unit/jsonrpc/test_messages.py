@@ -233,6 +233,8 @@ def test_codes_have_exceptions(code: int, kind: type[RemoteError]) -> None:
     error = messages.to_exception(Error(code, "message", {"a": 1}, 1))
     assert type(error) is kind
     assert (error.code, error.message, error.data) == (code, "message", {"a": 1})
+    assert error.is_reply
+    assert not kind.is_reply
 
 
 def test_messages_of_malformed_replies_are_short_and_harmless() -> None:

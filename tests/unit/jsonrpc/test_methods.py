@@ -97,7 +97,7 @@ def test_given_methods_stay_live() -> None:
     methods["a"] = lambda: 3
     assert ask(dispatcher, request("a"))["result"] == 3
     del methods["a"]
-    check_error(ask(dispatcher, request("a")), -32601)
+    check_error(ask(dispatcher, request("a")), -32601, data="a")
 
 
 @pytest.mark.parametrize("function", [asynchronous, functools.partial(asynchronous), AsynchronousObject()])
@@ -115,7 +115,7 @@ def test_given_methods_that_cannot_be_called_are_known_when_called(caplog: pytes
     methods: dict[Any, Any] = {}
     dispatcher = Dispatcher(methods)
     methods.update({"rpc.x": do_nothing, "later": asynchronous, "five": 5})
-    check_error(ask(dispatcher, request("rpc.x")), -32601)
+    check_error(ask(dispatcher, request("rpc.x")), -32601, data="rpc.x")
     assert not caplog.records
     check_error(ask(dispatcher, request("later")), -32603)
     check_error(ask(dispatcher, request("five")), -32603)
@@ -137,20 +137,20 @@ def test_names_from_the_wire_make_no_methods() -> None:
     methods: dict[str, Callable[..., Any]] = collections.defaultdict(lambda: do_nothing)
     dispatcher = Dispatcher(methods)
     for name in ("absent", "__class__", "method", "register", "", "do_nothing"):
-        check_error(ask(dispatcher, request(name)), -32601)
+        check_error(ask(dispatcher, request(name)), -32601, data=name)
     assert not methods
 
 
 def test_without_methods_none_are_shared() -> None:
     first, second = Dispatcher(), Dispatcher()
     first.register(do_nothing)
-    check_error(ask(second, request("do_nothing")), -32601)
+    check_error(ask(second, request("do_nothing")), -32601, data="do_nothing")
 
 
 def test_the_librarys_own_extensions_can_be_called_and_users_cannot_add_any() -> None:
     dispatcher = Dispatcher(_extensions={"rpc.discover": lambda: {"openrpc": "1.3.2"}})
     assert ask(dispatcher, request("rpc.discover"))["result"] == {"openrpc": "1.3.2"}
-    check_error(ask(dispatcher, request("rpc.other")), -32601)
+    check_error(ask(dispatcher, request("rpc.other")), -32601, data="rpc.other")
     with pytest.raises(ValueError, match="reserves"):
         dispatcher.register(do_nothing, "rpc.other")
 

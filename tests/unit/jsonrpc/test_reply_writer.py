@@ -59,6 +59,24 @@ def test_the_size_cap_of_replies() -> None:
     assert dispatcher.failures == 1
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_error_whose_data_are_over_the_cap_is_sent_without_them(
+    batch: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher = Dispatcher({"m": lambda size: Error(5, "no", "x" * size), "n": lambda: 1}, max_size=2000)
+    asked: Any = [request("m", [3000]), request("n", id=2)] if batch else request("m", [3000])
+    answer = ask(dispatcher, asked)
+    assert (answer[0] if batch else answer)["error"] == {"code": 5, "message": "no"}
+    assert not batch or answer[1]["result"] == 1
+    assert dispatcher.failures == 1
+    assert "sent without data" in caplog.text
+
+
+def test_an_error_whose_message_is_over_the_cap_is_replaced() -> None:
+    dispatcher = Dispatcher({"m": lambda: Error(5, "x" * 3000, "y")}, max_size=2000)
+    check_error(ask(dispatcher, request("m")), -32603, data="the reply is over the size cap of 2000 bytes")
+
+
 @pytest.mark.parametrize("position", range(5))
 def test_a_large_result_costs_itself_only(position: int) -> None:
     dispatcher = Dispatcher({"make": lambda size: "x" * size}, max_size=4096)
