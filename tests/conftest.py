@@ -84,6 +84,22 @@ def second_broker() -> Iterator[Callable[..., Broker]]:
         yield start
 
 
+@pytest.fixture(scope="session")
+def _spare() -> Iterator[Broker]:
+    with Broker() as node:
+        yield node
+
+
+@pytest.fixture
+def fragile(_spare: Broker) -> Iterator[Broker]:
+    """Another node that tests share, one after the other: each may kill it, freeze it, and set limits for a while."""
+    if not _spare.awake:
+        _spare.restart()
+    yield _spare
+    if _spare.frozen:
+        _spare.thaw()
+
+
 @pytest.fixture
 def service() -> str:
     """A service name that no other test uses."""
@@ -93,14 +109,8 @@ def service() -> str:
 @pytest.fixture(scope="session")
 def other_user(broker: Broker) -> str:
     """The URL of the shared node for a user beside the usual one."""
-    broker.ctl("eval", _ADD_USER)
+    broker.add_users("neighbour")
     return broker.url.replace("guest:guest", "neighbour:secret")
-
-
-_ADD_USER = """
-    rabbit_auth_backend_internal:add_user(<<"neighbour">>, <<"secret">>, <<"test">>),
-    rabbit_auth_backend_internal:set_permissions(<<"neighbour">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).
-"""
 
 
 @pytest.fixture(scope="session")

@@ -226,12 +226,7 @@ def _url(url: str, user: str) -> str:
 
 
 def _add_users(broker: Broker) -> None:
-    steps = []
-    for user in (SERVER, NEIGHBOUR, EVE, MALLORY):
-        steps.append(f'rabbit_auth_backend_internal:add_user(<<"{user}">>, <<"secret">>, <<"t">>)')
-        args = ", ".join(f'<<"{each}">>' for each in (user, "/", ".*", ".*", ".*", "t"))
-        steps.append(f"rabbit_auth_backend_internal:set_permissions({args})")
-    broker.ctl("eval", f"{', '.join(steps)}.")
+    broker.add_users(SERVER, NEIGHBOUR, EVE, MALLORY)
     broker.restrict_topics(SERVER, ANSWERED, ".*")
 
 

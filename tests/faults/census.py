@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ PATIENCE = 10.0
 # One call of rabbitmqctl for both, as each call takes a second.
 _QUESTION = """
 Names = [element(4, amqqueue:get_name(Queue)) || Queue <- rabbit_amqqueue:list()],
-io:format("~p ~s~n", [length(rabbit_networking:connections()), lists:join(<<" ">>, Names)]).
+lists:flatten(io_lib:format("~p ~s", [length(rabbit_networking:connections()), lists:join(<<" ">>, Names)])).
 """
 
 
@@ -55,5 +56,6 @@ def _descriptors() -> int:
 
 
 def _there(broker: Broker, durable: set[str]) -> tuple[int, list[str]]:
-    connections, *queues = broker.ctl("eval", _QUESTION).split("\n")[0].split()
+    # ``rabbitmqctl`` writes a long text as several.
+    connections, *queues = re.sub(r'"\s*"', "", broker.eval(_QUESTION)).strip('"').split()
     return int(connections), sorted(set(queues) - durable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +64,26 @@ def test_ctl_says_what_went_wrong(broker: Broker) -> None:
         broker.ctl("delete_queue", "nowhere")
 
 
+@pytest.mark.parametrize("has_erl_call", [True, False])
+def test_eval_returns_the_last_value(
+    broker: Broker, service: str, monkeypatch: pytest.MonkeyPatch, has_erl_call: bool
+) -> None:
+    if not has_erl_call:
+        monkeypatch.setattr(module, "_erl_call", lambda: None)
+    assert broker.eval('X = "a b", {X, node()}.').replace(", ", ",") == f'{{"a b",{broker.name}}}'
+    with pytest.raises(BrokerError, match="syntax error"):
+        broker.eval("no no.")
+    with pytest.raises(BrokerError, match="badarith"):
+        broker.eval("1 / length([]).")
+    broker.add_users(service, 'strange "\\user', password="ä")
+    names = {row["user"] for row in broker.list("users")}
+    assert {service, 'strange "\\user'} <= names
+    pika.BlockingConnection(
+        pika.ConnectionParameters(module.HOST, broker.port, credentials=pika.PlainCredentials(service, "ä"))
+    ).close()
+    broker.ctl("delete_user", 'strange "\\user')
+
+
 def test_a_frozen_node_is_silent_until_it_thaws(broker: Broker) -> None:
     broker.freeze()
     try:
@@ -78,8 +98,8 @@ def test_a_frozen_node_is_silent_until_it_thaws(broker: Broker) -> None:
         broker.thaw()
 
 
-def test_a_killed_node_comes_back_with_its_durable_queue(second_broker: Callable[..., Broker], service: str) -> None:
-    node = second_broker()
+def test_a_killed_node_comes_back_with_its_durable_queue(fragile: Broker, service: str) -> None:
+    node = fragile
     with channel_of(node) as channel:
         channel.queue_declare(service, durable=True)
         channel.confirm_delivery()

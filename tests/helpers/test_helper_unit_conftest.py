@@ -18,6 +18,7 @@ CASES = {
     "connected": ("", "import socket; socket.create_connection(('127.0.0.1', 9))", "a unit test connected to"),
     "url": ("url", "pass", "unit tests run without a broker"),
     "second_broker": ("second_broker", "pass", "unit tests run without a broker"),
+    "fragile": ("fragile", "pass", "unit tests run without a broker"),
 }
 ALLOWED = """
 import asyncio, time, socket

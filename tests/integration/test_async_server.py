@@ -563,19 +563,17 @@ def test_a_handler_that_blocks_the_loop_is_named(service: str, caplog: pytest.Lo
     assert line.startswith("method 'block' has blocked the event loop")
 
 
-def test_it_serves_again_when_the_broker_is_back(run: Run, second_broker: Callable[..., Broker], service: str) -> None:
-    node = second_broker()
-
+def test_it_serves_again_when_the_broker_is_back(run: Run, fragile: Broker, service: str) -> None:
     async def main() -> None:
         async def add(a: int, b: int) -> int:
             return a + b
 
         async with (
-            AsyncServer(node.url, service, methods={"add": add}) as server,
-            AsyncClient(node.url, service, timeout=60) as client,
+            AsyncServer(fragile.url, service, methods={"add": add}) as server,
+            AsyncClient(fragile.url, service, timeout=60) as client,
         ):
             assert await client.call("add", [1, 2]) == 3
-            await asyncio.to_thread(node.restart)
+            await asyncio.to_thread(fragile.restart)
             assert await _until_answered(lambda: client.call("add", [3, 4])) == 7
             assert server.stats()["connections"] == 2
 

@@ -20,6 +20,7 @@ from jsonrpc_amqp.amqp.base import Delivery, Publish
 from jsonrpc_amqp.wire.publish import reply_message
 from jsonrpc_amqp.wire.reply_route import Route, reply_route
 
+from ..broker import Broker
 from ..command import run
 
 Fault = dict[str, Callable[..., Any]]
@@ -357,8 +358,8 @@ def taking_and_giving_back(url: str, service: str) -> Iterator[None]:
         yield
 
 
-def test_a_lost_broker_ends_the_run(second_broker: Any, service: str) -> None:
-    node = second_broker()
+def test_a_lost_broker_ends_the_run(fragile: Broker, service: str) -> None:
+    node = fragile
     with Server(node.url, service, methods=methods):
         results = conformance.run(node.url, service)
         next(results)

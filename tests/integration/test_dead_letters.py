@@ -560,8 +560,8 @@ def test_refused_credentials(url: str, service: str) -> None:
         dead.list()
 
 
-def test_a_frozen_broker_is_not_waited_for(second_broker: Any, service: str) -> None:
-    node: Broker = second_broker()
+def test_a_frozen_broker_is_not_waited_for(fragile: Broker, service: str) -> None:
+    node = fragile
     queues = Queues(node.url, service)
     queues.declare()
     queues.reject(NOTIFICATION)

@@ -99,8 +99,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.timeout(300 + SECONDS)
-def test_requests_end_in_time_while_the_broker_is_restarted(second_broker: Callable[..., Broker]) -> None:
-    broker = second_broker()
+def test_requests_end_in_time_while_the_broker_is_restarted(fragile: Broker) -> None:
+    broker = fragile
     with application(broker.url) as (app, port):
         load = Load(port)
 

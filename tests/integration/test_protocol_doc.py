@@ -604,8 +604,8 @@ def test_topology_of_our_client(broker: Broker, service: str) -> None:
         assert facts[f"{service}_req"] == (True, False, False)
 
 
-def test_confirmed_notification_survives_a_crash(second_broker: Callable[..., Broker], service: str) -> None:
-    node, seen = second_broker(), threading.Event()
+def test_confirmed_notification_survives_a_crash(fragile: Broker, service: str) -> None:
+    node, seen = fragile, threading.Event()
     with Server(node.url, service):
         pass
     node.settle()

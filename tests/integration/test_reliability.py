@@ -44,11 +44,6 @@ def eventually(call: Callable[[], Any], seconds: float = 15) -> Any:
             assert time.monotonic() < deadline
 
 
-@pytest.fixture
-def fragile(second_broker: Callable[..., Broker]) -> Broker:
-    return second_broker()
-
-
 @pytest.mark.parametrize("reply", ["topic", "direct"])
 def test_broker_that_goes_and_comes_back(fragile: Broker, service: str, reply: Any) -> None:
     server = Server(fragile.url, service, methods={"add": lambda a, b: a + b, "nap": lambda s: time.sleep(s)})
@@ -193,8 +188,7 @@ def test_refused_credentials_are_not_retried(url: str, service: str) -> None:
 def test_password_appears_nowhere(url: str, fragile: Broker, service: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     secret = "sentinel-pa55"
-    fragile.ctl("add_user", "bob", secret)
-    fragile.ctl("set_permissions", "bob", ".*", ".*", ".*")
+    fragile.add_users("bob", password=secret)
     mine = fragile.url.replace("guest:guest", f"bob:{secret}")
     said = []
     server = Server(mine, service, methods={"ok": lambda: 1})
@@ -314,9 +308,9 @@ def test_forked_child_gets_a_typed_error(url: str, service: str) -> None:
 @pytest.mark.parametrize("where", ["topic key", "reply queue"])
 def test_answer_that_the_broker_refuses_costs_itself(fragile: Broker, service: str, where: str) -> None:
     # The server's user may write answers for alice only.
-    fragile.ctl("add_user", "srv", "srv")
-    fragile.ctl("set_permissions", "srv", ".*", ".*", ".*")
-    fragile.restrict_topics("srv", r"^[a-z0-9]+\.response\.(guest|ok)", ".*")
+    user = f"srv-{service}"
+    fragile.add_users(user)
+    fragile.restrict_topics(user, r"^[a-z0-9]+\.response\.(guest|ok)", ".*")
     ran: list[int] = []
 
     def work(i: int) -> int:
@@ -324,7 +318,7 @@ def test_answer_that_the_broker_refuses_costs_itself(fragile: Broker, service: s
         time.sleep(0.02)
         return i
 
-    url = fragile.url.replace("guest:guest", "srv:srv")
+    url = fragile.url.replace("guest:guest", f"{user}:secret")
     with Server(url, service, methods={"work": work}) as server, Client(fragile.url, service, timeout=10) as client:
         connection = pika.BlockingConnection(pika.URLParameters(fragile.url))
         channel = connection.channel()
@@ -347,10 +341,10 @@ def test_answer_that_the_broker_refuses_costs_itself(fragile: Broker, service: s
 
 
 def test_client_without_permission_for_one_service_keeps_the_others(fragile: Broker, service: str) -> None:
-    fragile.ctl("add_user", "eve", "eve")
-    fragile.ctl("set_permissions", "eve", ".*", ".*", ".*")
-    fragile.restrict_topics("eve", rf"^{service}\.request", ".*")
-    url = fragile.url.replace("guest:guest", "eve:eve")
+    user = f"eve-{service}"
+    fragile.add_users(user)
+    fragile.restrict_topics(user, rf"^{service}\.request", ".*")
+    url = fragile.url.replace("guest:guest", f"{user}:secret")
     with (
         Server(fragile.url, service, methods={"nap": lambda s: time.sleep(s)}),
         Server(fragile.url, f"{service}-private", methods={"ok": lambda: 1}),
@@ -367,21 +361,21 @@ def test_client_without_permission_for_one_service_keeps_the_others(fragile: Bro
 
 
 def test_handled_requests_are_not_sent_again_when_another_is_refused(fragile: Broker, service: str) -> None:
-    fragile.ctl("add_user", "eve", "eve")
-    fragile.ctl("set_permissions", "eve", ".*", ".*", ".*")
+    user = f"eve-{service}"
+    fragile.add_users(user)
     ran: list[int] = []
     other = f"{service}-other"
     with (
         Server(fragile.url, service, methods={"pay": ran.append}),
         Server(fragile.url, other, methods={"ok": lambda: 1}),
-        Client(fragile.url.replace("guest:guest", "eve:eve"), service, timeout=10) as client,
+        Client(fragile.url.replace("guest:guest", f"{user}:secret"), service, timeout=10) as client,
     ):
         same = {"jsonrpc": "2.0", "method": "ok", "id": "same"}
         client.send(same, service=other)
         for i in range(20):
             client.call("pay", [i])
         # The key was good before: what the broker now says of it is not about the first message that had it.
-        fragile.restrict_topics("eve", rf"^{service}\.request", ".*")
+        fragile.restrict_topics(user, rf"^{service}\.request", ".*")
         with pytest.raises(AccessRefused):
             client.send(same, service=other)
         client.call("pay", [20])

@@ -138,26 +138,15 @@ def running(folder: Path) -> Iterator[Node]:
 
 
 def _add_users(broker: Broker) -> None:
-    # All at once, since each rabbitmqctl takes most of a second.
-    users = (SERVER, *CLIENTS, EVE)
-    steps = [f"rabbit_vhost:add({_binary(vhost)}, <<>>, [], {_binary('t')})" for vhost in (TOPIC, DIRECT)]
-    for user in users:
-        steps.append(f"rabbit_auth_backend_internal:add_user({_binary(user)}, {_binary(PASSWORD)}, {_binary('t')})")
-    for user, vhost in [*((user, OPEN) for user in users), ("guest", TOPIC), ("guest", DIRECT)]:
-        args = ", ".join(map(_binary, (user, vhost, ".*", ".*", ".*", "t")))
-        steps.append(f"rabbit_auth_backend_internal:set_permissions({args})")
-    broker.ctl("eval", f"{', '.join(steps)}.")
+    broker.eval(", ".join(f'rabbit_vhost:add(<<"{vhost}">>, <<>>, [], <<"t">>)' for vhost in (TOPIC, DIRECT)) + ".")
+    broker.add_users(SERVER, *CLIENTS, EVE, password=PASSWORD)
+    broker.permit("guest", TOPIC, DIRECT)
 
 
 def _limit(node: Node) -> None:
     policy = ("--apply-to", "queues", "limit", f"^{re.escape(SERVICE)}_req$", f'{{"max-length": {MAX_LENGTH}}}')
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda vhost: node.broker.ctl("set_policy", "-p", vhost, *policy), (OPEN, TOPIC, DIRECT)))
-
-
-def _binary(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'<<"{escaped}">>'
 
 
 def _permit(node: Node) -> None:

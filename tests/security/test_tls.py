@@ -139,13 +139,13 @@ def expired(node: Node) -> Iterator[None]:
         shutil.copy(path, copy)
     old.cert_chain_pems[0].write_to_path(str(files.certificate))
     old.private_key_pem.write_to_path(str(files.key))
-    node.broker.ctl("eval", "ssl:clear_pem_cache().")
+    node.broker.eval("ssl:clear_pem_cache().")
     try:
         yield
     finally:
         for path, copy in kept:
             copy.replace(path)
-        node.broker.ctl("eval", "ssl:clear_pem_cache().")
+        node.broker.eval("ssl:clear_pem_cache().")
 
 
 @contextmanager

@@ -53,3 +53,8 @@ def broker() -> NoReturn:
 @pytest.fixture
 def second_broker(broker: NoReturn) -> None:
     """As ``broker``."""
+
+
+@pytest.fixture
+def fragile(broker: NoReturn) -> None:
+    """As ``broker``."""
