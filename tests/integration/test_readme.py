@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from jsonrpc_amqp import AsyncClient, AsyncServer, Client, InternalError, RemoteError
+from jsonrpc_amqp import AsyncClient, AsyncServer, Client, InternalError, InvalidParams, RemoteError
 
 from ..pages import Page
 from ..references import missing_links
 
 README = Page("README.md")
 ERRORS = Page("docs/errors.md")
-PAGES = [README, ERRORS]
+TYPES = Page("docs/types.md")
+PAGES = [README, ERRORS, TYPES]
 
 
 def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +84,23 @@ def test_errors(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         ERRORS.run(copies, shop)
     finally:
         sys.modules.pop("shop_errors", None)
+
+
+def test_types(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_URL", url)
+    server_program, client_program = range(len(TYPES.programs))
+    with TYPES.run(server_program)["server"] as server:
+        TYPES.run(client_program)
+        (shown,) = re.findall(r"(?m)^    (\[\{.*)$", TYPES.text)
+        (params,) = re.findall(r'"params": (.*?)`', TYPES.text)
+        with Client(url, service=server.service, timeout=60) as client, pytest.raises(InvalidParams) as caught:
+            client.call("stock.add", json.loads(params))
+        assert caught.value.data == json.loads(shown)
+    assert capsys.readouterr().out.splitlines() == [
+        "1",
+        "Item(sku='lamp', price=Decimal('24.50'), since=None)",
+        "UTC",
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
