@@ -37,6 +37,7 @@ from jsonrpc_amqp.wire.sender_checks import refuse_sender
 
 from ..headers import RAW, same
 from . import peers
+from .conversions import conversion
 from .reader import Reader
 
 Target = Callable[[bytes], None]
@@ -266,7 +267,10 @@ def tables(data: bytes) -> None:
         assert not read(struct.pack(">I", len(entries)) + entries)[1].names
 
 
-_ALL = (dispatch, replies, jsontext, names, routes, urls, dialects, frames, tables, peers.broker, peers.server)
+_ALL = (
+    *(dispatch, conversion, replies, jsontext, names, routes, urls, dialects, frames, tables),
+    *(peers.broker, peers.server),
+)
 TARGETS: dict[str, Target] = {each.__name__: each for each in _ALL}
 
 
@@ -287,6 +291,13 @@ def seeds(target: str) -> list[bytes]:
         header = struct.pack(">HHQH", 60, 0, 2, 0x8000 | 0x2000 | 0x10) + b"\1t\0\0\0\4\1aIx\1u"
         parts = ((1, deliver), (2, header), (3, b"{}"))
         return [b"".join(struct.pack(">BHI", kind, 1, len(part)) + part + b"\xce" for kind, part in parts)]
+    if target == "conversion":
+        tree = b'{"name": "a", "children": [{"name": "b", "prices": {"x": "1.5"}}]}'
+        return [
+            b'[%b, {"a": 5, "b": [{}], "c": "2026-11-29T06:40:00Z"}, ["a", 1], "1.5"]' % tree,
+            b'{"a": 1, "b": %b, "c": [1, 2]}' % tree,
+            bytes(range(9, 200)),
+        ]
     if target == "tables":
         return [raw for raw, _code in RAW.values() if len(raw) < 500]
     if target == "broker":
