@@ -68,6 +68,10 @@ def test_lost_connections_keep_no_messages(
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(ROUNDS):
             lose(client, server, network)
-        kept = (tracemalloc.get_traced_memory()[0] - before) / ROUNDS
-    # Some hundred small objects of each attempt to connect, of which a busy machine needs several. One body is more.
-    assert kept < len(BODY), f"{kept:,.0f} bytes for each round"
+
+        def kept() -> float:
+            return (tracemalloc.get_traced_memory()[0] - before) / ROUNDS
+
+        # Some hundred small objects of each attempt to connect; half a body for each round is more. Requests that were
+        # delivered again may run still, with their bodies.
+        wait_for(lambda: kept() < len(BODY) / 2, 30, told=lambda: f"{kept():,.0f} bytes for each round")
