@@ -19,7 +19,7 @@ from typing import Any
 import pika
 from pika.exceptions import AMQPChannelError
 
-from jsonrpc_amqp import Client
+from jsonrpc_amqp import Client, InternalError
 
 from ..broker import Broker
 from ..command import Program, serving
@@ -169,7 +169,11 @@ def main(messages: int, seed: int) -> None:
         for each in neighbours:
             each.stop()
         _show(observer, before, _broker(broker), [each.report().calls for each in neighbours], kinds)
-        entries = [client.call("tables") for client in clients]
+        try:
+            entries = [client.call("tables") for client in clients]
+        except InternalError:
+            print(*(each.output for each in programs.values()), sep="\n")
+            raise
         for name, each in zip(SERVICES, entries, strict=True):
             print(f"{name}, the largest of what it keeps: {sorted(each.items(), key=lambda one: -one[1])[:6]}")
         _record(observer, messages, seed)

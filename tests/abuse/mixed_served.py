@@ -31,7 +31,7 @@ def tables() -> dict[str, int]:
         kind = type(each)
         if isinstance(each, functools._lru_cache_wrapper):
             _note(largest, f"cache of {each.__wrapped__.__qualname__}", each.cache_info().currsize)
-        elif kind.__module__.startswith("jsonrpc_amqp"):
+        elif str(kind.__module__).startswith("jsonrpc_amqp"):  # of a ctypes structure it is no text
             for name, value in _attributes(each):
                 if isinstance(value, _CONTAINERS) or type(value).__name__ == "deque":
                     _note(largest, f"{kind.__name__}.{name}", len(value))
