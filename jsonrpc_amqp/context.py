@@ -89,12 +89,17 @@ class Request:
         id: The JSON-RPC id; None for a notification (and for an id of null).
         is_notification: True if no reply is awaited.
         envelope: The message that carried it.
+        params: As they came, by position or by name; what middleware puts there is what the method gets.
+        arguments: What was made of the params by the type hints of the method, once that was done; None before, and
+            where there is no middleware.
     """
 
     method: str | None
     id: Any
     is_notification: bool
     envelope: Envelope
+    params: list[Any] | dict[str, Any] | None = None
+    arguments: list[Any] | dict[str, Any] | None = None
 
     @property
     def service(self) -> str:
@@ -138,6 +143,11 @@ _current: ContextVar[Request | None] = ContextVar("jsonrpc_amqp_request", defaul
 enter = _current.set
 leave = _current.reset
 current_or_none = _current.get
+
+
+def no_request(method: str, id: Any) -> Request:
+    """Return a request that no message carried."""
+    return Request(method, id, False, _NO_ENVELOPE)
 
 
 def current_envelope() -> Envelope:

@@ -64,7 +64,7 @@ def decode(body: bytes, *, max_size: int, max_depth: int, max_batch: int, max_me
 
 def request_of(call: Call) -> Request:
     """Return what the handler of a call sees as ``current_request()``."""
-    return Request(call.method, call.id, call.is_notification, current_envelope())
+    return Request(call.method, call.id, call.is_notification, current_envelope(), call.params)
 
 
 def method_of(member: Call | Response) -> str | None:

@@ -8,7 +8,7 @@ method, ``encode`` writes the reply.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -26,6 +26,7 @@ from .decoding import Call, Decoded, decode, method_of, request_of
 from .error_objects import Response, error_response
 from .invocation import PreparedMethod, global_methods
 from .methods import Ack, Methods, Policy, Redelivery
+from .middleware import Middleware
 from .registry import Registry
 from .reply_writer import ReplyWriter
 
@@ -71,6 +72,7 @@ class Dispatcher(Registry):
         validate: Convert arguments to what the type hints of the method declare, and respond with "Invalid params" to
             those that do not fit. ``register`` can override it for one method.
         check_results: Fail where a method returns what it is not declared to return; for tests.
+        middleware: Runs around each request for a method; the first is the outermost. See ``docs/middleware.md``.
         authorize: Returns whether a request may run, or is ``async def`` and does. If not, the response is -32003,
             whether the method exists or not.
         run_async: Runs a coroutine on an event loop, waits, and returns its result: for methods that are ``async def``
@@ -95,6 +97,7 @@ class Dispatcher(Registry):
         cancel_on_deadline: bool = False,
         validate: bool = True,
         check_results: bool = False,
+        middleware: Sequence[Middleware] = (),
         authorize: Callable[[Request], bool] | Callable[[Request], Awaitable[bool]] | None = None,
         run_async: RunAsync | None = None,
         _extensions: Mapping[str, Callable[..., Any]] | None = None,
@@ -115,6 +118,7 @@ class Dispatcher(Registry):
                 max_name=max_method,
                 expose_errors=expose_errors,
                 check_results=check_results,
+                middleware=middleware,
             )
         )
         self._writer = ReplyWriter(max_size=max_size, max_depth=max_depth, expose_errors=expose_errors)

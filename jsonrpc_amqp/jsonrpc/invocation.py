@@ -136,6 +136,9 @@ class PreparedMethod:
             result = self._failed(exc, params)
         return self._response(result, params, id)
 
+    # The code that calls the function.
+    _calling = frozenset({respond.__code__, respond_async.__code__})
+
     def _response(self, result: Any, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
         if isinstance(result, _RESULTS):
             # A notification, too, has an id here (None), so that an error in it can be seen.
@@ -151,11 +154,8 @@ class PreparedMethod:
         return result
 
     def _failed(self, exc: BaseException, params: list[Any] | dict[str, Any]) -> Any:
-        if isinstance(exc, DoesNotFit):
-            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], exc.as_data())
-        if isinstance(exc, TypeError) and (detail := self._is_call_that_does_not_fit(exc, params)) is not None:
-            logger.debug("method %r was called with params that do not fit", self.name, exc_info=exc)
-            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], *detail)
+        if isinstance(exc, (DoesNotFit, TypeError)) and (misfit := self._misfit(exc, params)) is not None:
+            return Error(INVALID_PARAMS, MESSAGES[INVALID_PARAMS], *misfit)
         try:
             answer = exc if _is_answer(exc) else self._error_handlers.map(exc, _is_answer)
             if isinstance(answer, _ANSWERS):
@@ -164,16 +164,20 @@ class PreparedMethod:
             return self._internal_error(failure)
         return self._internal_error(exc if answer is None else answer)
 
-    def _is_call_that_does_not_fit(self, exc: BaseException, params: list[Any] | dict[str, Any]) -> list[Any] | None:
-        """Return the error's ``data``, at most one, if the call itself raised; None if code of the method did."""
-        trace = exc.__traceback__
-        assert trace is not None
-        if trace.tb_next is None:  # of some builtins it is not known what they take
-            return []
+    def _misfit(self, exc: DoesNotFit | TypeError, params: list[Any] | dict[str, Any]) -> list[Any] | None:
+        """Return the error's ``data``, at most one, if params do not fit; None if code of the method raised."""
+        if isinstance(exc, DoesNotFit):
+            return [exc.as_data()]
+        run = [frame.f_code for frame, _line in walk_tb(exc.__traceback__)]
         missing = self._parameters.missing(params) if self._parameters.may_be_supplied else []
-        if not missing or any(frame.f_code is self._code for frame, _line in walk_tb(trace)):
+        if run[-1] in self._calling:  # the call itself raised it: of some builtins it is not known what they take
+            told = []
+        elif missing and self._code not in run:
+            told = [DoesNotFit(missing).as_data()]
+        else:
             return None
-        return [DoesNotFit(missing).as_data()]
+        logger.debug("method %r was called with params that do not fit", self.name, exc_info=exc)
+        return told
 
     def _answered(self, answer: RemoteError | JsonRpcError) -> Any:
         """Return the result for an exception that says what is answered."""
@@ -201,6 +205,15 @@ def _checked(value: Any) -> Any:
     if isinstance(value, _RESULTS) and not (isinstance(value, _SUCCESS) and isinstance(value._value, SuccessResult)):
         return Success(value)  # OSlash's class, used for something else: a plain value
     return value
+
+
+def raised(value: Any) -> Any:
+    """Return the plain value of a method's outcome; raise the exception that stands for an ``Error``."""
+    value = _checked(value)
+    if isinstance(value, _ERROR):
+        error = value._error
+        raise JsonRpcError(error.code, error.message, error.data)
+    return value._value.result if isinstance(value, _SUCCESS) else value
 
 
 def _check_error(code: Any, message: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from inspect import Signature
 from threading import Lock
 from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
 
 from .error_handlers import ErrorHandlers
 from .invocation import PreparedMethod
+from .middleware import Middleware, WrappedMethod, checked_middleware
 
 Redelivery = Literal["run", "refuse"]
 Ack = Literal["late", "early"]
@@ -23,6 +25,8 @@ class PolicyOptions(TypedDict, total=False):
     ack: Ack | None
     cancel_on_deadline: bool | None
     validate: bool | None
+    middleware: Sequence[Middleware] | None
+    bypass_middleware: bool | None
 
 
 class Policy(NamedTuple):
@@ -32,18 +36,22 @@ class Policy(NamedTuple):
     ack: Ack
     cancel_on_deadline: bool = False
     validate: bool = True
+    middleware: tuple[Middleware, ...] = ()
+    bypass_middleware: bool = False
 
     def changed(self, options: PolicyOptions) -> Policy:
         """
         Return the policy with some options.
 
         Raises:
-            TypeError: There is no such option.
+            TypeError: There is no such option, or a middleware cannot be called.
             ValueError: An option has none of its possible values.
         """
         if unknown := options.keys() - set(self._fields):
             raise TypeError(f"a method has no option {', '.join(sorted(unknown))}; it has {', '.join(self._fields)}")
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if "middleware" in given:
+            given["middleware"] = checked_middleware(given["middleware"])
         return self._replace(**given).checked()
 
     def checked(self) -> Policy:
@@ -71,6 +79,7 @@ class Methods:
         policy: The policy of methods that were registered without one.
         max_name: Most bytes of a name.
         expose_errors, check_results: See ``PreparedMethod``.
+        middleware: Runs around all methods; the first is the outermost.
 
     Attributes:
         has_early: Whether any method may be acknowledged before it runs.
@@ -91,7 +100,9 @@ class Methods:
         max_name: int,
         expose_errors: bool,
         check_results: bool,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
+        self._middleware = checked_middleware(middleware)
         self._policy = policy.checked()
         self.has_early = policy.ack == "early"
         self.has_async = False
@@ -126,6 +137,24 @@ class Methods:
             self._registered[name] = function
             self._policies[name] = policy
             self.has_early = self.has_early or policy.ack == "early"
+
+    def wrap(self, middleware: Middleware) -> None:
+        """
+        Have a middleware run around all methods, inside those that do so already.
+
+        Raises:
+            TypeError: It cannot be called, or not around a method that is registered: see ``WrappedMethod``.
+        """
+        with self._lock:
+            before = self._middleware
+            self._middleware = (*before, *checked_middleware([middleware]))
+            try:
+                for name in self.names:
+                    self._prepare(name, cast("Callable[..., Any]", self._function(name)), self.policy_of(name))
+            except BaseException:
+                self._middleware = before
+                self._prepared.clear()
+                raise
 
     def find(self, name: str) -> PreparedMethod | None:
         """
@@ -187,14 +216,17 @@ class Methods:
             raise ValueError(f"method name {name[:40]!r}...: it has more than {self._max_name} bytes, see max_method")
 
     def _prepare(self, name: str, function: Callable[..., Any], policy: Policy) -> PreparedMethod:
-        method = self._prepared[name] = PreparedMethod(
-            name,
-            function,
-            self._expose_errors,
-            self.error_handlers,
-            validate=policy.validate,
-            check_results=self._check_results,
-        )
+        options: dict[str, Any] = {
+            "expose_errors": self._expose_errors,
+            "error_handlers": self.error_handlers,
+            "validate": policy.validate,
+            "check_results": self._check_results,
+        }
+        is_bare = policy.bypass_middleware or name.startswith(_RESERVED_PREFIX)
+        around = () if is_bare else (*self._middleware, *policy.middleware)
+        make = partial(WrappedMethod, around=around) if around else PreparedMethod
+        method = make(name, function, **options)
+        self._prepared[name] = method
         self.has_async = self.has_async or method.is_async
         return method
 

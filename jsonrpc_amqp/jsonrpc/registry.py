@@ -9,8 +9,10 @@ from typing import Any, TypeVar, Unpack, overload
 from .error_handlers import E
 from .marks import described_methods, marked_methods, name_of, options_of
 from .methods import Methods, PolicyOptions
+from .middleware import Middleware
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+M = TypeVar("M", bound=Middleware)
 
 
 class Registry:
@@ -90,6 +92,20 @@ class Registry:
             ValueError: The decorator: there is another function for this class.
         """
         return self._methods.error_handlers.decorator(kind)
+
+    def middleware(self, function: M) -> M:
+        """
+        Have the decorated function run around each request: ``function(request, call_next)``.
+
+        It is inside those that were given before. See ``docs/middleware.md``.
+
+        Returns the function unchanged.
+
+        Raises:
+            TypeError: It cannot be called; or it is ``def`` and a method ``async def``, or the other way round.
+        """
+        self._methods.wrap(function)
+        return function
 
     def signature_of(self, name: str) -> Signature | None:
         """Return a method's signature, as far as it can be read, or None if there is no such method."""

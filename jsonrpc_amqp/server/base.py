@@ -17,6 +17,8 @@ from ..dialects.recipe2011 import RecipeServer
 from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
 from ..jsonrpc.error_handlers import E
 from ..jsonrpc.methods import PolicyOptions
+from ..jsonrpc.middleware import Middleware
+from ..jsonrpc.registry import M
 from ..options import (
     ASYNC_CONCURRENCY,
     CONCURRENCY,
@@ -87,6 +89,7 @@ class BaseServer(OfOneProcess):
         cancel_on_deadline: bool = False,
         validate: bool = True,
         check_results: bool = False,
+        middleware: Sequence[Middleware] = (),
         prefetch: int | None = None,
         expose_errors: bool = False,
         verify_user: bool = False,
@@ -122,6 +125,7 @@ class BaseServer(OfOneProcess):
             cancel_on_deadline=cancel_on_deadline,
             validate=validate,
             check_results=check_results,
+            middleware=middleware,
             authorize=authorizer(authorize),
             run_async=lambda begin: on_loop.run_and_wait(begin),  # not by self, which threads must not refer to
         )
@@ -234,6 +238,19 @@ class BaseServer(OfOneProcess):
             ValueError: As ``method``.
         """
         self._own_dispatcher().register(target, name, prefix=prefix, description=description, **policy)
+
+    def middleware(self, function: M) -> M:
+        """
+        Have a function run around each request: ``@server.middleware``, of ``function(request, call_next)``.
+
+        It is inside those that were given before. An ``async def`` runs around methods that are ``async def``, a
+        ``def`` around the others, and an object that can be called, with a method ``asynchronous``, around both.
+
+        Raises:
+            TypeError: It cannot be called, or not around a method of this server; or this server was given a
+                dispatcher.
+        """
+        return self._own_dispatcher().middleware(function)
 
     def error_handler(self, kind: type[E]) -> Callable[[Callable[[E], Exception]], Callable[[E], Exception]]:
         """
@@ -381,6 +398,6 @@ def _make_dialect(
     if name == "rabbitmq-java":
         java = JavaServer(service, lambda: {each: methods.signature_of(each) for each in methods.names})
         if methods.signature_of(DESCRIBE) is None:
-            methods.register(java.describe, DESCRIBE)
+            methods.register(java.describe, DESCRIBE, bypass_middleware=True)
         return java
     raise ValueError(f"dialect is 'recipe2011', 'rabbitmq-java' or None, not {name!r}")

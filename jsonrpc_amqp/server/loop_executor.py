@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..amqp.base import Session
 from ..jsonrpc.invocation import PreparedMethod
+from ..jsonrpc.middleware import WrappedMethod
 from ..runtime.daemons import run_daemon
 from ..runtime.event_loop import LoopThread, WatchedLoop
 from .counters import Counters
@@ -43,9 +44,12 @@ Wait = tuple[Callable[[], bool], float]
 """What to wait for, and for how many seconds at most."""
 
 
+_METHODS = (PreparedMethod.respond_async.__code__, WrappedMethod.respond_async.__code__)
+
+
 def label(frame: FrameType) -> str | None:
     """Name the method that a frame runs."""
-    if frame.f_code is not PreparedMethod.respond_async.__code__:
+    if frame.f_code not in _METHODS:
         return None
     return f"method {frame.f_locals['self'].name!r}"
 

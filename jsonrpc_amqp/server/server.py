@@ -60,6 +60,7 @@ class Server(BaseServer):
         validate: Convert arguments to what the type hints of a method declare; those that do not fit are "Invalid
             params" (-32602). ``method`` can override it for one method.
         check_results: Fail (-32603) where a method returns what it is not declared to return. For tests.
+        middleware: Runs around each request for a method; the first is the outermost. See ``docs/middleware.md``.
         prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``, and
             twice ``async_concurrency`` where a method is ``async def``.
         expose_errors: Send the text of uncaught exceptions to callers. It may hold secrets.

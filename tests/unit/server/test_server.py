@@ -36,6 +36,7 @@ KEYWORDS: dict[str, Any] = {
     "cancel_on_deadline": False,
     "validate": True,
     "check_results": False,
+    "middleware": (),
     "prefetch": None,
     "expose_errors": False,
     "verify_user": False,
