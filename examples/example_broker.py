@@ -31,7 +31,7 @@ def now() -> dict[str, str]:
 
 
 @method(name="log.write")
-def write(line: str) -> None:
+def write(line: str | dict[str, str]) -> None:  # programs of the 2011 recipe send an object
     print(line, flush=True)
 
 
