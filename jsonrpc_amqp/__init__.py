@@ -52,6 +52,7 @@ if typing.TYPE_CHECKING:
     from .client.async_calls import AsyncCalls
     from .client.async_client import AsyncClient
     from .jsonrpc.dispatcher import Dispatcher, global_methods
+    from .jsonrpc.middleware import AsyncCallNext, CallNext
     from .operator.dead_letters import DeadLetters, Requeued
     from .operator.letter import DeadLetter
     from .server.async_server import AsyncServer
@@ -68,11 +69,13 @@ __all__ = [
     "AccessRefused",
     "ApplicationError",
     "AsyncBatch",
+    "AsyncCallNext",
     "AsyncCalls",
     "AsyncClient",
     "AsyncServer",
     "Batch",
     "Blocked",
+    "CallNext",
     "CallTimeout",
     "Calls",
     "Client",
@@ -120,9 +123,11 @@ __all__ = [
 # calls does not need it; nor asyncio, if it has no event loop.
 _LATER = {
     "AsyncBatch": "client.async_batch",
+    "AsyncCallNext": "jsonrpc.middleware",
     "AsyncCalls": "client.async_calls",
     "AsyncClient": "client.async_client",
     "AsyncServer": "server.async_server",
+    "CallNext": "jsonrpc.middleware",
     "DeadLetter": "operator.letter",
     "DeadLetters": "operator.dead_letters",
     "Dispatcher": "jsonrpc.dispatcher",

@@ -18,7 +18,8 @@ from ..references import missing_links
 README = Page("README.md")
 ERRORS = Page("docs/errors.md")
 TYPES = Page("docs/types.md")
-PAGES = [README, ERRORS, TYPES]
+MIDDLEWARE = Page("docs/middleware.md")
+PAGES = [README, ERRORS, TYPES, MIDDLEWARE]
 
 
 def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +101,20 @@ def test_types(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         "1",
         "Item(sku='lamp', price=Decimal('24.50'), since=None)",
         "UTC",
+    ]
+
+
+def test_middleware(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_URL", url)
+    with MIDDLEWARE.run(0)["server"] as server, Client(url, service=server.service, timeout=60) as client:
+        assert client.call("discount", [5], headers={"member": "yes", "x-request-id": "r1"}) == 5
+        with pytest.raises(RemoteError, match="for members only"):
+            client.call("discount", [5])
+        assert client.call("wait", [0], headers={"x-request-id": "r2"}) == "done"
+    assert capsys.readouterr().out.splitlines() == [
+        "discount of r1: 0 s",
+        "discount of None: 0 s",
+        "wait of r2: 0 s",
     ]
 
 
