@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import make_dataclass
 from itertools import cycle, repeat
 from pathlib import Path
 from struct import Struct
@@ -89,6 +90,12 @@ def steps() -> dict[str, Step]:
     encoder = Encoder(frame_max=131072)
     decoder = Decoder(max_body=1 << 20, frame_max=131072)
     dispatcher = Dispatcher({"add": lambda a, b: a + b})
+    hinted = Dispatcher({"add": _add})
+    wrapped = Dispatcher({"add": _add}, middleware=[_pass_on])
+    record = {f"field{number}": number if number % 2 else str(number) for number in range(20)}
+    large = Dispatcher({"keep": _keep})
+    large_request = messages.request("keep", [record], 17)
+    assert b'"result":null' in (large(large_request) or b"")
     address = Address("jsonrpc", "example", client_word("guest", "0123456789ab"), user="guest")
     request = messages.request("add", [3, 4], 17)
     response = dispatcher(request)
@@ -129,6 +136,10 @@ def steps() -> dict[str, Step]:
         "describe and encode the request": encode_call,
         "decode the request": lambda: decoder.feed(request_frames),
         "dispatch the request": lambda: dispatcher(request),
+        "dispatch it, with type hints": lambda: hinted(request),
+        "dispatch it, with a middleware": lambda: wrapped(request),
+        "dispatch an object of 20 fields": lambda: large(large_request),
+        "read and convert it by msgspec alone": lambda: msgspec.convert(_decode(large_request)["params"][0], _Record),
         "find the reply route": find_route,
         "describe and encode the reply": encode_reply,
         "decode the reply": lambda: decoder.feed(reply_frames),
@@ -140,6 +151,19 @@ def steps() -> dict[str, Step]:
 
 
 _encode, _decode = msgspec.json.encode, msgspec.json.decode
+_Record = make_dataclass("_Record", [(f"field{number}", int if number % 2 else str) for number in range(20)])
+
+
+def _add(a: int, b: int) -> int:
+    return a + b
+
+
+def _keep(record: _Record) -> None:  # type: ignore[valid-type]
+    """Take an object, and do nothing."""
+
+
+def _pass_on(request: object, call_next: Callable[[Any], object]) -> object:
+    return call_next(request)
 
 
 def _yardstick() -> object:

@@ -67,6 +67,7 @@ class Parameters:
         "_counts",
         "_exact",
         "_exact_by_name",
+        "_has_hints",
         "_named",
         "_positional",
         "_required",
@@ -102,8 +103,8 @@ class Parameters:
         least = sum(each.is_required for each in self._positional)
         is_possible = not any(each.is_required for each in self._named.values() if each not in self._positional)
         self._counts = range(least, len(self._positional) + 1) if is_possible else range(0)
-        exact = [each.exact for each in self._positional]
-        self._exact = exact if any(each is not None for each in exact) else []
+        self._has_hints = any(each.converter is not None for each in (*self._positional, *self._named.values()))
+        self._exact = [each.exact for each in self._positional]
         self._exact_by_name = {name: each.exact for name, each in self._named.items()}
         self._convert = [each.convert for each in self._positional]
         self._convert_by_name = {name: each.convert for name, each in self._named.items()}
@@ -117,6 +118,8 @@ class Parameters:
             Exception: What code of a hint's own raised, such as a ``__post_init__``.
         """
         if len(params) in self._counts:
+            if not self._has_hints:
+                return params
             for value, exact in zip(params, self._exact, strict=False):
                 if exact is not None and type(value) not in exact:
                     break
@@ -145,6 +148,8 @@ class Parameters:
         """Return the arguments for params by name; raises as ``positional``."""
         names = params.keys()
         if names <= self._exact_by_name.keys() and names >= self._required.keys():
+            if not self._has_hints:
+                return params
             for name, value in params.items():
                 exact = self._exact_by_name[name]
                 if exact is not None and type(value) not in exact:
