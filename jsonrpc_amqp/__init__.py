@@ -44,7 +44,7 @@ from .errors import (
     WouldDeadlock,
     WrongEventLoop,
 )
-from .jsonrpc.marks import method, rpc_name
+from .jsonrpc.marks import method, raises, rpc_name
 from .logs import install as _install_log_filter
 
 if typing.TYPE_CHECKING:
@@ -116,6 +116,7 @@ __all__ = [
     "current_request",
     "global_methods",
     "method",
+    "raises",
     "rpc_name",
 ]
 

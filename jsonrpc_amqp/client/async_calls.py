@@ -110,7 +110,8 @@ class AsyncCalls(BaseCalls):
 
     def typed(self, description: Description[T]) -> T:
         """Return an object with the methods of a class, all ``async def``; each calls the remote method of its name."""
-        return typed_client(description, self._call_typed, is_async=True)
+        calls = self.with_options(errors=self._errors_with(description))
+        return typed_client(description, calls._call_typed, is_async=True)
 
     def with_options(self, *, errors: ErrorTypes | None = None, **options: Unpack[Options]) -> AsyncCalls:
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""

@@ -13,10 +13,12 @@ from .. import context
 from ..amqp import tables
 from ..amqp.base import Transport
 from ..amqp.transport import connect_transport
+from ..application_errors import ApplicationError
 from ..dialects.recipe2011 import RecipeClient
 from ..errors import CallTimeout, MalformedReply, MessageTooLarge
 from ..jsonrpc import messages
-from ..jsonrpc.error_classes import ErrorTypes, exceptions_of
+from ..jsonrpc.error_classes import ErrorTypes, classes_of, exceptions_of
+from ..jsonrpc.marks import errors_of
 from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..options import CONNECT_TIMEOUT, HEARTBEAT, MAX_PENDING, MAX_SIZE, TIMEOUT, ConnectionOptions
@@ -75,6 +77,11 @@ class BaseCalls:
     def _with_errors(self, errors: ErrorTypes | None) -> ExceptionFor:
         """Return what makes the exceptions for error responses, of these classes; None: of the same as here."""
         return self._exception_for if errors is None else exceptions_of(errors)
+
+    def _errors_with(self, description: object) -> list[type[ApplicationError]] | None:
+        """Return the classes of application errors of this client, and those of a description, if it has any."""
+        described = errors_of(description) if isinstance(description, type) else []
+        return [*classes_of(self._exception_for), *described] if described else None
 
     def _make_call(self, kind: Callable[..., C], method: str, params: Params, options: Options) -> C:
         number = self._requests.new_id()

@@ -8,7 +8,7 @@ The forms of a call: call, notify, submit, batch, send, proxy.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Unpack
 
@@ -161,14 +161,14 @@ class Calls(BaseCalls):
 
         Arguments leave by position, or by name if any is given so; defaults of the description are not sent. Results
         are converted to what the method is declared to return; one that does not fit is a ``MalformedReply``. Where
-        names differ, ``rpc_name`` says how.
+        names differ, ``rpc_name`` says how; errors that the description names with ``raises`` are raised by their
+        classes, besides those of the client.
 
         Raises:
             TypeError: It is no class, has a method that is ``async def``, or nothing converts to a declared result.
         """
-        return typed_client(
-            description, lambda *call: self._await(self._make_typed(WaitingCall, *call)), is_async=False
-        )
+        calls = self.with_options(errors=self._errors_with(description))
+        return typed_client(description, calls._call_typed, is_async=False)
 
     def with_options(self, *, errors: ErrorTypes | None = None, **options: Unpack[Options]) -> Calls:
         """
@@ -185,6 +185,9 @@ class Calls(BaseCalls):
         """
         exception_for, defaults = self._with_errors(errors), self._with(options)
         return Calls(self._requests, self._watch, defaults, max_size=self._max_size, exception_for=exception_for)
+
+    def _call_typed(self, method: str, params: Params, convert: Callable[[Any], Any]) -> Any:
+        return self._await(self._make_typed(WaitingCall, method, params, convert))
 
     def _submit(self, call: FutureCall) -> CallFuture:
         future = call.future

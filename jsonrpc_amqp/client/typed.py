@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, formatannotation
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import MalformedReply
@@ -67,7 +67,7 @@ def typed_client(description: Description[T], call: CallTyped, *, is_async: bool
 
     Raises:
         TypeError: It is no class, a method is ``async def`` and is not to be or the other way round, or nothing
-            converts to what it is declared to return.
+            converts to what it is declared to take or to return.
     """
     kind: Any = description
     methods = {
@@ -89,12 +89,18 @@ def _described(kind: type, attribute: str, function: Callable[..., Any], *, is_a
     if not isinstance(inspect.getattr_static(kind, attribute), staticmethod):
         parameters = parameters[1:]
     hint = signature.return_annotation
-    try:
-        found = None if hint is Signature.empty else converter(hint)
-    except UnsupportedHint as exc:
-        raise TypeError(f"{where}: nothing converts to the result {hint!r} ({exc})") from exc
+    for each in parameters:
+        _converter(f"{where}, parameter {each.name!r}", each.annotation)
+    found = _converter(f"{where}, the result", hint)
     convert = _as_it_is if found is None else partial(_converted, where, found)
     return _Described(name_of(attribute, function), signature.replace(parameters=parameters), convert)
+
+
+def _converter(where: str, hint: Any) -> Converter | None:
+    try:
+        return None if hint is Signature.empty else converter(hint)
+    except UnsupportedHint as exc:
+        raise TypeError(f"{where}: the hint {formatannotation(hint)} cannot be converted ({exc})") from exc
 
 
 def _method(call: CallTyped, described: _Described) -> Callable[..., Any]:

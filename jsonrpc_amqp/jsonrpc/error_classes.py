@@ -11,8 +11,8 @@ from typing import Any, NotRequired, TypedDict, TypeGuard, cast, get_type_hints
 
 from ..application_errors import ApplicationError, has_code
 from ..errors import RemoteError
+from .conversion import converter
 from .messages import Error, ExceptionFor, to_exception
-from .text import converter
 
 log = logging.getLogger("jsonrpc_amqp.client")
 
@@ -35,6 +35,12 @@ def exceptions_of(given: ErrorTypes) -> ExceptionFor:
     return _ErrorClasses(classes).exception if classes else to_exception
 
 
+def classes_of(exception_for: ExceptionFor) -> list[type[ApplicationError]]:
+    """Return the classes with which ``exceptions_of`` made a function."""
+    owner = getattr(exception_for, "__self__", None)
+    return owner.classes if isinstance(owner, _ErrorClasses) else []
+
+
 class _ErrorClasses:
     """The classes of a client, by their codes."""
 
@@ -44,6 +50,10 @@ class _ErrorClasses:
             other, _maker = self._makers.setdefault(kind.code, (kind, _maker_of(kind)))
             if other is not kind:
                 raise ValueError(f"{other.__qualname__} and {kind.__qualname__} have the same code, {kind.code}")
+
+    @property
+    def classes(self) -> list[type[ApplicationError]]:
+        return [kind for kind, _make in self._makers.values()]
 
     def exception(self, error: Error) -> RemoteError:
         """Return the exception for an error response: a ``RemoteError`` if no class has its code, or fits its data."""
@@ -93,6 +103,7 @@ def _maker_of(kind: type[ApplicationError]) -> Callable[[Any], ApplicationError]
         # Not to the class itself: msgspec makes instances without their base's ``__new__``, which exceptions need.
         make_type: Any = TypedDict
         convert = converter(make_type("Fields", {field.name: _entry(field, hints[field.name]) for field in fields}))
+        assert convert is not None  # not any value is such a dict
     except Exception as exc:  # hints are expressions, which may raise anything
         raise TypeError(f"the type hints of {kind.__qualname__} cannot be read: {exc}") from exc
     try:

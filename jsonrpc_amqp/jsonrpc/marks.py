@@ -3,6 +3,7 @@ Decorators that say how a method is called, for classes that are served and for 
 
     class Inventory(Protocol):
         @rpc_name("stock.get")
+        @raises(OutOfStock)
         def get_stock(self, sku: str) -> int: ...
 """
 
@@ -12,11 +13,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
+from ..application_errors import ApplicationError
+
 if TYPE_CHECKING:
     from .methods import PolicyOptions  # which imports jsonrpcserver, and takes long
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_NAME, _OPTIONS = "__rpc_name__", "__rpc_options__"
+_Marked = TypeVar("_Marked", bound=Callable[..., Any])
+_NAME, _OPTIONS, _ERRORS = "__rpc_name__", "__rpc_options__", "__rpc_errors__"
 
 
 def rpc_name(name: str) -> Callable[[_Function], _Function]:
@@ -59,6 +63,33 @@ def method(name: Any = None, **options: Unpack[PolicyOptions]) -> Any:
         return function if name is None else rpc_name(name)(function)
 
     return mark
+
+
+def raises(*errors: type[ApplicationError]) -> Callable[[_Marked], _Marked]:
+    """
+    Say which application errors a method may end in, or all methods of a class: the decorated function or class.
+
+    ``typed`` of a client raises them again by their classes.
+
+    Raises:
+        TypeError: One is no subclass of ``ApplicationError``.
+    """
+    for each in errors:
+        if not (isinstance(each, type) and issubclass(each, ApplicationError)):
+            raise TypeError(f"raises takes subclasses of ApplicationError, not {each!r}")
+
+    def mark(marked: _Marked) -> _Marked:
+        setattr(marked, _ERRORS, (*errors, *vars(marked).get(_ERRORS, ())))
+        return marked
+
+    return mark
+
+
+def errors_of(description: type) -> list[type[ApplicationError]]:
+    """Return the application errors of a class and its methods, as marked with ``raises``."""
+    functions = (function for _name, function in _functions(description))
+    marked = (*description.__mro__, *functions)
+    return list(dict.fromkeys(error for each in marked for error in vars(each).get(_ERRORS, ())))
 
 
 def marked_methods(kind: type) -> Iterator[tuple[str, str]]:

@@ -14,8 +14,7 @@ name of the member: of 1 it is "1". Other keys are refused: True, False, None, t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import accumulate, chain, islice
 from math import isfinite
 from typing import Any
@@ -99,19 +98,6 @@ def dumps(value: Any, *, max_depth: int = 100) -> bytes:
         why = explain(value, encode=_encode, max_depth=max_depth, unset=msgspec.UNSET) or str(exc)
         raise EncodeError(why) from exc
     return text
-
-
-def converter(kind: Any) -> Callable[[Any], Any]:
-    """
-    Return what converts a JSON value to a type, as its type hints say; strictly, so that "1" is no number.
-
-    It raises ``ValueError`` for a value that does not fit, and says where.
-
-    Raises:
-        TypeError: JSON values cannot be converted to this type.
-    """
-    msgspec.json.Decoder(kind)  # reads the hints now
-    return partial(msgspec.convert, type=kind, str_keys=True)
 
 
 def begins(text: bytes | Raw, characters: str) -> bool:

@@ -14,14 +14,17 @@ import pytest
 import uvloop
 
 from jsonrpc_amqp import (
+    ApplicationError,
     AsyncClient,
     AsyncServer,
     Client,
     InternalError,
     InvalidParams,
     MalformedReply,
+    RemoteError,
     Server,
     method,
+    raises,
     rpc_name,
 )
 from tests.loop_client import LOOPS
@@ -53,6 +56,24 @@ class Shop(Protocol):
     def anything(self, value: Any) -> Any: ...
     def broken(self) -> Item: ...
     def fails(self) -> None: ...
+
+
+class OutOfStock(ApplicationError, code=1001):
+    sku: str
+
+
+class NoSuchItem(ApplicationError, code=1002):
+    sku: str
+
+
+class Closed(ApplicationError, code=1003):
+    """The shop is closed."""
+
+
+@raises(Closed)
+class Raising(Protocol):
+    @raises(OutOfStock)
+    def buy(self, sku: str) -> None: ...
 
 
 class AsyncShop(Protocol):
@@ -184,6 +205,24 @@ def test_arguments_that_no_call_can_have(shop: Shop) -> None:
         shop.absent()  # type: ignore[attr-defined]
 
 
+def test_errors_of_the_description_and_of_the_client(place: str, service: str) -> None:
+    def buy(sku: str) -> None:
+        raise {"a": OutOfStock("a"), "b": NoSuchItem("b"), "c": Closed(), "d": RemoteError(7, "seven")}[sku]
+
+    with Server(place, service, methods={"buy": buy}), Client(place, service, timeout=10) as client:
+        for calls, others in ((client, RemoteError), (client.with_options(errors=NoSuchItem), NoSuchItem)):
+            shop = calls.typed(Raising)
+            for sku, kind in (("a", OutOfStock), ("c", Closed), ("b", others), ("d", RemoteError)):
+                with pytest.raises(RemoteError) as caught:
+                    shop.buy(sku)
+                assert type(caught.value) is kind
+        with pytest.raises(RemoteError) as caught:
+            client.call("buy", ["a"])
+        assert type(caught.value) is RemoteError
+    with pytest.raises(TypeError, match="raises takes subclasses of ApplicationError"):
+        raises(KeyError)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", LOOPS)
 def test_coroutines(place: str, service: str, kind: str, inventory: Inventory) -> None:
     async def main() -> None:
@@ -216,6 +255,10 @@ class Unconvertible(Protocol):
     def session(self) -> Client: ...
 
 
+class Untakeable(Protocol):
+    def keep(self, client: Client) -> None: ...
+
+
 class Mixed(Protocol):
     async def add(self) -> int: ...
 
@@ -227,7 +270,11 @@ class Nothing(Protocol):
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        (Unconvertible, "Unconvertible.session: nothing converts to the result"),
+        (Unconvertible, "Unconvertible.session, the result: the hint jsonrpc_amqp.client.client.Client cannot be conv"),
+        (
+            Untakeable,
+            "Untakeable.keep, parameter 'client': the hint jsonrpc_amqp.client.client.Client cannot be",
+        ),
         (Mixed, "Mixed.add: a description for Client has methods that are def"),
         (Nothing, "Nothing describes no method"),
         (Inventory(), "described by a class"),
