@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -96,22 +97,20 @@ def converter(hint: Any) -> Converter | None:
         UnsupportedHint: There is none; the message says why.
     """
     try:
-        shape: shapes.Type | None = shapes.type_info(hint)
-        problem = ""
+        shape = shapes.type_info(hint)
     # TypeError for most; names that cannot be resolved in a class raise others.
     except Exception as exc:
-        shape, problem = None, str(exc)
+        return Converter(frozenset(), _by_pydantic(hint, str(exc)))
     if isinstance(shape, shapes.AnyType) or hint is object:
         return None
     parts = list(_parts(shape))
-    problem = problem or next(filter(None, map(_problem, parts)), "")
     constraints = {type(each) for part in (hint, *map(_hints_of, parts)) for each in _metadata(part)}
-    foreign = [each for each in constraints if each.__module__.partition(".")[0] in ("annotated_types", "pydantic")]
-    if shape is not None and not problem and not foreign:
+    problem = next(filter(None, (*map(_problem, parts), *map(_foreign, constraints))), "")
+    if not problem:
         return Converter(_exact(shape), _by_msgspec(hint))
     if msgspec.Meta in constraints:
-        raise UnsupportedHint(problem or f"{foreign[0].__name__} and msgspec.Meta cannot be mixed in one hint")
-    return Converter(frozenset(), _by_pydantic(hint, problem or f"{foreign[0].__name__} is a constraint of pydantic"))
+        raise UnsupportedHint(f"{problem}, and msgspec.Meta is in the same hint")
+    return Converter(frozenset(), _by_pydantic(hint, problem))
 
 
 def shortened(text: str) -> str:
@@ -194,6 +193,12 @@ def _problem(part: shapes.Type) -> str:
     return ""
 
 
+def _foreign(constraint: type) -> str:
+    """Return why msgspec does not know what ``Annotated`` adds, or an empty text; it ignores what it does not know."""
+    is_foreign = constraint.__module__.partition(".")[0] in ("annotated_types", "pydantic")
+    return f"{constraint.__name__} is a constraint of pydantic" if is_foreign else ""
+
+
 def _is_kind_of(kind: type, other: type) -> bool:
     try:
         return issubclass(kind, other)
@@ -204,7 +209,8 @@ def _is_kind_of(kind: type, other: type) -> bool:
 def _hints_of(part: shapes.Type) -> object:
     """Return the hints of the fields of a class, for what msgspec does not say of them."""
     if isinstance(part, (shapes.DataclassType, shapes.TypedDictType, shapes.NamedTupleType, shapes.StructType)):
-        return tuple(typing.get_type_hints(part.cls, include_extras=True).values())
+        with suppress(Exception):  # msgspec evaluates them in its own way, which may succeed where this fails
+            return tuple(typing.get_type_hints(part.cls, include_extras=True).values())
     return None
 
 
