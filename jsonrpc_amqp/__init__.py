@@ -6,7 +6,7 @@ import warnings
 
 from .application_errors import ApplicationError
 from .client import Batch, Calls, Client, Options
-from .context import Request, current_request
+from .context import AsyncCallNext, CallNext, Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,
     NO_ANSWER,
@@ -52,7 +52,6 @@ if typing.TYPE_CHECKING:
     from .client.async_calls import AsyncCalls
     from .client.async_client import AsyncClient
     from .jsonrpc.dispatcher import Dispatcher, global_methods
-    from .jsonrpc.middleware import AsyncCallNext, CallNext
     from .operator.dead_letters import DeadLetters, Requeued
     from .operator.letter import DeadLetter
     from .server.async_server import AsyncServer
@@ -124,11 +123,9 @@ __all__ = [
 # calls does not need it; nor asyncio, if it has no event loop.
 _LATER = {
     "AsyncBatch": "client.async_batch",
-    "AsyncCallNext": "jsonrpc.middleware",
     "AsyncCalls": "client.async_calls",
     "AsyncClient": "client.async_client",
     "AsyncServer": "server.async_server",
-    "CallNext": "jsonrpc.middleware",
     "DeadLetter": "operator.letter",
     "DeadLetters": "operator.dead_letters",
     "Dispatcher": "jsonrpc.dispatcher",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -143,6 +143,23 @@ _current: ContextVar[Request | None] = ContextVar("jsonrpc_amqp_request", defaul
 enter = _current.set
 leave = _current.reset
 current_or_none = _current.get
+
+
+class CallNext(Protocol):
+    """
+    What middleware is given beside a request: it runs the next middleware, or what that is around.
+
+    It returns the result, or raises what was raised. It takes a ``Request`` on a server, an ``OutgoingRequest`` at a
+    client.
+    """
+
+    def __call__(self, request: Any, /) -> Any: ...
+
+
+class AsyncCallNext(Protocol):
+    """``CallNext`` of middleware that is ``async def``: what it returns is awaited."""
+
+    def __call__(self, request: Any, /) -> Awaitable[Any]: ...
 
 
 def no_request(method: str, id: Any) -> Request:

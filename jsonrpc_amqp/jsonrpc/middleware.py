@@ -15,15 +15,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from inspect import iscoroutinefunction
 from typing import Any
 
-from ..context import Request, current_or_none, no_request
+from ..context import AsyncCallNext, CallNext, Request, current_or_none, no_request
 from ..errors import InvalidParams
 from .conversion import DoesNotFit
 from .error_objects import Response
 from .invocation import PreparedMethod, raised
 
-CallNext = Callable[[Request], Any]
-"""Runs the next middleware, or the method; returns its result, or raises what that raised."""
-AsyncCallNext = Callable[[Request], Awaitable[Any]]
 Middleware = Callable[[Request, CallNext], Any] | Callable[[Request, AsyncCallNext], Awaitable[Any]]
 """
 Runs around a method: ``def`` around those that are ``def``, ``async def`` around those that are ``async def``.
