@@ -5,7 +5,18 @@ import typing
 import warnings
 
 from .application_errors import ApplicationError
-from .client import Batch, Calls, Client, Options
+from .client import (
+    AsyncCallNext,
+    AsyncClientMiddleware,
+    Batch,
+    CallNext,
+    Calls,
+    Client,
+    ClientMiddleware,
+    Options,
+    OutgoingRequest,
+    per_attempt,
+)
 from .context import Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,
@@ -68,15 +79,19 @@ __all__ = [
     "AccessRefused",
     "ApplicationError",
     "AsyncBatch",
+    "AsyncCallNext",
     "AsyncCalls",
     "AsyncClient",
+    "AsyncClientMiddleware",
     "AsyncServer",
     "Batch",
     "Blocked",
+    "CallNext",
     "CallTimeout",
     "Calls",
     "Client",
     "ClientClosed",
+    "ClientMiddleware",
     "ConnectionLost",
     "DeadLetter",
     "DeadLetters",
@@ -97,6 +112,7 @@ __all__ = [
     "NotConnected",
     "NotRequeued",
     "Options",
+    "OutgoingRequest",
     "Overloaded",
     "ParseError",
     "RemoteError",
@@ -113,6 +129,7 @@ __all__ = [
     "current_request",
     "global_methods",
     "method",
+    "per_attempt",
     "rpc_name",
 ]
 

@@ -9,5 +9,24 @@ from .batch import Batch
 from .call_options import Options
 from .calls import Calls
 from .client import Client
+from .middleware import (
+    AsyncCallNext,
+    AsyncClientMiddleware,
+    CallNext,
+    ClientMiddleware,
+    OutgoingRequest,
+    per_attempt,
+)
 
-__all__ = ["Batch", "Calls", "Client", "Options"]
+__all__ = [
+    "AsyncCallNext",
+    "AsyncClientMiddleware",
+    "Batch",
+    "CallNext",
+    "Calls",
+    "Client",
+    "ClientMiddleware",
+    "Options",
+    "OutgoingRequest",
+    "per_attempt",
+]
