@@ -88,13 +88,18 @@ class AttemptLoop:
         Raises:
             TransportError: None follows; the error, with what earlier attempts add to it.
         """
-        delay = self._endings.next_attempt(self._failed, self._form.retry, error, self._form.request.deadline)
-        if delay is None:
-            final = self._failed.with_attempts(error)
-            if final is not error:
-                final.__suppress_context__ = True  # it says what the error says
+        deadline = self._form.request.deadline
+        # A copy is noted: the traceback of the error leads here.
+        delay = self._endings.next_attempt(self._failed, self._form.retry, error.again(), deadline)
+        if delay is not None:
+            return delay
+        final = self._failed.with_attempts(error)
+        if final is not error:
+            final.__suppress_context__ = True  # it says what the error says
+        try:
             raise final
-        return delay
+        finally:
+            del final, error  # as in ``WaitingCall.result``
 
 
 class Chain:
