@@ -24,7 +24,7 @@ from .async_call import AsyncCall, AsyncFuture
 from .async_chain import AsyncChain
 from .attempts import Retry
 from .call_options import Options
-from .chain import Form
+from .chain import Form, Make
 from .forms import Forms
 from .middleware import AsyncClientMiddleware, OutgoingRequest, Stack
 from .proxy import Proxy
@@ -174,7 +174,6 @@ class AsyncCalls(Forms):
             loop = self._attach()
             return self._submit(form.call(AsyncCall, request, retry), loop)
 
-        self._attach()
         assert self._stack is not None
         return await AsyncChain(self._stack, form, self._requests, send).run()
 
@@ -185,6 +184,10 @@ class AsyncCalls(Forms):
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
         return task
+
+    def _form(self, make: Make, options: Options, request: OutgoingRequest) -> Form:
+        self._attach()
+        return super()._form(make, options, request)
 
     def _attach(self) -> AbstractEventLoop:
         self._requests.life.check_not_foreign()  # of a fork: it says more than that the loop is another one
