@@ -5,7 +5,7 @@ import typing
 import warnings
 
 from .application_errors import ApplicationError
-from .client import Batch, Calls, Client, Options
+from .client import AsyncClientMiddleware, Batch, Calls, Client, ClientMiddleware, Options, OutgoingRequest, per_attempt
 from .context import AsyncCallNext, CallNext, Request, current_request
 from .errors import (
     DELIVERY_LIMIT_REACHED,
@@ -71,6 +71,7 @@ __all__ = [
     "AsyncCallNext",
     "AsyncCalls",
     "AsyncClient",
+    "AsyncClientMiddleware",
     "AsyncServer",
     "Batch",
     "Blocked",
@@ -79,6 +80,7 @@ __all__ = [
     "Calls",
     "Client",
     "ClientClosed",
+    "ClientMiddleware",
     "ConnectionLost",
     "DeadLetter",
     "DeadLetters",
@@ -99,6 +101,7 @@ __all__ = [
     "NotConnected",
     "NotRequeued",
     "Options",
+    "OutgoingRequest",
     "Overloaded",
     "ParseError",
     "RemoteError",
@@ -115,6 +118,7 @@ __all__ = [
     "current_request",
     "global_methods",
     "method",
+    "per_attempt",
     "raises",
     "rpc_name",
 ]

@@ -34,6 +34,10 @@ TIMEOUT = 30.0
 # A pending call takes about a kilobyte and its body: enough for any intended load, and a bound for an unintended one.
 MAX_PENDING = 100_000
 
+# Threads of a client for what ``submit`` begins with middleware. Each waits for its call: as many as a server of ours
+# handles at a time. A program that needs hundreds has an ``AsyncClient``, whose calls need none.
+MIDDLEWARE_THREADS = 8
+
 # -- servers ------------------------------------------------------------------------------------------------
 
 # Handlers that run at a time.

@@ -9,5 +9,15 @@ from .batch import Batch
 from .call_options import Options
 from .calls import Calls
 from .client import Client
+from .middleware import AsyncClientMiddleware, ClientMiddleware, OutgoingRequest, per_attempt
 
-__all__ = ["Batch", "Calls", "Client", "Options"]
+__all__ = [
+    "AsyncClientMiddleware",
+    "Batch",
+    "Calls",
+    "Client",
+    "ClientMiddleware",
+    "Options",
+    "OutgoingRequest",
+    "per_attempt",
+]

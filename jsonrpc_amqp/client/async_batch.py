@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any
 
 from ..jsonrpc.messages import ExceptionFor, to_exception
 from ..jsonrpc.params import Params
 from .async_call import AsyncCall, AsyncFuture
-from .batch import BaseBatch
+from .batch import BaseBatch, BatchMessage
 from .call import Call
 
 
@@ -31,6 +31,7 @@ class AsyncBatch(BaseBatch[_AsyncMember, AsyncCall]):
 
     Args:
         submit: Sends a message, and returns the future of the body of the reply.
+        around: As for ``Batch``; what it returns is awaited.
     """
 
     _block = "async with client.batch() as batch"
@@ -43,9 +44,11 @@ class AsyncBatch(BaseBatch[_AsyncMember, AsyncCall]):
         submit: Callable[[AsyncCall], AsyncFuture],
         drop: Callable[[Call], bool],
         exception_for: ExceptionFor = to_exception,
+        around: Callable[[BatchMessage], Awaitable[Any]] | None = None,
     ) -> None:
         super().__init__(new_id, make, drop=drop, exception_for=exception_for)
         self._submit = submit
+        self._around = around
 
     def call(self, method: str, params: Params = None) -> Future[Any]:
         """
@@ -68,12 +71,16 @@ class AsyncBatch(BaseBatch[_AsyncMember, AsyncCall]):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        call = self._end(is_sent=kind is None)
-        if call is None:
+        body = self._end(is_sent=kind is None)
+        if body is None:
             return
         try:
-            reply = await self._submit(call)
+            if self._around is None:
+                self._settle(self._outcomes(await self._submit(self._message(body))))
+            else:
+                self._settle(await self._around(self._described(body)))
         except BaseException as error:
             self._fail(error)
             raise
-        self._succeed(reply)
+        finally:
+            self._sent = None  # it may refer to this batch

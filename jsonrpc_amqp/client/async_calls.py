@@ -11,22 +11,31 @@ from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
+from ..errors import RemoteError
 from ..jsonrpc import messages
 from ..jsonrpc.error_classes import ErrorTypes
 from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..runtime.asyncio import AsyncioRuntime
 from ..runtime.dropped import DropWatch
+from . import sent
 from .async_batch import AsyncBatch
 from .async_call import AsyncCall, AsyncFuture
-from .base import BaseCalls, encode, parse
+from .async_chain import AsyncChain
+from .attempts import Retry
 from .call_options import Options
+from .chain import Form, Make
+from .forms import Forms
+from .middleware import AsyncClientMiddleware, OutgoingRequest, Stack
 from .proxy import Proxy
 from .requests import Requests
 from .typed import Description, T, typed_client
 
+# Those that ``submit`` has begun, with middleware.
+_tasks: set[Future[Any]] = set()
 
-class AsyncCalls(BaseCalls):
+
+class AsyncCalls(Forms):
     """
     The forms of a call, for coroutines. ``AsyncClient`` has them, and what ``with_options`` gives.
 
@@ -38,6 +47,8 @@ class AsyncCalls(BaseCalls):
         WrongEventLoop: Each form: the client belongs to another event loop, or to one that was closed.
     """
 
+    _is_async = True
+
     def __init__(
         self,
         requests: Requests,
@@ -46,8 +57,9 @@ class AsyncCalls(BaseCalls):
         *,
         max_size: int,
         exception_for: ExceptionFor = messages.to_exception,
+        stack: Stack | None = None,
     ) -> None:
-        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for)
+        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for, stack=stack)
         runtime = requests.runtime
         if not isinstance(runtime, AsyncioRuntime):
             raise TypeError("the transport of an asynchronous client is to be driven by an AsyncioRuntime")
@@ -55,12 +67,17 @@ class AsyncCalls(BaseCalls):
 
     async def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
         """Call a method; return its result."""
+        if self._stack is not None:
+            return await self._through(self._call_form(method, params, options))
         loop = self._attach()
         return await self._submit(self._make_call(AsyncCall, method, params, options), loop)
 
     async def notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> None:
         """Send a notification; return once the broker has confirmed that it is in the service's queue, on disk."""
-        await self.submit_notify(method, params, **options)
+        if self._stack is not None:
+            await self._through(self._notification_form(method, params, options))
+        else:
+            await self.submit_notify(method, params, **options)
 
     def submit(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[Any]:
         """
@@ -70,11 +87,15 @@ class AsyncCalls(BaseCalls):
         future is done, and drops the call. To let go of a future cancels nothing.
         """
         loop = self._attach()
+        if self._stack is not None:
+            return self._submit_through(self._call_form(method, params, options), loop)
         return self._submit(self._make_call(AsyncCall, method, params, options), loop)
 
     def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
         """Send a notification; return at once a future that is done (None) when the broker has confirmed it."""
         loop = self._attach()
+        if self._stack is not None:
+            return self._submit_through(self._notification_form(method, params, options), loop)
         return self._submit(self._make_notification(AsyncCall, method, params, options), loop)
 
     def batch(self, **options: Unpack[Options]) -> AsyncBatch:
@@ -86,21 +107,32 @@ class AsyncCalls(BaseCalls):
             submit=lambda call: self._submit(call, loop),
             drop=self._cancel,
             exception_for=self._exception_for,
+            around=None if self._stack is None else lambda message: self._through(self._batch_form(message, options)),
         )
 
     async def send(
         self, request: Mapping[str, Any] | Sequence[Mapping[str, Any]], **options: Unpack[Options]
     ) -> messages.Response | list[messages.Response] | None:
         """Send what jsonrpcclient's ``request`` or ``notification`` returns, or a list of those."""
-        return parse(await self.send_raw(encode(request), **options), request)
+        if self._stack is None:
+            return sent.parse(await self.send_raw(sent.encode(request), **options), request)
+        try:
+            return sent.respond(await self._through(self._send_form(request, options)), request)
+        except RemoteError as error:
+            return sent.respond_to_error(error, request)
 
     async def send_raw(self, body: bytes, **options: Unpack[Options]) -> bytes | None:
         """Send bytes as they are, and return the reply's as they are; None where JSON-RPC has no response."""
-        return await self.submit_raw(body, **options)
+        if self._stack is None:
+            return await self.submit_raw(body, **options)
+        reply: bytes | None = await self._through(self._raw_form(body, options))
+        return reply
 
     def submit_raw(self, body: bytes, **options: Unpack[Options]) -> Future[bytes | None]:
         """Send bytes as they are; return at once a future of what ``send_raw`` would return or raise."""
         loop = self._attach()
+        if self._stack is not None:
+            return self._submit_through(self._raw_form(body, options), loop)
         return self._submit(self._make_raw(AsyncCall, body, options), loop)
 
     @property
@@ -113,14 +145,50 @@ class AsyncCalls(BaseCalls):
         calls = self.with_options(errors=self._errors_with(description))
         return typed_client(description, calls._call_typed, is_async=True)
 
-    def with_options(self, *, errors: ErrorTypes | None = None, **options: Unpack[Options]) -> AsyncCalls:
+    def with_options(
+        self,
+        *,
+        errors: ErrorTypes | None = None,
+        middleware: Sequence[AsyncClientMiddleware] | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncCalls:
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
-        exception_for, defaults = self._with_errors(errors), self._with(options)
-        return AsyncCalls(self._requests, self._watch, defaults, max_size=self._max_size, exception_for=exception_for)
+        return AsyncCalls(
+            self._requests,
+            self._watch,
+            self._with(options),
+            max_size=self._max_size,
+            exception_for=self._with_errors(errors),
+            stack=self._with_middleware(middleware),
+        )
 
     async def _call_typed(self, method: str, params: Params, convert: Callable[[Any], Any]) -> Any:
+        if self._stack is not None:
+            return convert(await self._through(self._call_form(method, params, {})))
         loop = self._attach()
         return await self._submit(self._make_typed(AsyncCall, method, params, convert), loop)
+
+    async def _through(self, form: Form) -> Any:
+        """Return what the middleware returns, or raise what it raises."""
+
+        def send(request: OutgoingRequest, retry: Retry | None) -> AsyncFuture:
+            loop = self._attach()
+            return self._submit(form.call(AsyncCall, request, retry), loop)
+
+        assert self._stack is not None
+        return await AsyncChain(self._stack, form, self._requests, send).run()
+
+    def _submit_through(self, form: Form, loop: AbstractEventLoop) -> Future[Any]:
+        """Return at once a task that does what ``_through`` does."""
+        task = loop.create_task(self._through(form))
+        # The loop itself does not keep a task.
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        return task
+
+    def _form(self, make: Make, options: Options, request: OutgoingRequest) -> Form:
+        self._attach()
+        return super()._form(make, options, request)
 
     def _attach(self) -> AbstractEventLoop:
         self._requests.life.check_not_foreign()  # of a fork: it says more than that the loop is another one

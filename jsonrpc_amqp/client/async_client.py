@@ -14,12 +14,13 @@ from ..options import TIMEOUT
 from ..runtime.asyncio import AsyncioRuntime
 from .async_calls import AsyncCalls
 from .base import BaseClient
+from .middleware import AsyncClientMiddleware
 
 # Seconds beyond its timeout that ``aclose`` waits.
 _CLOSE_SLACK = 0.2
 
 
-class AsyncClient(BaseClient, AsyncCalls):
+class AsyncClient(BaseClient[AsyncClientMiddleware], AsyncCalls):
     """
     Calls JSON-RPC 2.0 methods over RabbitMQ from coroutines. It takes the arguments of ``Client``, and keeps its rules.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from .. import context
 from ..amqp import tables
@@ -15,7 +15,7 @@ from ..amqp.base import Transport
 from ..amqp.transport import connect_transport
 from ..application_errors import ApplicationError
 from ..dialects.recipe2011 import RecipeClient
-from ..errors import CallTimeout, MalformedReply, MessageTooLarge
+from ..errors import CallTimeout, MessageTooLarge
 from ..jsonrpc import messages
 from ..jsonrpc.error_classes import ErrorTypes, classes_of, exceptions_of
 from ..jsonrpc.marks import errors_of
@@ -30,13 +30,21 @@ from ..wire.names import DEFAULT_EXCHANGE, NO_QID, qid_of, refuse_url
 from .addresses import resolve_routing
 from .call import PLAIN, Call, SendOptions
 from .call_options import Chosen, Options, check_options, check_timeout
+from .middleware import M, Stack, stack_of
 from .requests import Requests
 
 C = TypeVar("C", bound=Call)
 
 
 class BaseCalls:
-    """Makes the calls of a client: resolves their options against defaults, checks their size, sets their deadline."""
+    """
+    Makes the calls of a client: resolves their options against defaults, checks their size, sets their deadline.
+
+    Attributes:
+        _is_async: Its middleware is.
+    """
+
+    _is_async: ClassVar[bool]
 
     def __init__(
         self,
@@ -46,12 +54,14 @@ class BaseCalls:
         *,
         max_size: int,
         exception_for: ExceptionFor = messages.to_exception,
+        stack: Stack | None = None,
     ) -> None:
         self._requests = requests
         self._cancel = requests.cancel
         self._watch = watch  # of all that a program holds; what threads hold has no part in it
         self._defaults = defaults
         self._max_size = max_size
+        self._stack = stack  # of middleware; None: calls take the way without
         self._exception_for = exception_for
         is_default = exception_for is messages.to_exception
         self._result_of = messages.result_of if is_default else partial(messages.result_of, exception_for=exception_for)
@@ -83,6 +93,10 @@ class BaseCalls:
         described = errors_of(description) if isinstance(description, type) else []
         return [*classes_of(self._exception_for), *described] if described else None
 
+    def _with_middleware(self, middleware: Iterable[Callable[..., Any]] | None) -> Stack | None:
+        """Return the middleware of a view; None: the same as here."""
+        return self._stack if middleware is None else stack_of(middleware, is_async=self._is_async)
+
     def _make_call(self, kind: Callable[..., C], method: str, params: Params, options: Options) -> C:
         number = self._requests.new_id()
         parse = partial(self._result_of, expected_id=number)
@@ -94,14 +108,14 @@ class BaseCalls:
         return call
 
     def _make_notification(self, kind: Callable[..., C], method: str, params: Params, options: Options) -> C:
-        return self._make(kind, messages.notification(method, params), options, is_notification=True, parse=_nothing)
+        return self._make(kind, messages.notification(method, params), options, is_notification=True, parse=nothing)
 
     def _make_raw(self, kind: Callable[..., C], body: bytes, options: Options) -> C:
         if not isinstance(body, bytes):
             raise TypeError(f"send_raw and submit_raw take bytes, not {type(body).__name__}")
         what = messages.classify(body)
         if what.is_notification:
-            return self._make(kind, body, options, is_notification=True, parse=_nothing)
+            return self._make(kind, body, options, is_notification=True, parse=nothing)
         return self._make(kind, body, options, qid=qid_of(what.id))
 
     def _maker(self, kind: Callable[..., C], options: Options) -> Callable[[bytes, bool], C]:
@@ -125,7 +139,7 @@ class BaseCalls:
         service, timeout, call, notification = self._choose(options) if options else self._chosen or self._choose({})
         request = context.current_or_none()
         if request is not None:
-            timeout = _time_left(request, timeout)
+            timeout = time_left(request, timeout)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         if is_notification:
             return kind(service, body, qid, deadline, timeout, notification, **more)
@@ -162,7 +176,7 @@ class BaseCalls:
         )
 
 
-class BaseClient(BaseCalls):
+class BaseClient(BaseCalls, Generic[M]):
     """
     Makes the connection of a client; ``Client`` says what each argument means.
 
@@ -195,6 +209,7 @@ class BaseClient(BaseCalls):
         reconnect: bool = True,
         connection_name: str | None = None,
         errors: ErrorTypes = (),
+        middleware: Sequence[M] = (),
         max_size: int = MAX_SIZE,
         max_pending: int = MAX_PENDING,
         transport: Transport | None = None,
@@ -203,7 +218,7 @@ class BaseClient(BaseCalls):
         refuse_url(service)
         check_user(user)
         check_timeout(timeout)
-        exception_for = exceptions_of(errors)
+        exception_for, stack = exceptions_of(errors), stack_of(middleware, is_async=self._is_async)
         if max_pending < 1:
             raise ValueError("max_pending is at least 1")
         routing = resolve_routing(exchange, route=route, reply=reply, queue=queue)
@@ -245,7 +260,7 @@ class BaseClient(BaseCalls):
             requests.use(service)
             defaults["service"] = service
         watch = requests.presence.watch(f"{type(self).__name__} of {service!r} at {self._where}", self._how_to_close)
-        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for)
+        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for, stack=stack)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._defaults.get('service')!r} at {self._where}>"
@@ -263,7 +278,7 @@ class BaseClient(BaseCalls):
         return self._requests.counts()
 
 
-def _time_left(request: context.Request, timeout: float | None) -> float | None:
+def time_left(request: context.Request, timeout: float | None) -> float | None:
     """Bound the timeout of a call by the time that the caller of the current handler has left."""
     left = request.remaining
     if left is None:
@@ -277,43 +292,5 @@ def _parsed(parse: Callable[[bytes], Any], convert: Callable[[Any], Any], body: 
     return convert(parse(body))
 
 
-def _nothing(_body: bytes) -> None:
+def nothing(_body: bytes) -> None:
     return None
-
-
-def encode(request: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> bytes:
-    """
-    Return the body of what jsonrpcclient's ``request`` or ``notification`` returns, or of a list of those.
-
-    Raises:
-        TypeError: It is something else.
-        EncodeError: It has no form in JSON.
-    """
-    if not isinstance(request, (Mapping, list, tuple)):
-        raise TypeError(
-            f"send takes what jsonrpcclient's request() gives, or a list of those, not {type(request).__name__}; "
-            "send_raw takes bytes"
-        )
-    return messages.encode(request)
-
-
-def parse(
-    reply: bytes | None, request: Mapping[str, Any] | Sequence[Mapping[str, Any]]
-) -> messages.Response | list[messages.Response] | None:
-    """
-    Return what ``send`` returns for the reply to a request.
-
-    Raises:
-        MalformedReply: It is no response to this request, or lacks a member.
-    """
-    if reply is None:
-        return None
-    if isinstance(request, Mapping):
-        return messages.parse_response(reply, request.get("id"))
-    responses = messages.parse_batch(reply, [each["id"] for each in request if "id" in each])
-    complete: list[messages.Response] = []
-    for response in responses:
-        if isinstance(response, MalformedReply):
-            raise response
-        complete.append(response)
-    return complete

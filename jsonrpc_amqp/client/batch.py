@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ..jsonrpc import messages
 from ..jsonrpc.params import Params
@@ -60,6 +60,25 @@ M = TypeVar("M", bound=MemberFuture)
 C = TypeVar("C", bound=Call)
 
 
+class BatchMessage(NamedTuple):
+    """
+    What is sent with middleware.
+
+    Attributes:
+        body: To be sent.
+        members: The method and params of each call and notification.
+        is_notification: All are notifications.
+        outcomes: Returns what each call ends with, given the reply.
+        note_sent: Is told of the message that is sent, which is dropped once all calls are cancelled.
+    """
+
+    body: bytes
+    members: tuple[tuple[str, Params], ...]
+    is_notification: bool
+    outcomes: Callable[[bytes], list[Any] | None]
+    note_sent: Callable[[Call], None]
+
+
 class BaseBatch(Generic[M, C]):
     """
     Collects calls and notifications, makes one message of them, and gives each call its part of the reply.
@@ -87,7 +106,7 @@ class BaseBatch(Generic[M, C]):
         self._exception_for = exception_for
         self._members: list[tuple[dict[str, Any], M | None]] = []
         self._awaited: set[object] = set()
-        self._call: C | None = None
+        self._sent: Call | None = None
         self._open = False
         self._over = False
 
@@ -99,7 +118,7 @@ class BaseBatch(Generic[M, C]):
     def on_cancelled(self, future: object) -> None:
         """The user of a call has cancelled its future."""
         self._awaited.discard(future)
-        call = self._call
+        call = self._sent
         if call is not None and not self._awaited and self._drop(call):
             call.succeed(b"")
 
@@ -119,8 +138,8 @@ class BaseBatch(Generic[M, C]):
             raise RuntimeError("a batch is used once; make another")
         self._open = True
 
-    def _end(self, *, is_sent: bool) -> C | None:
-        """End the block; return the message to send, if there is one."""
+    def _end(self, *, is_sent: bool) -> bytes | None:
+        """End the block; return the body to send, if there is one."""
         self._open, self._over = False, True
         futures = [future for _request, future in self._members if future is not None]
         for future in futures:
@@ -131,35 +150,43 @@ class BaseBatch(Generic[M, C]):
         if not is_sent or not self._members:
             return None
         try:
-            body = messages.encode([request for request, _future in self._members])
-            self._call = self._make(body, not self._futures)
+            return messages.encode([request for request, _future in self._members])
         except BaseException as error:
             self._fail(error)
             raise
-        return self._call
 
     @property
     def _futures(self) -> dict[Any, M]:
         return {request["id"]: future for request, future in self._members if future is not None}
 
-    def _succeed(self, reply: bytes) -> None:
-        """Give each call its response."""
+    def _message(self, body: bytes) -> C:
+        self._sent = message = self._make(body, not self._futures)
+        return message
+
+    def _described(self, body: bytes) -> BatchMessage:
+        members = tuple((request["method"], request.get("params")) for request, _future in self._members)
+        return BatchMessage(body, members, not self._futures, self._outcomes, self._note_sent)
+
+    def _note_sent(self, call: Call) -> None:
+        self._sent = call
+
+    def _outcomes(self, reply: bytes) -> list[Any] | None:
+        """Return what each call ends with, as ``outcomes_of``; None: there is no call."""
         futures = self._futures
-        if not futures or not self._awaited:
+        if not futures:
+            return None
+        if not self._awaited:  # there is no reply then
+            return [CancelledError() for _future in futures]
+        return outcomes_of(reply, list(futures), self._exception_for)
+
+    def _settle(self, outcomes: Any) -> None:
+        """Give each call what it ends with."""
+        futures = self._futures
+        if not futures:
             return
-        responses: Sequence[messages.Response | BaseException]
-        try:
-            responses = messages.parse_batch(reply, list(futures))
-        except BaseException as error:
-            self._fail(error)
-            raise
-        for future, response in zip(futures.values(), responses, strict=True):
-            if isinstance(response, messages.Ok):
-                future.settle(response.result, None)
-            elif isinstance(response, BaseException):
-                future.settle(None, response)
-            else:
-                future.settle(None, self._exception_for(response))
+        for future, outcome in zip(futures.values(), checked_outcomes(outcomes, len(futures)), strict=True):
+            is_error = isinstance(outcome, BaseException)
+            future.settle(None if is_error else outcome, outcome if is_error else None)
 
     def _fail(self, error: BaseException) -> None:
         for future in self._futures.values():
@@ -182,6 +209,7 @@ class Batch(BaseBatch[_Member, WaitingCall]):
 
     Args:
         wait: Sends a message, and returns the body of the reply.
+        around: Sends it with its middleware, and returns the outcomes of its calls.
     """
 
     def __init__(
@@ -192,9 +220,11 @@ class Batch(BaseBatch[_Member, WaitingCall]):
         wait: Callable[[WaitingCall], bytes],
         drop: Callable[[Call], bool],
         exception_for: messages.ExceptionFor = messages.to_exception,
+        around: Callable[[BatchMessage], Any] | None = None,
     ) -> None:
         super().__init__(new_id, make, drop=drop, exception_for=exception_for)
         self._wait = wait
+        self._around = around
 
     def call(self, method: str, params: Params = None) -> Future[Any]:
         """
@@ -217,12 +247,48 @@ class Batch(BaseBatch[_Member, WaitingCall]):
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        call = self._end(is_sent=kind is None)
-        if call is None:
+        body = self._end(is_sent=kind is None)
+        if body is None:
             return
         try:
-            reply = self._wait(call)
+            if self._around is None:
+                self._settle(self._outcomes(self._wait(self._message(body))))
+            else:
+                self._settle(self._around(self._described(body)))
         except BaseException as error:
             self._fail(error)
             raise
-        self._succeed(reply)
+        finally:
+            self._sent = None  # it may refer to this batch
+
+
+def outcomes_of(reply: bytes, ids: Sequence[Any], exception_for: messages.ExceptionFor) -> list[Any]:
+    """
+    Return what each call of a batch ends with: its result, or the exception that it raises.
+
+    Raises:
+        MalformedReply: The reply is neither an array nor a single error.
+    """
+    return [
+        response.result
+        if isinstance(response, messages.Ok)
+        else response
+        if isinstance(response, BaseException)
+        else exception_for(response)
+        for response in messages.parse_batch(reply, ids)
+    ]
+
+
+def checked_outcomes(outcomes: Any, calls: int) -> Sequence[Any]:
+    """
+    Check what middleware has returned for a batch with so many calls.
+
+    Raises:
+        TypeError: It is not what ``call_next`` returns: a list with what each call ends with.
+    """
+    if isinstance(outcomes, (list, tuple)) and len(outcomes) == calls:
+        return outcomes
+    raise TypeError(
+        f"middleware returned {outcomes!r:.80} for a batch; call_next returns a list of what each of its {calls} calls "
+        "ends with, a result or an exception"
+    )

@@ -8,26 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from ..errors import (
-    AccessRefused,
-    ClientClosed,
-    ConnectionLost,
-    JsonRpcAmqpError,
-    MaybeRejected,
-    MessageRejected,
-    MessageTooLarge,
-    TransportError,
-)
+from ..errors import JsonRpcAmqpError
+from .attempts import Attempts, Retry
 from .futures import CallFuture
 
 log = logging.getLogger("jsonrpc_amqp.client")
-
-Retry = Literal["safe", "idempotent"]
-"""Which errors another attempt may follow; see ``Call.may_retry``."""
-# Another attempt would end in the same way, or might take the calls of others with it.
-_FINAL = (AccessRefused, ClientClosed, MaybeRejected, MessageRejected, MessageTooLarge)
 
 
 class SendOptions(NamedTuple):
@@ -38,7 +25,7 @@ class SendOptions(NamedTuple):
         persistent: Have the broker keep the message on disk.
         is_notification: Its end is the broker's confirm, not a reply.
         headers: AMQP headers to send along.
-        retry: Which errors another attempt may follow; see ``Call.may_retry``.
+        retry: Which errors another attempt may follow; see ``may_retry``.
     """
 
     persistent: bool = False
@@ -55,7 +42,7 @@ def _as_it_is(body: bytes) -> bytes:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Call(ABC):
+class Call(Attempts, ABC):
     """
     One call, batch or notification.
 
@@ -66,7 +53,6 @@ class Call(ABC):
         timeout: What the deadline was made from, in seconds, for messages.
         send_options: ``PLAIN`` for most.
         sent: The transport has it, so that the method may have run.
-        failures: Attempts that failed.
         parse: Makes the result from the body of the reply.
     """
 
@@ -81,47 +67,7 @@ class Call(ABC):
     send_options: SendOptions = PLAIN
     number: str = field(default="", init=False)
     sent: bool = field(default=False, init=False)
-    failures: int = field(default=0, init=False)
     parse: Callable[[bytes], Any] = field(default=_as_it_is, kw_only=True)
-    _last_error: TransportError | None = field(default=None, init=False)
-    _may_have_run: bool = field(default=False, init=False)
-
-    def may_retry(self, error: JsonRpcAmqpError) -> bool:
-        """
-        Return whether another attempt may follow an error: it may succeed, and the caller accepts what it risks.
-
-        With "safe" the method did not run; with "idempotent" it may run a second time.
-        """
-        retry = self.send_options.retry
-        if retry is None or not isinstance(error, TransportError):
-            return False
-        if isinstance(error, _FINAL):
-            return False
-        return not error.may_have_run or (retry == "idempotent" and isinstance(error, ConnectionLost))
-
-    def note_failure(self, error: JsonRpcAmqpError) -> None:
-        """Remember an error that another attempt follows."""
-        assert isinstance(error, TransportError)
-        self.failures += 1
-        self.sent = False
-        self._last_error = error
-        self._may_have_run = self._may_have_run or error.may_have_run
-
-    @property
-    def last_error(self) -> TransportError:
-        """The error of the last attempt, as the end of a call that failed, with what earlier attempts add to it."""
-        error = self._last_error
-        assert error is not None
-        return error.reworded(f"{error} (attempt {self.failures})", may_have_run=self._may_have_run)
-
-    def with_attempts(self, error: JsonRpcAmqpError) -> JsonRpcAmqpError:
-        """Return a final error, with what earlier attempts add to it."""
-        if self._last_error is None or not isinstance(error, TransportError):
-            return error
-        return error.reworded(
-            f"{error} (attempt {self.failures + 1}; the one before: {self._last_error})",
-            may_have_run=error.may_have_run or self._may_have_run,
-        )
 
     @abstractmethod
     def succeed(self, body: bytes) -> None:
@@ -204,7 +150,7 @@ class FutureCall(Call):
     def fail(self, error: JsonRpcAmqpError) -> None:
         self._end(None, error)
 
-    def _end(self, result: object, error: Exception | None) -> None:
+    def _end(self, result: object, error: BaseException | None) -> None:
         try:
             self.future.finish(result, error)
         except InvalidStateError:

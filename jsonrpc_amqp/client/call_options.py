@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypedDict
 
-from .call import Retry, SendOptions
+from .attempts import Retry
+from .call import SendOptions
 
 
 class Options(TypedDict, total=False):

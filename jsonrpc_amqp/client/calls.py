@@ -12,19 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Unpack
 
-from ..errors import CallTimeout
+from ..errors import CallTimeout, RemoteError
 from ..jsonrpc import messages
 from ..jsonrpc.error_classes import ErrorTypes
 from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..runtime.dropped import DropWatch
-from .base import BaseCalls, encode, parse
+from . import sent
+from .attempts import Retry
 from .batch import Batch
 from .call import FutureCall, WaitingCall
 from .call_options import Options
+from .chain import Chain, Form
+from .forms import Forms
 from .futures import CallFuture
+from .middleware import ClientMiddleware, OutgoingRequest, Stack
 from .proxy import Proxy
 from .requests import Requests
+from .submitted import Submitted
 from .typed import Description, T, typed_client
 
 # Seconds. The leader ends calls at their deadline; a caller whose leader is stuck ends by itself this much later.
@@ -33,13 +38,15 @@ _SLACK = 0.05
 _STUCK = 1.0
 
 
-class Calls(BaseCalls):
+class Calls(Forms):
     """
     The forms of a call. ``Client`` has them, and what ``with_options`` gives.
 
     Every form takes the keywords of ``Options``. A call made inside a handler has no more time than the handler's
     own caller has left.
     """
+
+    _is_async = False
 
     def __init__(
         self,
@@ -49,8 +56,9 @@ class Calls(BaseCalls):
         *,
         max_size: int,
         exception_for: ExceptionFor = messages.to_exception,
+        stack: Stack | None = None,
     ) -> None:
-        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for)
+        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for, stack=stack)
         self._check_may_wait = requests.waiter.check_may_wait
 
     def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
@@ -74,6 +82,8 @@ class Calls(BaseCalls):
                 a header none in AMQP.
             TypeError: ``params`` is a text, or neither a sequence nor a mapping; or there is no such option.
         """
+        if self._stack is not None:
+            return self._through(self._call_form(method, params, options))
         return self._await(self._make_call(WaitingCall, method, params, options))
 
     def notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> None:
@@ -84,7 +94,10 @@ class Calls(BaseCalls):
             TransportError: It was not confirmed; ``may_have_run`` says whether it may have been taken all the same.
             EncodeError: ``params`` has no form in JSON, or a header none in AMQP.
         """
-        self._await(self._make_notification(WaitingCall, method, params, options))
+        if self._stack is not None:
+            self._through(self._notification_form(method, params, options))
+        else:
+            self._await(self._make_notification(WaitingCall, method, params, options))
 
     def submit(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[Any]:
         """
@@ -99,10 +112,14 @@ class Calls(BaseCalls):
             ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once; NotConnected, too, where this process
                 can have no other thread or open file.
         """
+        if self._stack is not None:
+            return self._submit_through(self._call_form(method, params, options))
         return self._submit(self._make_call(FutureCall, method, params, options))
 
     def submit_notify(self, method: str, params: Params = None, **options: Unpack[Options]) -> Future[None]:
         """Send a notification; return at once a future that is done (None) when the broker has confirmed it."""
+        if self._stack is not None:
+            return self._submit_through(self._notification_form(method, params, options))
         return self._submit(self._make_notification(FutureCall, method, params, options))
 
     def batch(self, **options: Unpack[Options]) -> Batch:
@@ -113,6 +130,7 @@ class Calls(BaseCalls):
             wait=self._await,
             drop=self._cancel,
             exception_for=self._exception_for,
+            around=None if self._stack is None else lambda message: self._through(self._batch_form(message, options)),
         )
 
     def send(
@@ -128,7 +146,12 @@ class Calls(BaseCalls):
         Raises:
             TransportError: There is no reply. A batch whose reply lacks a member is a ``MalformedReply``.
         """
-        return parse(self.send_raw(encode(request), **options), request)
+        if self._stack is None:
+            return sent.parse(self.send_raw(sent.encode(request), **options), request)
+        try:
+            return sent.respond(self._through(self._send_form(request, options)), request)
+        except RemoteError as error:
+            return sent.respond_to_error(error, request)
 
     def send_raw(self, body: bytes, **options: Unpack[Options]) -> bytes | None:
         """
@@ -136,7 +159,11 @@ class Calls(BaseCalls):
 
         For bridges and adapters: only the size is checked, so the server replies to bytes that are not JSON.
         """
-        reply: bytes | None = self._await(self._make_raw(WaitingCall, body, options))
+        reply: bytes | None
+        if self._stack is not None:
+            reply = self._through(self._raw_form(body, options))
+        else:
+            reply = self._await(self._make_raw(WaitingCall, body, options))
         return reply
 
     def submit_raw(self, body: bytes, **options: Unpack[Options]) -> Future[bytes | None]:
@@ -148,6 +175,8 @@ class Calls(BaseCalls):
         Raises:
             ClientClosed, MessageTooLarge: At once.
         """
+        if self._stack is not None:
+            return self._submit_through(self._raw_form(body, options))
         return self._submit(self._make_raw(FutureCall, body, options))
 
     @property
@@ -170,24 +199,53 @@ class Calls(BaseCalls):
         calls = self.with_options(errors=self._errors_with(description))
         return typed_client(description, calls._call_typed, is_async=False)
 
-    def with_options(self, *, errors: ErrorTypes | None = None, **options: Unpack[Options]) -> Calls:
+    def with_options(
+        self,
+        *,
+        errors: ErrorTypes | None = None,
+        middleware: Sequence[ClientMiddleware] | None = None,
+        **options: Unpack[Options],
+    ) -> Calls:
         """
         Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``.
 
         Args:
             errors: Other classes of application errors than the client's; see there.
+            middleware: Other middleware than the client's; see there.
             options: See ``Options``.
 
         Raises:
-            TypeError: There is no such option, or ``errors`` are none.
+            TypeError: There is no such option, or ``errors`` are none, or one of ``middleware`` is none.
             ValueError: An option has no such value.
             EncodeError: A header cannot be sent.
         """
-        exception_for, defaults = self._with_errors(errors), self._with(options)
-        return Calls(self._requests, self._watch, defaults, max_size=self._max_size, exception_for=exception_for)
+        return Calls(
+            self._requests,
+            self._watch,
+            self._with(options),
+            max_size=self._max_size,
+            exception_for=self._with_errors(errors),
+            stack=self._with_middleware(middleware),
+        )
 
     def _call_typed(self, method: str, params: Params, convert: Callable[[Any], Any]) -> Any:
+        if self._stack is not None:
+            return convert(self._through(self._call_form(method, params, {})))
         return self._await(self._make_typed(WaitingCall, method, params, convert))
+
+    def _through(self, form: Form) -> Any:
+        """Return what the middleware returns, or raise what it raises."""
+
+        def send(request: OutgoingRequest, retry: Retry | None) -> Any:
+            return self._await(form.call(WaitingCall, request, retry))
+
+        assert self._stack is not None
+        return Chain(self._stack, form, self._requests, send).run()
+
+    def _submit_through(self, form: Form) -> CallFuture:
+        """Return at once a future of what ``_through`` would return or raise."""
+        assert self._stack is not None
+        return Submitted.begin(self._stack, form, self._requests, self._submit)
 
     def _submit(self, call: FutureCall) -> CallFuture:
         future = call.future

@@ -13,9 +13,10 @@ from ..options import TIMEOUT
 from ..runtime.threads import ThreadsRuntime
 from .base import BaseClient
 from .calls import Calls
+from .middleware import ClientMiddleware
 
 
-class Client(BaseClient, Calls):
+class Client(BaseClient[ClientMiddleware], Calls):
     """
     Calls JSON-RPC 2.0 methods over RabbitMQ. One is enough for a process: safe to use from many threads at once.
 
@@ -53,13 +54,17 @@ class Client(BaseClient, Calls):
         errors: Subclasses of ``ApplicationError``: one, several, or a module, which stands for all with a code that it
             defines or imports. A reply with the code of one is raised as that class, with its fields, if the error's
             data fit them; else as a ``RemoteError``. Why they do not fit is logged, for debugging.
+        middleware: Functions that run around each call, the first one outermost: ``(request, call_next) -> result``;
+            for ``AsyncClient`` they are ``async def``. Those that are ``per_attempt`` run around each attempt. See
+            docs/middleware.md.
         max_size: Most bytes of a request and of a reply.
         max_pending: Most calls and notifications that wait for their end at a time; one more is ``TooManyPending``.
         transport: Use this one and not what the URL names.
 
     Raises:
         InvalidName: The service's name breaks a rule.
-        TypeError: ``errors`` are no such classes, or their type hints cannot be read.
+        TypeError: ``errors`` are no such classes, or their type hints cannot be read; or one of ``middleware`` is no
+            function, or of the other kind of client.
         ValueError: The URL is malformed, or two of ``errors`` have the same code.
     """
 
@@ -76,7 +81,7 @@ class Client(BaseClient, Calls):
             AccessRefused, TopologyMismatch: The broker said no, each one of several; attempts end.
             WouldDeadlock: Called by a thread that the connection needs.
         """
-        self._requests.connect(timeout)
+        self._requests.presence.connect(self._requests, timeout, self._check_may_wait)
         return self
 
     def close(self, timeout: float = 1.0) -> None:

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from ..errors import ConnectionLost, JsonRpcAmqpError, TransportError
+from ..errors import ClientClosed, ConnectionLost, JsonRpcAmqpError, TransportError
+from .attempts import Attempts, Retry, may_retry
 from .call import Call
 from .lifecycle import Lifecycle
 from .replies import Replies
@@ -52,13 +53,19 @@ class Endings:
 
     def fail(self, call: Call, error: JsonRpcAmqpError) -> None:
         """End a call, which is no longer pending, with an error, unless another attempt follows."""
-        if not (call.may_retry(error) and self._retry(call, error)):
+        if not (may_retry(call.send_options.retry, error) and self._retry(call, error)):
             self.fail_for_good(call, error)
 
     @staticmethod
     def fail_for_good(call: Call, error: JsonRpcAmqpError) -> None:
         """End a call, which is no longer pending, with an error."""
         call.fail(call.with_attempts(error))
+
+    def fail_closed(self, calls: Iterable[Call]) -> None:
+        """End calls, which are no longer pending, because the client is closed."""
+        for call in calls:
+            closed = ClientClosed("the client was closed before the answer came", may_have_run=call.sent)
+            self.fail_for_good(call, closed)
 
     def expire(self, expired: list[Call], too_late: list[Call]) -> None:
         """End calls that reached their deadline, and calls for which another attempt would come too late."""
@@ -70,6 +77,25 @@ class Endings:
         """Return the error of a call that reached its deadline."""
         self._stats["timeouts"] += 1
         return self._reports.error(call, self._life.session, self._life.failure, self._replies.hint)
+
+    def next_attempt(
+        self, attempts: Attempts, retry: Retry | None, error: JsonRpcAmqpError, deadline: float
+    ) -> float | None:
+        """
+        Note that an attempt failed, of a call that its caller sends again; return how many seconds later.
+
+        None: no other attempt follows the error, which is not noted then.
+        """
+        if not may_retry(retry, error):
+            return None
+        with self._lock:
+            if self._life.closed or self._life.gave_up:
+                return None
+            delay = self._retries.delay(attempts.failures, deadline, time.monotonic())
+            if delay is not None:
+                attempts.note_failure(error)
+                self._stats["retries"] += 1
+        return delay
 
     def _retry(self, call: Call, error: JsonRpcAmqpError) -> bool:
         with self._lock:

@@ -119,6 +119,16 @@ class Lifecycle:
             self._changed.wait_for(lambda: self.is_settled, timeout)
             self.check_session(timeout)
 
+    def pause(self, seconds: float, is_over: Callable[[], bool]) -> None:
+        """Wait for some time, or until the client is closed, or ``end_pauses`` is called and ``is_over``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed or is_over(), seconds)
+
+    def end_pauses(self) -> None:
+        """Have each thread in ``pause`` look whether it is over."""
+        with self._changed:
+            self._changed.notify_all()
+
     @contextmanager
     def watched(self, changed: Callable[[], object]) -> Iterator[None]:
         """Have ``changed`` called at each change within the block, by the leader or by who closes the client."""

@@ -49,6 +49,25 @@ class Presence:
             raise
         self._is_started = True
 
+    def connect(self, listener: Listener, timeout: float | None, check_may_wait: Callable[[], None]) -> None:
+        """
+        Wait until there is a connection.
+
+        Args:
+            check_may_wait: Raises on a thread that the connection needs.
+
+        Raises:
+            TransportError: What was in the way, after ``timeout`` seconds at most.
+            WouldDeadlock: The connection needs the calling thread.
+        """
+        life = self._life
+        life.check_process()
+        if life.session is None and (timeout is None or timeout > 0):
+            check_may_wait()
+        life.begin()
+        self.start(listener)
+        life.wait_for_session(timeout)
+
     def watch(self, what: str, advice: str) -> DropWatch:
         """Return what the program's objects hold, and the threads do not; for the arguments see there."""
         return DropWatch(what, advice, self._is_open, self._drop, lambda: self._life.gave_up)

@@ -22,17 +22,14 @@ from functools import partial
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
 from ..amqp.delivery_tracking import unroutable
 from ..dialects import ClientDialect
-from ..errors import (
-    ClientClosed,
-    TooManyPending,
-    TransportError,
-)
+from ..errors import TooManyPending, TransportError
 from ..runtime.forks import OfOneProcess
 from ..wire.reply_checks import ReplyChecks
 from .addresses import Addresses, Routing, check_confirms
 from .call import Call
 from .endings import Endings, lost
 from .lifecycle import Lifecycle
+from .middleware_threads import MiddlewareThreads
 from .pending import Pending
 from .presence import Presence
 from .replies import Replies
@@ -78,8 +75,9 @@ class Requests(OfOneProcess):
         max_pending: Most calls that may wait for their end at a time.
 
     Attributes:
-        waiter: For threads that wait for a call.
+        waiter, endings: For threads that wait for a call, and for attempts that callers make.
         presence: Starts the transport, and ends a client that was dropped.
+        threads: Run middleware.
         runtime, life: What drives the transport; whether there is a session.
     """
 
@@ -97,9 +95,13 @@ class Requests(OfOneProcess):
     ) -> None:
         self._transport = transport
         self.runtime = transport.runtime
-        self._routing = routing
-        self._confirm = confirm
-        self._declare = declare
+        self._plan = partial(
+            Plan,
+            exchange=routing.exchange,
+            declare=declare,
+            reply_queue="direct" if routing.reply == "direct" else "exclusive",
+            confirm=confirm,
+        )
         self._dialect = dialect
         self._max_pending = max_pending
         # Reentrant: a signal handler may submit calls and close, whatever its thread is doing.
@@ -124,12 +126,13 @@ class Requests(OfOneProcess):
         self.stats: Counter[str] = Counter()
         checks = ReplyChecks(routing.exchange if routing.reply == "topic" else "", server_users)
         self._replies = Replies(self._pending, self._addresses, checks, dialect, self.stats)
-        self._endings = Endings(
+        self.endings = Endings(
             self._lock, self.life, self._retries, self._reports, self._replies, wake=transport.wake, stats=self.stats
         )
-        self.waiter = Waiter(self._lock, transport, self._pending, self._sender, self._endings)
+        self.waiter = Waiter(self._lock, transport, self._pending, self._sender, self.endings)
         self._next_tick = 0.0
         self.presence = Presence(self.life, self._pending, transport, self.close)
+        self.threads = MiddlewareThreads()
         self.check_confirms = partial(check_confirms, routing, confirm=confirm)
 
     # -- from any thread ------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ class Requests(OfOneProcess):
             session = life.session
             error = self._sender.send_or_park(session, call)
         if error is not None:
-            self._endings.fail(call, error)
+            self.endings.fail(call, error)
         if session is None:
             self.presence.start(self, undo=partial(self.waiter.forget, call))
         elif not session.writes_soon or len(pending) < _MANY_PENDING:
@@ -203,20 +206,20 @@ class Requests(OfOneProcess):
             self.stats["cancelled"] += is_mine
         return is_mine
 
-    def connect(self, timeout: float | None) -> None:
-        """
-        Wait until there is a connection.
-
-        Raises:
-            TransportError: What was in the way, after ``timeout`` seconds at most.
-            WouldDeadlock: The connection needs the calling thread.
-        """
+    def hold(self, call: Call) -> None:
+        """Take a call as ``submit`` does, but send nothing; ``Waiter.release`` gives it back."""
+        self.use(call.service)
         self.life.check_process()
-        if self.life.session is None and (timeout is None or timeout > 0):
-            self.waiter.check_may_wait()
-        self.life.begin()
-        self.presence.start(self)
-        self.life.wait_for_session(timeout)
+        with self._lock:
+            self.life.check_open()
+            if len(self._pending) >= self._max_pending:
+                raise _too_many(self._max_pending, call.service)
+            call.number = str(next(self._numbers))
+            self._pending.add(call)
+            session = self.life.session
+        if session is None:
+            self.presence.start(self, undo=partial(self.waiter.forget, call))
+        self._transport.wake()
 
     def close(self, timeout: float) -> None:
         """End every call with ``ClientClosed``, then the connection."""
@@ -226,10 +229,10 @@ class Requests(OfOneProcess):
             self.life.close()
             calls = self._pending.take(lambda _call: True)
             self._sender.clear()
-        for call in calls:
-            closed = ClientClosed("the client was closed before the answer came", may_have_run=call.sent)
-            self._endings.fail_for_good(call, closed)
+        self.endings.fail_closed(calls)
+        deadline = time.monotonic() + timeout
         self._transport.close(timeout)
+        self.threads.close(max(0.0, deadline - time.monotonic()))
 
     def counts(self) -> dict[str, int]:
         """Return the counters, and how many calls are pending."""
@@ -240,13 +243,7 @@ class Requests(OfOneProcess):
     def plan(self) -> Plan:
         with self._lock:
             self._addresses.new_connection()
-            return Plan(
-                exchange=self._routing.exchange,
-                declare=self._declare,
-                reply_queue="direct" if self._routing.reply == "direct" else "exclusive",
-                bindings=self._bindings.new_connection(self._pending.services()),
-                confirm=self._confirm,
-            )
+            return self._plan(bindings=self._bindings.new_connection(self._pending.services()))
 
     def on_open(self, session: Session) -> None:
         with self._lock:
@@ -255,7 +252,7 @@ class Requests(OfOneProcess):
             self._reports.reset()
             self.life.opened(session)
             failed = self._sender.send_parked(session)
-        self._endings.fail_all(failed)
+        self.endings.fail_all(failed)
         session.flush()
 
     def on_failed(self, error: TransportError, retry_in: float | None) -> None:
@@ -265,7 +262,7 @@ class Requests(OfOneProcess):
             self.life.failed(error, is_final=is_final)
             calls = self._pending.take(lambda _call: is_final)
             self._sender.forget(calls)
-        self._endings.fail_all((call, error.again()) for call in calls)
+        self.endings.fail_all((call, error.again()) for call in calls)
         # Last, here and below: a log handler may take its time, or wait for one of these calls.
         if is_new:
             log.warning("%s%s", error, "" if retry_in is None else f"; next attempt in {retry_in:.1f} s")
@@ -278,7 +275,7 @@ class Requests(OfOneProcess):
             calls = self._pending.take(lambda call: call.sent)
             self.stats["connections_lost"] += 1
             closed = self.life.closed
-        self._endings.fail_all((call, lost(call, error)) for call in calls)
+        self.endings.fail_all((call, lost(call, error)) for call in calls)
         if not closed:
             log.warning("%s; %d calls in flight end with ConnectionLost", error, len(calls))
 
@@ -309,7 +306,7 @@ class Requests(OfOneProcess):
             if self.life.session is not session:
                 return  # not open yet: its calls would carry the addresses of the connection before
             failed = self._sender.send_parked(session)
-        self._endings.fail_all(failed)
+        self.endings.fail_all(failed)
         session.flush()
 
     def on_tick(self, now: float) -> float | None:
@@ -330,8 +327,8 @@ class Requests(OfOneProcess):
                 session.redeclare(keys)
             for service in {call.service for call in near if call.sent and not call.send_options.is_notification}:
                 self._reports.inspect(session, service)
-        self._endings.fail_all(failed)
-        self._endings.expire(expired, too_late)
+        self.endings.fail_all(failed)
+        self.endings.expire(expired, too_late)
         alarm = min(alarm, self.presence.next_look(now))
         return None if alarm == math.inf else alarm
 
@@ -346,7 +343,7 @@ class Requests(OfOneProcess):
                 calls = self._pending.take(lambda call: call.service == service and not call.sent)
                 self._sender.forget(calls)
                 failed = [(call, error.again()) for call in calls]
-        self._endings.fail_all(failed)
+        self.endings.fail_all(failed)
         session.flush()
 
     def _on_confirmed(self, call: Call, error: TransportError | None) -> None:
@@ -362,7 +359,7 @@ class Requests(OfOneProcess):
         with self._lock:
             call = self._pending.pop(number)
         if call is not None:
-            self._endings.fail(call, error)
+            self.endings.fail(call, error)
 
 
 def _too_many(most: int, service: str) -> TooManyPending:

@@ -46,13 +46,19 @@ class Retries:
         """When ``due`` has something to return, in monotonic seconds; infinite for never."""
         return self._due[0][0] if self._due else math.inf
 
+    def delay(self, failures: int, deadline: float, now: float) -> float | None:
+        """Return the seconds until the next attempt, after so many failures; None: there is no time for it."""
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 10)) * self._uniform(0.5, 1)
+        delay = max(0.0, min(delay, (deadline - now) / 2))
+        return None if now + delay + LEAST_SECONDS > deadline else delay
+
     def schedule(self, call: Call, error: JsonRpcAmqpError, now: float) -> bool:
         """Have a call sent again that failed. False: its deadline leaves no time for that."""
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(call.failures, 10)) * self._uniform(0.5, 1)
-        delay = max(0.0, min(delay, (call.deadline - now) / 2))
-        if now + delay + LEAST_SECONDS > call.deadline:
+        delay = self.delay(call.failures, call.deadline, now)
+        if delay is None:
             return False
         call.note_failure(error)
+        call.sent = False
         call.number = str(next(self._numbers))
         self._pending.add(call)
         heapq.heappush(self._due, (now + delay, call.number))

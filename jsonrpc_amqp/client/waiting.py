@@ -70,6 +70,11 @@ class Waiter:
         if is_mine:
             self._endings.fail_for_good(call, self._endings.timeout(call))
 
+    def release(self, call: Call) -> bool:
+        """Let go of a call that ``Requests.hold`` has taken. False: it has ended."""
+        with self._lock:
+            return self._pending.drop(call.number) is not None
+
     def forget(self, call: Call) -> None:
         """Wait no more for the end of a call, if it has not come."""
         if call.number:  # else it was not taken; after a fork, the lock must not be taken either

@@ -259,6 +259,10 @@ class Rig:
         self.requests.on_open(session)
         return session
 
+    def connect(self, timeout: float | None) -> None:
+        """Wait until the client is connected."""
+        self.requests.presence.connect(self.requests, timeout, self.requests.waiter.check_may_wait)
+
     def submit(self, made: FakeCall | None = None, **more: Any) -> FakeCall:
         """Submit a call, whose end must come without the lock held."""
         made = made or call(**more)

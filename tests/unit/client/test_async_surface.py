@@ -16,7 +16,12 @@ ONLY_SYNC = {(Client, "close"): "aclose"}
 ONLY_ASYNC = {(AsyncClient, "aclose"): "close"}
 PAIRS = {Client: AsyncClient, Calls: AsyncCalls, Batch: AsyncBatch}
 # Of annotations.
-RENAMED = {"Client": "AsyncClient", "Calls": "AsyncCalls", "Batch": "AsyncBatch"}
+RENAMED = {
+    "Client": "AsyncClient",
+    "Calls": "AsyncCalls",
+    "Batch": "AsyncBatch",
+    "Sequence[ClientMiddleware] | None": "Sequence[AsyncClientMiddleware] | None",
+}
 
 
 def public(kind: type) -> set[str]:
@@ -25,7 +30,10 @@ def public(kind: type) -> set[str]:
 
 def parameters(function: Callable[..., Any]) -> list[tuple[str, Any, Any, Any]]:
     signature = inspect.signature(function)
-    return [(each.name, each.kind, each.default, each.annotation) for each in signature.parameters.values()]
+    return [
+        (each.name, each.kind, each.default, RENAMED.get(each.annotation, each.annotation))
+        for each in signature.parameters.values()
+    ]
 
 
 def forms() -> list[Any]:

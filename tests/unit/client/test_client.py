@@ -48,6 +48,7 @@ KEYWORDS: dict[str, Any] = {
     "reconnect": True,
     "connection_name": None,
     "errors": (),
+    "middleware": (),
     "max_size": 16 << 20,
     "max_pending": 100_000,
     "transport": None,

@@ -75,7 +75,7 @@ def test_forked_client_refuses_without_taking_the_lock(service: str, monkeypatch
         uses: list[Callable[[], object]] = [
             lambda: rig.requests.submit(call(service)),
             lambda: rig.requests.use(service),
-            lambda: rig.requests.connect(0.0),
+            lambda: rig.connect(0.0),
             lambda: rig.requests.waiter.forget(call()),
             lambda: bool(rig.requests.cancel(pending)),
             lambda: rig.requests.close(0.0),

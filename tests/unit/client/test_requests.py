@@ -324,7 +324,7 @@ def test_call_that_is_given_up_while_it_fails_has_no_other_attempt(
 ) -> None:
     rig, session = connected()
     made = rig.submit(options=SAFE)
-    fail = rig.requests._endings.fail
+    fail = rig.requests.endings.fail
 
     def give_up_and_fail(failed: Call, error: JsonRpcAmqpError) -> None:
         # Here it is not pending any more, and not again.
@@ -334,7 +334,7 @@ def test_call_that_is_given_up_while_it_fails_has_no_other_attempt(
             assert not rig.requests.cancel(failed)
         fail(failed, error)
 
-    monkeypatch.setattr(rig.requests._endings, "fail", give_up_and_fail)
+    monkeypatch.setattr(rig.requests.endings, "fail", give_up_and_fail)
     rig.requests.on_returned(session, returned(made.number))
     assert (len(made.ends), rig.requests.counts()["pending"]) == (1, 0)
 
@@ -580,11 +580,11 @@ def test_start_by_a_thread_that_the_connection_needs_is_an_error() -> None:
     rig = Rig()
     rig.transport.is_leader = True
     with pytest.raises(WouldDeadlock):
-        rig.requests.connect(5.0)
+        rig.connect(5.0)
     with pytest.raises(NotConnected):
-        rig.requests.connect(0.0)  # it only looks
+        rig.connect(0.0)  # it only looks
     rig.open()
-    rig.requests.connect(5.0)
+    rig.connect(5.0)
 
 
 def test_lost_connection_of_a_closed_client_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -809,7 +809,7 @@ def test_client_that_connects_after_it_gave_up_tries_again_as_before() -> None:
 def test_connect_returns_once_there_is_a_session() -> None:
     rig = Rig()
     rig.transport.on_start = lambda _listener: rig.requests.on_open(FakeSession())
-    rig.requests.connect(0.0)
+    rig.connect(0.0)
     assert rig.asked == ["start"]
 
 
@@ -818,11 +818,11 @@ def test_connect_raises_what_was_in_the_way() -> None:
     error: TransportError = AccessRefused("no")
     rig.transport.on_start = lambda listener: listener.on_failed(error, None)
     with pytest.raises(AccessRefused, match=r"^no$"):
-        rig.requests.connect(0.0)
+        rig.connect(0.0)
     error = NotConnected("down")
     rig.transport.on_start = lambda listener: listener.on_failed(error, 1.0)
     with pytest.raises(NotConnected, match=r"^no connection to the broker within 0 s; the last attempt: down"):
-        rig.requests.connect(0.0)
+        rig.connect(0.0)
 
 
 def test_close_ends_each_call_once_and_takes_no_other() -> None:
@@ -840,7 +840,7 @@ def test_close_ends_each_call_once_and_takes_no_other() -> None:
     with pytest.raises(ClientClosed):
         rig.submit()
     with pytest.raises(ClientClosed):
-        rig.requests.connect(0.0)
+        rig.connect(0.0)
 
 
 def test_close_amid_sending_ends_the_call_once() -> None:
