@@ -18,7 +18,7 @@ import msgspec
 from msgspec import inspect as shapes
 
 # Most misfits that are told, and characters of a name or a message in them: they hold what a peer has sent.
-_MOST_MISFITS, _MOST_CHARACTERS = 100, 256
+MOST_MISFITS, _MOST_CHARACTERS = 100, 256
 # msgspec ends its messages so: "Expected `int`, got `str` - at `$.items[3].price`", or "... - at `key` in `$.prices`".
 _PLACE = re.compile(r"(?s)(.*) - at `(?:(key)` in `)?\$(.*)`")
 # Values of these types are made from JSON. What none of them is an instance of, no JSON value can be.
@@ -56,7 +56,7 @@ class DoesNotFit(ValueError):
     def as_data(self) -> list[dict[str, str]]:
         """Return the misfits as JSON has them."""
         return [
-            {"path": shortened(each.path), "message": shortened(each.message)} for each in self.misfits[:_MOST_MISFITS]
+            {"path": shortened(each.path), "message": shortened(each.message)} for each in self.misfits[:MOST_MISFITS]
         ]
 
     def below(self, path: str) -> list[Misfit]:
@@ -142,22 +142,19 @@ def _placed(text: str) -> Misfit:
 
 def _by_pydantic(hint: Any, why: str) -> Callable[[Any], Any]:
     try:
-        import pydantic
+        from . import pydantic_types
     except ImportError:
         raise UnsupportedHint(f"{why}, and pydantic, which may convert it, is not installed") from None
     try:
-        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hint)
-        adapter.json_schema()  # a hint that has none, such as Callable, fits no JSON value
+        validate = pydantic_types.converter(hint)
     except Exception as exc:  # of many classes
         raise UnsupportedHint(f"{why}; pydantic: {str(exc).partition(chr(10))[0]}") from exc
 
     def convert(value: Any) -> Any:
         try:
-            # From the text, since only there its strict mode takes what JSON has no type for, such as dates.
-            return adapter.validate_json(msgspec.json.encode(value), strict=True)
-        except pydantic.ValidationError as exc:
-            errors = exc.errors(include_url=False, include_context=False, include_input=False)
-            raise DoesNotFit([Misfit(_path(each["loc"]), each["msg"]) for each in errors]) from exc
+            return validate(msgspec.json.encode(value))
+        except pydantic_types.Mistakes as exc:
+            raise DoesNotFit([Misfit(_path(steps), message) for steps, message in exc.told]) from None
 
     return convert
 

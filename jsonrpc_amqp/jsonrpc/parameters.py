@@ -8,7 +8,7 @@ from collections.abc import Callable
 from inspect import Parameter, formatannotation
 from typing import Any, NamedTuple
 
-from .conversion import Converter, DoesNotFit, Misfit, UnsupportedHint, converter
+from .conversion import MOST_MISFITS, Converter, DoesNotFit, Misfit, UnsupportedHint, converter
 from .signatures import parameters_of, read_signature
 
 logger = logging.getLogger("jsonrpc_amqp.dispatch")
@@ -132,6 +132,8 @@ class Parameters:
         misfits: list[Misfit] = []
         values = []
         for index, value in enumerate(params):
+            if len(misfits) >= MOST_MISFITS:
+                break  # there may be a million more
             beyond = index - len(self._positional)
             if beyond < 0:
                 taken = self._positional[index]
@@ -164,6 +166,8 @@ class Parameters:
         misfits: list[Misfit] = []
         values = {}
         for name, value in params.items():
+            if len(misfits) >= MOST_MISFITS:
+                break
             taken = self._named.get(name, self._rest_by_name)
             if taken is None:
                 misfits.append(Misfit(name, _UNEXPECTED))

@@ -13,9 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from struct import pack
 from typing import NamedTuple
+
+import pydantic
 
 from jsonrpc_amqp import JsonRpcAmqpError, RemoteError
 from jsonrpc_amqp.amqp import tables
@@ -98,6 +101,31 @@ def _headers(size: int) -> bytes:
     return pack(">I", len(entries)) + entries
 
 
+@dataclass
+class _Item:
+    sku: str
+    price: int
+
+
+class _Model(pydantic.BaseModel):
+    sku: str
+    price: int
+    items: list[_Model] = []
+
+
+def _items(items: list[_Item]) -> None: ...
+def _models(models: dict[str, list[_Model]]) -> None: ...
+def _integers(*integers: int) -> None: ...
+
+
+_typed = Dispatcher({"items": _items, "models": _models, "integers": _integers}, max_size=1 << 30)
+
+
+def _mistakes(method: str, begin: bytes, unit: bytes, end: bytes) -> Callable[[int], bytes]:
+    head = b'{"jsonrpc":"2.0","method":"%b","id":1,"params":[%b' % (method.encode(), begin)
+    return lambda size: b"%b%b%b]}" % (head, b",".join([unit] * (size // (len(unit) + 1))), end)
+
+
 _DEEP = b"[" * 95 + b"]" * 95
 CASES = {
     "batch": Case("a batch of empty arrays", lambda size: _many(b"[]", size), _serve),
@@ -113,6 +141,10 @@ CASES = {
         lambda _size: _many(b'{"jsonrpc":"2.0","method":"","id":1}', 37_000),
         _serve,
     ),
+    "hints": Case("a call, objects that are no dataclass of its hint", _mistakes("items", b"[", b"{}", b"]"), _typed),
+    "models": Case("the same, of a model of pydantic", _mistakes("models", b'{"":[', b"{}", b"]}"), _typed),
+    "more-models": Case("the same, in as many arrays", _mistakes("models", b"{", b'"":[{}]', b"}"), _typed),
+    "arguments": Case("a call, texts by position for `*integers: int`", _mistakes("integers", b"", b'""', b""), _typed),
     "method": Case(
         "a call, the name of a method",
         lambda size: b'{"jsonrpc":"2.0","id":1,"method":"%b"}' % (b".users." * (size // 7)),

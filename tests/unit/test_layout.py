@@ -22,6 +22,8 @@ ONLY_IN = {
     "jsonrpcserver": {"jsonrpc/invocation"},
     "jsonrpcclient": {"jsonrpc/messages"},
     "msgspec": {"jsonrpc/conversion", "jsonrpc/text"},
+    "pydantic": {"jsonrpc/pydantic_types"},
+    "pydantic_core": {"jsonrpc/pydantic_types"},
     "click": {name for name in MODULES if name.startswith("cli/")} - {"cli/streams", "cli/interpreter"},
     "aiohttp": {"http/upstream"},
     "yarl": {"http/upstream"},

@@ -18,6 +18,8 @@ import msgspec
 import pydantic
 import pytest
 
+from jsonrpc_amqp import jsonrpc
+from jsonrpc_amqp.jsonrpc import pydantic_types
 from jsonrpc_amqp.jsonrpc.conversion import DoesNotFit, UnsupportedHint, converter
 
 
@@ -214,6 +216,48 @@ def test_pydantic_finds_all_in_one_pass() -> None:
     assert [path for path, _message in caught.value.misfits] == ["[0].sku", "[1].sku", "[1].when"]
 
 
+FEW, MANY = [{"sku": 1}] * 10, [{"sku": 1}] * 10_000
+
+
+@pytest.mark.parametrize(
+    ("hint", "few", "many"),
+    [
+        (list[Model], FEW, MANY),
+        (tuple[Model, ...], FEW, MANY),
+        (dict[str, list[Model]], {"a": FEW, "b": FEW}, {str(number): FEW for number in range(10_000)}),
+        (list[list[Model]], [FEW, FEW], [MANY, MANY]),
+    ],
+    ids=["list", "tuple", "dict", "lists"],
+)
+def test_of_a_large_text_pydantic_finds_the_first_mistake_of_each_container(hint: Any, few: Any, many: Any) -> None:
+    """Each mistake takes hundreds of bytes, so that those of a body of some megabytes would take gigabytes."""
+    convert = converter(hint)
+    assert convert is not None
+    with pytest.raises(DoesNotFit) as caught:
+        convert(few)
+    assert len(caught.value.misfits) >= 10
+    with pytest.raises(DoesNotFit) as caught:
+        convert(many)
+    assert len(caught.value.misfits) == 1
+
+
+def test_very_many_mistakes_are_counted_only() -> None:
+    class Strict(pydantic.BaseModel, extra="forbid"):
+        pass
+
+    convert = converter(Strict)
+    assert convert is not None
+    with pytest.raises(DoesNotFit, match=r"^5000 mistakes$"):
+        convert({str(number): 1 for number in range(5000)})
+
+
+def test_a_pydantic_without_a_limit_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = type("DictSchema", (), {"__annotations__": {}})
+    monkeypatch.setattr("pydantic_core.core_schema.DictSchema", older)
+    with pytest.raises(UnsupportedHint, match=r"version [0-9.]+ of pydantic is too old"):
+        converter(Model)
+
+
 def test_what_a_peer_has_sent_is_cut() -> None:
     convert = converter(Color)
     assert convert is not None
@@ -248,5 +292,7 @@ def test_what_nothing_converts_to(hint: Any, message: str) -> None:
 @pytest.mark.parametrize("hint", [Model, Checked, Item | Even, Constrained, Path], ids=repr)
 def test_what_needs_pydantic_without_it(monkeypatch: pytest.MonkeyPatch, hint: Any) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)
+    monkeypatch.delitem(sys.modules, pydantic_types.__name__)
+    monkeypatch.delattr(jsonrpc, "pydantic_types")
     with pytest.raises(UnsupportedHint, match="and pydantic, which may convert it, is not installed"):
         converter(hint)

@@ -215,6 +215,14 @@ def test_what_can_only_be_given_by_position() -> None:
     check_error(ask(Dispatcher(FUNCTIONS), request("order", {"item": {"sku": "a"}})), -32602, data=data)
 
 
+@pytest.mark.parametrize(
+    ("name", "params"), [("total", [1, *["x"] * 100_000]), ("add", {str(number): 1 for number in range(100_000)})]
+)
+def test_of_very_many_mistakes_some_are_told(name: str, params: Any) -> None:
+    data = ask(Dispatcher(FUNCTIONS), request(name, params))["error"]["data"]
+    assert 100 <= len(data) <= 101
+
+
 @pytest.mark.parametrize("name", ["timed", "timed_method", "patched", "stock"])
 def test_a_wrapper_that_takes_anything_is_called_without_what_it_may_supply(name: str) -> None:
     missing = {"timed": "item", "timed_method": "item", "patched": "item", "stock": "sku"}[name]
