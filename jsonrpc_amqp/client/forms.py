@@ -98,8 +98,10 @@ class Forms(BaseCalls):
         life = self._requests.life
         life.check_process()
         life.check_open()
-        chosen = self._choose(options)
+        chosen = self._choose(options) if options else self._chosen or self._choose({})
         send = chosen.notification if request.is_notification else chosen.call
+        if send.persistent and not send.is_notification:
+            self._requests.check_confirms()
         handled = context.current_or_none()
         timeout = chosen.timeout if handled is None else time_left(handled, chosen.timeout)
         request.service, request.headers = chosen.service, dict(send.headers or {})

@@ -341,9 +341,10 @@ def test_middleware_may_call_through_the_same_client(served: str, service: str) 
 def test_a_forked_process_has_none_of_it(served: str, service: str) -> None:
     with Client(served, service, timeout=SECONDS, middleware=[Seen()]) as client:
         assert client.submit("add", [1, 2]).result(SECONDS) == 3
+        waiting = client.submit("wait")
         child = os.fork()
         if child == 0:
-            failures = 0
+            failures = int(not waiting.cancel())
             for use in (client.submit, client.call):
                 try:
                     use("add", [1, 2])
@@ -353,6 +354,7 @@ def test_a_forked_process_has_none_of_it(served: str, service: str) -> None:
             client.close()
             os._exit(failures)
         assert os.waitpid(child, 0)[1] == 0
+        assert not waiting.done()
         assert client.submit("add", [1, 2]).result(SECONDS) == 3
 
 
