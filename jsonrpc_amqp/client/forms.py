@@ -106,7 +106,7 @@ class Forms(BaseCalls):
         timeout = chosen.timeout if handled is None else time_left(handled, chosen.timeout)
         request.service, request.headers = chosen.service, dict(send.headers or {})
         request.deadline = math.inf if timeout is None else time.monotonic() + timeout
-        return Form(request, options, send.retry, timeout, make)
+        return Form(request, options, send.retry, timeout, make, self._requests.endings)
 
 
 def _keep_nothing(_call: Call) -> None:

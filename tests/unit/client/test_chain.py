@@ -289,6 +289,7 @@ def test_a_deadline_that_passes_in_middleware() -> None:
     with pytest.raises(CallTimeout):
         made.client.notify("add")
     assert made.bodies == []
+    assert made.client.stats()["timeouts"] == 2
 
 
 def test_each_call_of_a_chain_has_the_deadline_of_the_whole() -> None:
