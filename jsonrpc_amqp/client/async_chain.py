@@ -42,7 +42,7 @@ class AsyncChain:
         return await self._send(request, self._form.retry)
 
     async def _attempts(self, request: OutgoingRequest) -> Any:
-        loop = AttemptLoop(self._form, self._requests)
+        loop = AttemptLoop(self._form)
         around_attempt = compose(self._stack.attempts, self._one_attempt)
         while True:
             attempt = loop.next(request)

@@ -108,6 +108,9 @@ class Calls(Forms):
         ``max_pending``; a call that was not sent yet will not be, one that was may have run, or may still. To let go of
         a future cancels nothing.
 
+        With middleware, that and the callbacks run on a few threads of the client; what is wrong with params is an
+        error of the future then.
+
         Raises:
             ClientClosed, MessageTooLarge, EncodeError, TooManyPending: At once; NotConnected, too, where this process
                 can have no other thread or open file.

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CallTimeout, TransportError
+from ..errors import TransportError
 from .attempts import Attempts, Retry
 from .call_options import Options
+from .endings import Endings
 from .middleware import OutgoingRequest, Stack, compose
 from .requests import Requests
 from .retries import LEAST_SECONDS
@@ -29,6 +30,7 @@ class Form:
         retry: Which errors another attempt may follow.
         timeout: What the deadline was made from, in seconds, for messages.
         make: Makes what is sent.
+        endings: Of the client.
     """
 
     request: OutgoingRequest
@@ -36,6 +38,7 @@ class Form:
     retry: Retry | None
     timeout: float | None
     make: Make
+    endings: Endings
 
     def call(self, kind: Callable[..., Any], request: OutgoingRequest, retry: Retry | None) -> Any:
         """
@@ -47,10 +50,7 @@ class Form:
         """
         deadline = self.request.deadline
         if time.monotonic() >= deadline:
-            raise CallTimeout(
-                f"the deadline of the call of {request.service!r} passed in its middleware; nothing was sent",
-                may_have_run=False,
-            )
+            raise self.endings.too_late(request.service)
         options: Options = {**self.options, "service": request.service, "headers": request.headers, "retry": retry}
         call = self.make(kind, request, options)
         call.deadline, call.timeout = deadline, self.timeout
@@ -64,10 +64,9 @@ class AttemptLoop:
     The rules are those of a call that the connection sends again: ``Endings`` has them.
     """
 
-    def __init__(self, form: Form, requests: Requests) -> None:
+    def __init__(self, form: Form) -> None:
         self._failed = Attempts()
         self._form = form
-        self._endings = requests.endings
 
     def next(self, request: OutgoingRequest) -> OutgoingRequest:
         """
@@ -90,7 +89,7 @@ class AttemptLoop:
         """
         deadline = self._form.request.deadline
         # A copy is noted: the traceback of the error leads here.
-        delay = self._endings.next_attempt(self._failed, self._form.retry, error.again(), deadline)
+        delay = self._form.endings.next_attempt(self._failed, self._form.retry, error.again(), deadline)
         if delay is not None:
             return delay
         final = self._failed.with_attempts(error)
@@ -134,7 +133,7 @@ class Chain:
         return self._send(request, self._form.retry)
 
     def _attempts(self, request: OutgoingRequest) -> Any:
-        loop = AttemptLoop(self._form, self._requests)
+        loop = AttemptLoop(self._form)
         around_attempt = compose(self._stack.attempts, self._one_attempt)
         while True:
             attempt = loop.next(request)

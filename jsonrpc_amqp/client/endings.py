@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from ..errors import ClientClosed, ConnectionLost, JsonRpcAmqpError, TransportError
+from ..errors import CallTimeout, ClientClosed, ConnectionLost, JsonRpcAmqpError, TransportError
 from .attempts import Attempts, Retry, may_retry
 from .call import Call
 from .lifecycle import Lifecycle
@@ -77,6 +77,14 @@ class Endings:
         """Return the error of a call that reached its deadline."""
         self._stats["timeouts"] += 1
         return self._reports.error(call, self._life.session, self._life.failure, self._replies.hint)
+
+    def too_late(self, service: str) -> TransportError:
+        """Return the error of a call whose deadline passed before its middleware sent it."""
+        with self._lock:
+            self._stats["timeouts"] += 1
+        return CallTimeout(
+            f"the deadline of the call of {service!r} passed in its middleware; nothing was sent", may_have_run=False
+        )
 
     def next_attempt(
         self, attempts: Attempts, retry: Retry | None, error: JsonRpcAmqpError, deadline: float

@@ -98,13 +98,15 @@ class Forms(BaseCalls):
         life = self._requests.life
         life.check_process()
         life.check_open()
-        chosen = self._choose(options)
+        chosen = self._choose(options) if options else self._chosen or self._choose({})
         send = chosen.notification if request.is_notification else chosen.call
+        if send.persistent and not send.is_notification:
+            self._requests.check_confirms()
         handled = context.current_or_none()
         timeout = chosen.timeout if handled is None else time_left(handled, chosen.timeout)
         request.service, request.headers = chosen.service, dict(send.headers or {})
         request.deadline = math.inf if timeout is None else time.monotonic() + timeout
-        return Form(request, options, send.retry, timeout, make)
+        return Form(request, options, send.retry, timeout, make, self._requests.endings)
 
 
 def _keep_nothing(_call: Call) -> None:

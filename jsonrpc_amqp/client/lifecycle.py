@@ -126,8 +126,9 @@ class Lifecycle:
 
     def end_pauses(self) -> None:
         """Have each thread in ``pause`` look whether it is over."""
-        with self._changed:
-            self._changed.notify_all()
+        if not self.is_foreign():  # else there is no such thread, and the lock may be locked for ever
+            with self._changed:
+                self._changed.notify_all()
 
     @contextmanager
     def watched(self, changed: Callable[[], object]) -> Iterator[None]:

@@ -93,7 +93,7 @@ def per_attempt(middleware: F) -> F:
     It may be used as a decorator. ``request.attempt`` is 1, 2, ... then. The middleware gets the error of each
     attempt, and what it raises decides whether another one follows.
     """
-    return cast("F", _PerAttempt(middleware))
+    return middleware if isinstance(middleware, _PerAttempt) else cast("F", _PerAttempt(middleware))
 
 
 class _PerAttempt:

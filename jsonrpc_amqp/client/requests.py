@@ -215,11 +215,11 @@ class Requests(OfOneProcess):
             if len(self._pending) >= self._max_pending:
                 raise _too_many(self._max_pending, call.service)
             call.number = str(next(self._numbers))
-            self._pending.add(call)
-            session = self.life.session
-        if session is None:
+            wake = self._pending.add(call) < self._next_tick
+        if self.life.session is None:
             self.presence.start(self, undo=partial(self.waiter.forget, call))
-        self._transport.wake()
+        if wake:
+            self._transport.wake()
 
     def close(self, timeout: float) -> None:
         """End every call with ``ClientClosed``, then the connection."""

@@ -114,7 +114,7 @@ def _cut_server(case: Case, link: Link, traffic: Traffic) -> None:
     # The request that it runs is redelivered, runs again, and gets one reply.
     while link.served.begun.acquire(blocking=False):
         pass  # a nap of an earlier cut began once more: not the request that follows
-    in_flight = nap(link.clients[:2], link.called, 0.5, "answer")
+    in_flight = nap(link.clients[:2], link.called, 1.5, "answer")
     assert all(link.served.begun.acquire(timeout=30) for _ in in_flight)
     before = link.servers.stats()["redelivered"]
     link.server_proxy.cut()

@@ -8,11 +8,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
 import pytest
+import uvloop
 
 from jsonrpc_amqp import (
     AsyncClient,
@@ -36,6 +37,7 @@ from ..tools import wait_for
 
 Next = Callable[[OutgoingRequest], Any]
 AsyncNext = Callable[[OutgoingRequest], Awaitable[Any]]
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
 SECONDS = 30.0
 
 
@@ -43,6 +45,11 @@ SECONDS = 30.0
 def place(request: pytest.FixtureRequest, service: str) -> str:
     """Return the URL of a broker."""
     return f"memory://{service}" if request.param == "memory" else request.getfixturevalue("url")
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    return uvloop.run if request.param == "uvloop" else asyncio.run
 
 
 class Service:
@@ -341,9 +348,10 @@ def test_middleware_may_call_through_the_same_client(served: str, service: str) 
 def test_a_forked_process_has_none_of_it(served: str, service: str) -> None:
     with Client(served, service, timeout=SECONDS, middleware=[Seen()]) as client:
         assert client.submit("add", [1, 2]).result(SECONDS) == 3
+        waiting = client.submit("wait")
         child = os.fork()
         if child == 0:
-            failures = 0
+            failures = int(not waiting.cancel())
             for use in (client.submit, client.call):
                 try:
                     use("add", [1, 2])
@@ -353,6 +361,7 @@ def test_a_forked_process_has_none_of_it(served: str, service: str) -> None:
             client.close()
             os._exit(failures)
         assert os.waitpid(child, 0)[1] == 0
+        assert not waiting.done()
         assert client.submit("add", [1, 2]).result(SECONDS) == 3
 
 
@@ -371,7 +380,7 @@ def test_a_client_that_is_dropped_ends_with_its_threads(served: str, service: st
 # -- AsyncClient ----------------------------------------------------------------------------------------------------
 
 
-def test_every_form_in_coroutines(served: str, service: str, target: Service) -> None:
+def test_every_form_in_coroutines(served: str, service: str, run: Run, target: Service) -> None:
     class AsyncSums(Protocol):
         async def add(self, a: int, b: int) -> int: ...
 
@@ -406,10 +415,10 @@ def test_every_form_in_coroutines(served: str, service: str, target: Service) ->
         assert seen.ends[:6] == [3, 7, 11, 15, None, None]
         assert target.headers[0] == {"h": "1", "x-seen": 1}
 
-    asyncio.run(use())
+    run(use())
 
 
-def test_attempts_are_seen_in_coroutines(place: str, service: str, target: Service) -> None:
+def test_attempts_are_seen_in_coroutines(place: str, service: str, run: Run, target: Service) -> None:
     attempts = []
 
     @per_attempt
@@ -433,10 +442,10 @@ def test_attempts_are_seen_in_coroutines(place: str, service: str, target: Servi
         await asyncio.to_thread(starter.join)
         await asyncio.to_thread(server.stop)
 
-    asyncio.run(use())
+    run(use())
 
 
-def test_cancellation_in_coroutines(served: str, service: str, target: Service) -> None:
+def test_cancellation_in_coroutines(served: str, service: str, run: Run, target: Service) -> None:
     async def use() -> None:
         seen = AsyncSeen()
         async with AsyncClient(served, service, timeout=SECONDS, middleware=[seen]) as client:
@@ -453,10 +462,10 @@ def test_cancellation_in_coroutines(served: str, service: str, target: Service) 
             assert (client.stats()["pending"], client.stats()["cancelled"]) == (0, 2)
             assert await client.call("add", [1, 2]) == 3
 
-    asyncio.run(use())
+    run(use())
 
 
-def test_close_while_coroutines_are_in_middleware(served: str, service: str) -> None:
+def test_close_while_coroutines_are_in_middleware(served: str, service: str, run: Run) -> None:
     async def use() -> None:
         seen = AsyncSeen()
         client = AsyncClient(served, service, timeout=SECONDS, middleware=[seen])
@@ -471,10 +480,10 @@ def test_close_while_coroutines_are_in_middleware(served: str, service: str) -> 
         with pytest.raises(ClientClosed):
             client.submit("add", [1, 2])
 
-    asyncio.run(use())
+    run(use())
 
 
-def test_close_ends_a_pause_of_coroutines(place: str, service: str) -> None:
+def test_close_ends_a_pause_of_coroutines(place: str, service: str, run: Run) -> None:
     async def use() -> None:
         client = AsyncClient(place, service, timeout=None, middleware=[per_attempt(AsyncSeen())])
         future = client.submit("add", [1, 2], retry="safe")
@@ -486,10 +495,10 @@ def test_close_ends_a_pause_of_coroutines(place: str, service: str) -> None:
             await future
         assert time.monotonic() - began < 0.35
 
-    asyncio.run(use())
+    run(use())
 
 
-def test_contexts_loops_and_many_calls(served: str, service: str) -> None:
+def test_contexts_loops_and_many_calls(served: str, service: str, run: Run) -> None:
     word = contextvars.ContextVar("word", default="")
     seen: set[str] = set()
 
@@ -507,7 +516,7 @@ def test_contexts_loops_and_many_calls(served: str, service: str) -> None:
             assert seen == {str(n) for n in range(300)}
             return client
 
-    client = asyncio.run(use())
+    client = run(use())
 
     async def elsewhere() -> None:
         with pytest.raises(WrongEventLoop):
@@ -515,10 +524,10 @@ def test_contexts_loops_and_many_calls(served: str, service: str) -> None:
         with pytest.raises(WrongEventLoop):
             client.submit("add", [1, 2])
 
-    asyncio.run(elsewhere())
+    run(elsewhere())
 
 
-def test_a_let_go_future_goes_on(served: str, service: str, target: Service) -> None:
+def test_a_let_go_future_goes_on(served: str, service: str, run: Run, target: Service) -> None:
     async def use() -> None:
         async def slow(request: OutgoingRequest, call_next: AsyncNext) -> Any:
             await asyncio.sleep(0.05)
@@ -528,10 +537,10 @@ def test_a_let_go_future_goes_on(served: str, service: str, target: Service) -> 
             client.submit("add", [1, 2])
             await asyncio.to_thread(wait_for, lambda: target.headers)
 
-    asyncio.run(use())
+    run(use())
 
 
-def test_in_a_coroutine_that_serves_middleware_knows_its_request(place: str, service: str) -> None:
+def test_in_a_coroutine_that_serves_middleware_knows_its_request(place: str, service: str, run: Run) -> None:
     async def trace(request: OutgoingRequest, call_next: AsyncNext) -> Any:
         request.headers["trace"] = current_request().headers["trace"]
         assert 1 < (request.timeout or 0) <= 20
@@ -553,10 +562,10 @@ def test_in_a_coroutine_that_serves_middleware_knows_its_request(place: str, ser
             for form in ("call", "submit"):
                 assert await client.call("outer", [form], timeout=20, headers={"trace": "t7"}) == "t7"
 
-    asyncio.run(use())
+    run(use())
 
 
-def test_errors_pass_through_coroutines(served: str, service: str) -> None:
+def test_errors_pass_through_coroutines(served: str, service: str, run: Run) -> None:
     async def translate(request: OutgoingRequest, call_next: AsyncNext) -> Any:
         try:
             return await call_next(request)
@@ -570,4 +579,4 @@ def test_errors_pass_through_coroutines(served: str, service: str) -> None:
             with pytest.raises(LookupError, match="-32601"):
                 await client.submit("absent")
 
-    asyncio.run(use())
+    run(use())

@@ -6,11 +6,22 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import AsyncClient, AsyncServer, Client, InternalError, InvalidParams, RemoteError
+from jsonrpc_amqp import (
+    AsyncClient,
+    AsyncServer,
+    Client,
+    InternalError,
+    InvalidParams,
+    RemoteError,
+    Server,
+    current_request,
+)
 
 from ..pages import Page
 from ..references import missing_links
@@ -116,6 +127,30 @@ def test_middleware(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: p
         "discount of None: 0 s",
         "wait of r2: 0 s",
     ]
+
+
+def test_middleware_of_clients(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMQP_URL", url)
+    asked: list[str] = []
+
+    def price(sku: str) -> float:
+        asked.append(sku)
+        assert sku == "lamp" or current_request().headers["x-request-id"]
+        return {"lamp": 24.5}[sku]
+
+    methods: dict[str, Callable[..., Any]] = {
+        "price": price,
+        "tag": lambda: current_request().headers["x-tag"],
+        "asked": lambda: len(asked),
+    }
+    with Server(url, service="shop", methods=methods):
+        for number in range(1, len(MIDDLEWARE.programs)):
+            MIDDLEWARE.run(number)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:6] == ["shop price ok", "24.5", "shop price InternalError", "-32603", "night run", "24.5 24.5 3"]
+    first, *_others, end = lines[6:]
+    assert first == "1 Unroutable"
+    assert re.fullmatch("given up after [1-9] retries", end)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)

@@ -231,6 +231,14 @@ def test_wrong_options_are_refused_at_once(form: str, options: dict[str, Any], e
     assert made.seen == made.bodies == []
 
 
+def test_persistent_calls_that_cannot_be_confirmed_are_refused_at_once() -> None:
+    made = Served(reply="direct")
+    for form in (made.client.call, made.client.submit):
+        with pytest.raises(ValueError, match=r"persistent calls need Client\(confirm=True\)"):
+            form("add", persistent=True)
+    assert made.seen == made.bodies == []
+
+
 def test_headers_that_middleware_adds_are_checked() -> None:
     def wrong(request: OutgoingRequest, call_next: Next) -> Any:
         request.headers["h"] = 1j
@@ -281,6 +289,7 @@ def test_a_deadline_that_passes_in_middleware() -> None:
     with pytest.raises(CallTimeout):
         made.client.notify("add")
     assert made.bodies == []
+    assert made.client.stats()["timeouts"] == 2
 
 
 def test_each_call_of_a_chain_has_the_deadline_of_the_whole() -> None:

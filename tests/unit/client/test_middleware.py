@@ -65,6 +65,7 @@ class Coroutine:
         (per_attempt(plain), False),
         (per_attempt(coroutine), True),
         (per_attempt(Coroutine()), True),
+        (per_attempt(per_attempt(coroutine)), True),
     ],
 )
 def test_each_client_takes_its_own_kind(kind: Any, middleware: Any, is_async: bool) -> None:
