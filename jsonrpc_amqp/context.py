@@ -97,9 +97,10 @@ class Request:
     method: str | None
     id: Any
     is_notification: bool
-    envelope: Envelope
-    params: list[Any] | dict[str, Any] | None = None
-    arguments: list[Any] | dict[str, Any] | None = None
+    # Not shown: params may be secret.
+    envelope: Envelope = field(repr=False)
+    params: list[Any] | dict[str, Any] | None = field(default=None, repr=False)
+    arguments: list[Any] | dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def service(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -18,7 +18,7 @@ from .models import Order, Receipt, ShopError
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     url = os.environ.get("AMQP_URL", "amqp://localhost")
     async with AsyncClient(url, "shop.orders", timeout=5, middleware=[pass_request_id]) as client:
         app.state.orders = client.typed(Orders)

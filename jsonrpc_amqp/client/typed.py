@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from inspect import Parameter, Signature, formatannotation
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from ..errors import MalformedReply
 from ..jsonrpc.conversion import Converter, DoesNotFit, UnsupportedHint, converter
 from ..jsonrpc.marks import described_methods, name_of
 from ..jsonrpc.params import Params
-from ..jsonrpc.signatures import read_signature
+from ..jsonrpc.signatures import parameters_of, read_signature
 
 T = TypeVar("T")
 Description = Callable[..., T]
@@ -44,7 +44,10 @@ class _Described(NamedTuple):
         Raises:
             TypeError: The method does not take them, or they can be given neither by position nor by name alone.
         """
-        bound = self.signature.bind(*args, **kwargs)
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(f"{self.name}: {exc}") from None
         if not kwargs:
             return list(bound.args)
         kinds = {each.kind for each in self.signature.parameters.values() if each.name in bound.arguments}
@@ -69,31 +72,50 @@ def typed_client(description: Description[T], call: CallTyped, *, is_async: bool
         TypeError: It is no class, a method is ``async def`` and is not to be or the other way round, or nothing
             converts to what it is declared to take or to return.
     """
-    kind: Any = description
+    made: Any = _class_of(cast(Any, description), is_async=is_async)()
+    made._call = call
+    return cast(T, made)
+
+
+@lru_cache(maxsize=128)
+def _class_of(kind: type, *, is_async: bool) -> type:
+    """Return the class of the clients of a description: evaluating hints takes milliseconds."""
+    functions = described_methods(kind)
+    for name in _attributes(kind):
+        raise TypeError(f"{kind.__qualname__}.{name} is an attribute: a description for a client has methods only")
     methods = {
-        attribute: _method(call, _described(kind, attribute, function, is_async=is_async))
-        for attribute, function in described_methods(kind).items()
+        attribute: _method(_described(kind, attribute, function, is_async=is_async))
+        for attribute, function in functions.items()
     }
-    repr_of = {"__repr__": lambda _self: f"<typed client of {kind.__qualname__}>", "__slots__": ()}
-    made: T = type(f"Typed{kind.__name__}", (), {**methods, **repr_of})()
-    return made
+    repr_of = {"__repr__": lambda _self: f"<typed client of {kind.__qualname__}>", "__slots__": ("_call",)}
+    return type(f"Typed{kind.__name__}", (), {**methods, **repr_of})
+
+
+def _attributes(kind: type) -> Iterator[str]:
+    """Return the public attributes that a description declares."""
+    for each in kind.__mro__:
+        properties = {name for name, value in vars(each).items() if isinstance(value, property)}
+        hints = inspect.get_annotations(each)
+        declared = {name for name, hint in hints.items() if "ClassVar" not in str(hint)}
+        yield from (name for name in sorted(properties | declared) if not name.startswith("_"))
 
 
 def _described(kind: type, attribute: str, function: Callable[..., Any], *, is_async: bool) -> _Described:
     where = f"{kind.__qualname__}.{attribute}"
+    if function.__module__ == "typing":  # what ``overload`` leaves
+        raise TypeError(f"{where}: a description has no overloads: a call has one signature")
     if inspect.iscoroutinefunction(function) is not is_async:
         ends = ("AsyncClient", "async def") if is_async else ("Client", "def")
         raise TypeError(f"{where}: a description for {ends[0]} has methods that are {ends[1]}")
     signature = read_signature(where, function, evaluate=True).signature
-    parameters = list(signature.parameters.values())
+    parameters = list(parameters_of(signature))
     if not isinstance(inspect.getattr_static(kind, attribute), staticmethod):
         parameters = parameters[1:]
-    hint = signature.return_annotation
     for each in parameters:
         _converter(f"{where}, parameter {each.name!r}", each.annotation)
-    found = _converter(f"{where}, the result", hint)
+    found = _converter(f"{where}, the result", signature.return_annotation)
     convert = _as_it_is if found is None else partial(_converted, where, found)
-    return _Described(name_of(attribute, function), signature.replace(parameters=parameters), convert)
+    return _Described(name_of(kind, attribute), signature.replace(parameters=parameters), convert)
 
 
 def _converter(where: str, hint: Any) -> Converter | None:
@@ -103,9 +125,9 @@ def _converter(where: str, hint: Any) -> Converter | None:
         raise TypeError(f"{where}: the hint {formatannotation(hint)} cannot be converted ({exc})") from exc
 
 
-def _method(call: CallTyped, described: _Described) -> Callable[..., Any]:
-    def method(_self: object, /, *args: Any, **kwargs: Any) -> Any:
-        return call(described.name, described.params(args, kwargs), described.convert)
+def _method(described: _Described) -> Callable[..., Any]:
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self._call(described.name, described.params(args, kwargs), described.convert)
 
     return method
 
@@ -120,4 +142,4 @@ def _converted(where: str, convert: Converter, value: Any) -> Any:
     except DoesNotFit as exc:
         raise MalformedReply(f"the result is not what {where} declares: {exc}") from exc
     except Exception as exc:  # of a ``__post_init__``, say
-        raise MalformedReply(f"the result is not what {where} declares: {type(exc).__name__}: {exc}") from exc
+        raise MalformedReply(f"the result is not what {where} declares: {type(exc).__name__}") from exc

@@ -127,6 +127,8 @@ def _by_msgspec(hint: Any) -> Callable[[Any], Any]:
             return msgspec.convert(value, hint, str_keys=True)
         except msgspec.ValidationError as exc:
             raise DoesNotFit([_placed(str(exc))]) from exc
+        except TypeError as exc:  # a list as the member of a set; what code of the user's raises is a ValidationError
+            raise DoesNotFit([Misfit("", str(exc))]) from exc
 
     return convert
 
@@ -192,7 +194,8 @@ def _problem(part: shapes.Type) -> str:
 
 def _foreign(constraint: type) -> str:
     """Return why msgspec does not know what ``Annotated`` adds, or an empty text; it ignores what it does not know."""
-    is_foreign = constraint.__module__.partition(".")[0] in ("annotated_types", "pydantic")
+    origins = {kind.__module__.partition(".")[0] for kind in constraint.__mro__}
+    is_foreign = origins & {"annotated_types", "pydantic"} or hasattr(constraint, "__get_pydantic_core_schema__")
     return f"{constraint.__name__} is a constraint of pydantic" if is_foreign else ""
 
 

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable, Iterable
 from inspect import signature
 from types import ModuleType
-from typing import Any, NotRequired, TypedDict, TypeGuard, cast, get_type_hints
+from typing import Any, NotRequired, TypeGuard, cast, get_type_hints
+
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from ..application_errors import ApplicationError, has_code
 from ..errors import RemoteError

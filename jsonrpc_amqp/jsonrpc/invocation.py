@@ -231,7 +231,7 @@ def _is_answer(exc: BaseException) -> bool:
 def _text(exc: BaseException) -> str:
     try:
         return str(exc)
-    except Exception:
+    except BaseException:
         return type(exc).__name__
 
 

@@ -79,7 +79,7 @@ def raises(*errors: type[ApplicationError]) -> Callable[[_Marked], _Marked]:
             raise TypeError(f"raises takes subclasses of ApplicationError, not {each!r}")
 
     def mark(marked: _Marked) -> _Marked:
-        setattr(marked, _ERRORS, (*errors, *vars(marked).get(_ERRORS, ())))
+        setattr(marked, _ERRORS, (*errors, *getattr(marked, "__dict__", {}).get(_ERRORS, ())))
         return marked
 
     return mark
@@ -87,21 +87,25 @@ def raises(*errors: type[ApplicationError]) -> Callable[[_Marked], _Marked]:
 
 def errors_of(description: type) -> list[type[ApplicationError]]:
     """Return the application errors of a class and its methods, as marked with ``raises``."""
-    functions = (function for _name, function in _functions(description))
-    marked = (*description.__mro__, *functions)
-    return list(dict.fromkeys(error for each in marked for error in vars(each).get(_ERRORS, ())))
+    classes = [error for each in description.__mro__ for error in vars(each).get(_ERRORS, ())]
+    methods = [error for name, _each in _functions(description) for error in _mark(description, name, _ERRORS) or ()]
+    return list(dict.fromkeys([*classes, *methods]))
 
 
 def marked_methods(kind: type) -> Iterator[tuple[str, str]]:
-    """Return attribute and name of each marked method of a class and its bases, in the order of their definition."""
-    for attribute, function in _functions(kind):
-        if hasattr(function, _OPTIONS):
-            yield attribute, name_of(attribute, function)
+    """
+    Return attribute and name of each marked method of a class and its bases, in the order of their definition.
+
+    One that overrides a marked method is marked as that is.
+    """
+    for attribute, _function in _functions(kind):
+        if _mark(kind, attribute, _OPTIONS) is not None:
+            yield attribute, name_of(kind, attribute)
 
 
-def options_of(function: object) -> PolicyOptions:
-    """Return the options that a mark gives a method; none if it is not marked."""
-    return cast("PolicyOptions", getattr(function, _OPTIONS, {}))
+def options_of(kind: type, attribute: str) -> PolicyOptions:
+    """Return the options that a mark gives a method of a class; none if it is not marked."""
+    return cast("PolicyOptions", _mark(kind, attribute, _OPTIONS) or {})
 
 
 def described_methods(description: type) -> dict[str, Callable[..., Any]]:
@@ -109,27 +113,41 @@ def described_methods(description: type) -> dict[str, Callable[..., Any]]:
     Return the public methods of a class that describes a service, by attribute, in the order of their definition.
 
     Raises:
-        TypeError: It is no class, describes no method, or something else than methods.
+        TypeError: It is no class, or describes no method.
     """
     if not isinstance(description, type):
         raise TypeError(f"a service is described by a class, such as a Protocol, not by {description!r}")
-    found = {name: each for name, each in _functions(description) if not name.startswith("_")}
+    found = {
+        name: each
+        for name, each in _functions(description)
+        if not name.startswith("_") and (inspect.isfunction(each) or hasattr(each, "__wrapped__"))
+    }
     if not found:
         raise TypeError(f"{description.__qualname__} describes no method")
     return found
 
 
-def name_of(attribute: str, function: Callable[..., Any]) -> str:
+def name_of(kind: type, attribute: str) -> str:
     """Return the name of the remote method that a function of a class stands for."""
-    name: str = getattr(function, _NAME, attribute)
+    name: str = _mark(kind, attribute, _NAME) or attribute
     return name
+
+
+def _mark(kind: type, attribute: str, mark: str) -> Any:
+    """Return what a mark says of an attribute, in the first of a class and its bases that marks it; else None."""
+    for each in kind.__mro__:
+        found = vars(each).get(attribute)
+        # A decorator may be above a ``staticmethod``, or below.
+        for layer in (found, getattr(found, "__func__", None)):
+            if (value := getattr(layer, mark, None)) is not None:
+                return value
+    return None
 
 
 def _functions(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     names = dict.fromkeys(name for each in reversed(kind.__mro__) for name in vars(each))
     for name in names:
-        function = inspect.getattr_static(kind, name)
-        if isinstance(function, (staticmethod, classmethod)):
-            function = function.__func__
-        if inspect.isfunction(function):
+        found = inspect.getattr_static(kind, name)
+        function = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+        if callable(function) and not isinstance(function, type):
             yield name, function

@@ -169,7 +169,8 @@ class Methods:
             return None
         method = self._prepared.get(name)
         if method is None or method.function is not function:
-            method = self._prepare(name, function, self.policy_of(name))
+            with self._lock:  # with all middleware that there is
+                method = self._prepare(name, function, self.policy_of(name))
         return method
 
     def is_async(self, name: str) -> bool:

@@ -11,8 +11,8 @@ What runs around the methods of a dispatcher (pure).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from inspect import iscoroutinefunction
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from inspect import iscoroutinefunction, isgeneratorfunction
 from typing import Any
 
 from ..context import AsyncCallNext, CallNext, Request, current_or_none, no_request
@@ -34,12 +34,18 @@ def checked_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ..
     Return middleware as a tuple.
 
     Raises:
-        TypeError: One cannot be called.
+        TypeError: It is no list of functions.
     """
-    for each in middleware:
+    if callable(middleware) or not isinstance(middleware, Iterable):
+        raise TypeError(f"middleware is a list of functions, not {middleware!r:.80}")
+    for each in (given := tuple(middleware)):
         if not callable(each):
             raise TypeError(f"middleware is called with a request and call_next; {each!r} cannot be called")
-    return tuple(middleware)
+        if isinstance(each, type):
+            raise TypeError(f"middleware {each.__qualname__} is a class: give an object of it")
+        if any(map(isgeneratorfunction, (each, type(each).__call__))):
+            raise TypeError(f"middleware {each!r} has a yield: it is to return call_next(request), or its own result")
+    return given
 
 
 class WrappedMethod(PreparedMethod):
@@ -85,13 +91,17 @@ class WrappedMethod(PreparedMethod):
         try:
             return raised(self._begin(request))
         except (DoesNotFit, TypeError) as exc:
-            raise self._told(exc, request) from exc
+            if (told := self._told(exc, request)) is None:
+                raise
+            raise told from exc
 
     async def _call_async(self, request: Request) -> Any:
         try:
             return raised(await self._begin(request))
         except (DoesNotFit, TypeError) as exc:
-            raise self._told(exc, request) from exc
+            if (told := self._told(exc, request)) is None:
+                raise
+            raise told from exc
 
     def _begin(self, request: Request) -> Any:
         """Call the function with the params of a request, which middleware may have changed."""
@@ -104,10 +114,10 @@ class WrappedMethod(PreparedMethod):
 
     _calling = frozenset({_begin.__code__, _call_async.__code__})
 
-    def _told(self, exc: DoesNotFit | TypeError, request: Request) -> Exception:
-        """Return the exception that middleware sees: of params that do not fit, one that says so."""
+    def _told(self, exc: DoesNotFit | TypeError, request: Request) -> InvalidParams | None:
+        """Return the exception that middleware sees of params that do not fit; None: code of the method raised."""
         misfit = self._misfit(exc, request.params or [])
-        return exc if misfit is None else InvalidParams("Invalid params", *misfit)
+        return None if misfit is None else InvalidParams("Invalid params", *misfit)
 
     def _request(self, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Request:
         request = current_or_none() or no_request(self.name, id)
@@ -117,8 +127,8 @@ class WrappedMethod(PreparedMethod):
 
 def _of_kind(middleware: Middleware, name: str, *, is_async: bool) -> CallNext | Middleware:
     asynchronous = getattr(middleware, "asynchronous", None)
-    if is_async and asynchronous is not None:
-        return asynchronous  # type: ignore[no-any-return]
+    if is_async and iscoroutinefunction(asynchronous):
+        return asynchronous
     if is_async is any(map(iscoroutinefunction, (middleware, type(middleware).__call__))):
         return middleware
     kinds = ("async def", "def") if is_async else ("def", "async def")

@@ -47,14 +47,15 @@ class Registry:
                 described; or a name is no string.
             ValueError: A name is empty, reserved, too long, or taken by another function; or there is no such policy.
         """
-        if prefix is None and description is None and (callable(target) or name is not None):
+        is_function = callable(target) and not (isinstance(target, type) and any(marked_methods(target)))
+        if prefix is None and description is None and (is_function or name is not None):
             self._methods.add(target, name, policy)
             return
         if name is not None:
             raise TypeError("the methods of an object have names of their own: give a prefix, and no name")
         for attribute, own_name in _methods_of(target, description).items():
             function = getattr(target, attribute)
-            self._methods.add(function, (prefix or "") + own_name, {**policy, **options_of(function)})
+            self._methods.add(function, (prefix or "") + own_name, {**policy, **options_of(type(target), attribute)})
 
     @overload
     def method(self, function: _Function, /) -> _Function: ...
@@ -120,7 +121,7 @@ class Registry:
 def _methods_of(target: object, description: type | None) -> dict[str, str]:
     """Return the names of the methods of an object that callers may call, by attribute."""
     if description is not None:
-        found = {attribute: name_of(attribute, each) for attribute, each in described_methods(description).items()}
+        found = {attribute: name_of(description, attribute) for attribute in described_methods(description)}
         if missing := [attribute for attribute in found if not callable(getattr(target, attribute, None))]:
             raise TypeError(f"{target!r} has no method {missing[0]!r}, which {description.__qualname__} describes")
         return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
+_LEFT_OUT = object()
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -58,7 +59,7 @@ def parameters_of(signature: Signature) -> Iterator[Parameter]:
             is_required, said = name in fields.__required_keys__, typing.get_origin(kind)
             if said in (typing.Required, typing.NotRequired):
                 is_required, (kind,) = said is typing.Required, typing.get_args(kind)
-            default = Parameter.empty if is_required else None
+            default = Parameter.empty if is_required else _LEFT_OUT
             yield Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
@@ -109,8 +110,8 @@ def _evaluated(name: str, parameter: Parameter, namespace: dict[str, Any]) -> Pa
     except Exception as exc:
         raise TypeError(
             f"method {name!r}, parameter {parameter.name!r}: the hint {parameter.annotation} cannot be evaluated "
-            f"({exc}). Import what it names where the program runs, not under TYPE_CHECKING alone, or register the "
-            "method with validate=False"
+            f"({exc}). What it names is to be known in the module: define it there, not in a function, and import it "
+            "not under TYPE_CHECKING alone. Or register the method with validate=False"
         ) from exc
 
 

@@ -223,7 +223,7 @@ def _plain(value: Any) -> Any:
         return float.__float__(value)
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None:
-        return serializer.to_python(value, mode="json")
+        return serializer.to_python(value, mode="json", by_alias=True)
     raise TypeError(no_name(value) if isinstance(value, _NEVER_A_NAME) else no_form(value))
 
 

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -382,15 +383,17 @@ class _Requests:
 
 def _run(dispatch: Dispatch, request: _Request, envelope: _Envelope) -> tuple[bytes | None, int]:
     """Return the reply, and how many errors it holds that the dispatcher has not counted itself."""
-    token = context.enter(context.Request(None, None, False, envelope))
+
+    def run() -> bytes | None:
+        context.enter(context.Request(None, None, False, envelope))
+        return dispatch(request.body)
+
     try:
-        return dispatch(request.body), 0
+        return copy_context().run(run), 0
     except BaseException:
         # Our own dispatcher never raises; a user's may, which is no reason for the process to end.
         log.exception("the dispatcher raised on %s", printable(request.routing_key))
         return internal_error(), 1
-    finally:
-        context.leave(token)
 
 
 def _counts(counts: object) -> tuple[int, int]:

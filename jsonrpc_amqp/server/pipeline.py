@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 
@@ -249,16 +250,14 @@ class Pipeline:
 
     def _run_handler(self, job: Job, dispatch: Dispatch) -> bytes | None:
         """Return the reply; while it is made, ``current_request()`` is this request."""
-        token = context.enter(context.Request(None, None, False, job))
         try:
-            reply = dispatch(job.body)
+            # In a context of its own: what a method sets is not there for the next request on this thread.
+            reply = copy_context().run(_dispatched, dispatch, job)
         except BaseException:
             # Our own dispatcher never raises; a user's may, and must not end the server.
             log.exception("the dispatcher raised on %s", _label(job))
             self._count("failed")
             return internal_error()
-        finally:
-            context.leave(token)
         return self._within_cap(reply)
 
     def _run_isolated(self, job: Job, isolation: Isolation) -> bytes | None:
@@ -328,6 +327,11 @@ class Pipeline:
             return job.inbound.is_to_sender
         tail = route.routing_key.removeprefix(f"{self._settings.service}.response.")
         return not route.exchange or client_of(tail, job.delivery) is True
+
+
+def _dispatched(dispatch: Dispatch, job: Job) -> bytes | None:
+    context.enter(context.Request(None, None, False, job))
+    return dispatch(job.body)
 
 
 def _label(job: Job) -> str:

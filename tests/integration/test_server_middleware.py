@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -118,6 +119,41 @@ def test_each_request_passes_through_it(place: str, served: str, noting: Noting)
         ("add", None, 2),
         ("nap", None, "rested"),
     ]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_what_it_sets_in_the_context_is_not_there_for_the_next_request(place: str, service: str, kind: str) -> None:
+    user = ContextVar("user", default="nobody")
+
+    class Login:
+        def __call__(self, request: Request, call_next: Callable[[Request], Any]) -> Any:
+            if "user" in request.headers:
+                user.set(request.headers["user"])
+            return call_next(request)
+
+        async def asynchronous(self, request: Request, call_next: Callable[[Request], Awaitable[Any]]) -> Any:
+            if "user" in request.headers:
+                user.set(request.headers["user"])
+            return await call_next(request)
+
+    async def coroutine() -> str:
+        return user.get()
+
+    who: Callable[[], Any] = user.get if kind == "def" else coroutine
+    with (
+        Server(
+            place,
+            service,
+            methods={"who": lambda: user.get()} if kind == "def" else {"who": who},
+            concurrency=1,
+            middleware=[Login()],
+        ),
+        Client(place, service, timeout=10) as client,
+    ):
+        assert client.call("who") == "nobody"
+        assert client.call("who", headers={"user": "root"}) == "root"
+        assert [client.call("who") for _ in range(5)] == ["nobody"] * 5
+    assert user.get() == "nobody"
 
 
 def test_it_sees_the_cancellation_at_the_deadline(place: str, service: str, noting: Noting) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack, overload
 
 import pydantic
 import pytest
@@ -186,6 +186,16 @@ def test_a_result_that_is_not_what_is_declared(shop: Shop) -> None:
         shop.fails()
 
 
+def test_members_of_a_dict_as_keywords(place: str, service: str) -> None:
+    with Server(place, service, methods={"tagged": dict}), Client(place, service, timeout=10) as client:
+        assert client.with_options(timeout=5).typed(Unpacking).tagged() == {}
+        with pytest.raises(MalformedReply):  # the result is declared as texts
+            client.typed(Unpacking).tagged(level=1)
+        with pytest.raises(TypeError, match="tagged: got an unexpected keyword argument 'other'"):
+            client.typed(Unpacking).tagged(other=1)  # type: ignore[call-arg]
+        assert type(client.typed(Unpacking)) is type(client.typed(Unpacking))
+
+
 def test_options_are_those_of_the_client(place: str, service: str, inventory: Inventory) -> None:
     with Client(place, timeout=10) as client:
         shop = client.with_options(service=service, timeout=5).typed(Shop)
@@ -263,6 +273,30 @@ class Mixed(Protocol):
     async def add(self) -> int: ...
 
 
+class WithAttribute(Shop, Protocol):
+    name: str
+
+
+class WithProperty(Shop, Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Overloaded(Protocol):
+    @overload
+    def get(self, a: int) -> int: ...
+    @overload
+    def get(self, a: str) -> str: ...
+
+
+class Settings(TypedDict, total=False):
+    level: int
+
+
+class Unpacking(Protocol):
+    def tagged(self, **tags: Unpack[Settings]) -> dict[str, str]: ...
+
+
 class Nothing(Protocol):
     name: str
 
@@ -277,6 +311,9 @@ class Nothing(Protocol):
         ),
         (Mixed, "Mixed.add: a description for Client has methods that are def"),
         (Nothing, "Nothing describes no method"),
+        (WithAttribute, "WithAttribute.name is an attribute: a description for a client has methods only"),
+        (WithProperty, "WithProperty.name is an attribute"),
+        (Overloaded, "Overloaded.get: a description has no overloads"),
         (Inventory(), "described by a class"),
     ],
 )

@@ -16,6 +16,7 @@ from uuid import UUID
 import annotated_types
 import msgspec
 import pydantic
+import pydantic_core
 import pytest
 
 from jsonrpc_amqp import jsonrpc
@@ -96,6 +97,63 @@ class Constrained:
     number: Annotated[int, annotated_types.Gt(3)]
 
 
+class Positive(annotated_types.GroupedMetadata):
+    def __repr__(self) -> str:
+        return "Positive()"
+
+    def __iter__(self) -> Any:
+        yield annotated_types.Gt(0)
+
+
+class Upper:
+    """What pydantic documents for constraints of one's own."""
+
+    def __repr__(self) -> str:
+        return "Upper()"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return pydantic_core.core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    @staticmethod
+    def _check(text: str) -> str:
+        if not text.isupper():
+            raise ValueError("not in capitals")
+        return text
+
+
+@dataclass
+class Mixed:
+    data: bytes
+    model: Model
+
+
+class Aliased(pydantic.BaseModel):
+    my_name: int = pydantic.Field(alias="myName")
+
+
+@dataclass
+class And:
+    left: And | Or | None = None
+
+
+@dataclass
+class Or:
+    right: And | Or | None = None
+
+
+class Leaf(pydantic.BaseModel):
+    kind: Literal["leaf"] = "leaf"
+
+
+class Node(pydantic.BaseModel):
+    kind: Literal["node"] = "node"
+    left: Annotated[Node | Leaf, pydantic.Field(discriminator="kind")]
+
+
+class Loose(pydantic.BaseModel):
+    items: list[Loose] | dict[str, Loose] | int = 1
+
+
 class HasKeys(Protocol):
     def keys(self) -> object: ...
 
@@ -157,6 +215,13 @@ A_UUID = UUID("12345678-1234-5678-1234-567812345678")
         (Path, "/tmp", Path("/tmp")),
         (Annotated[int, annotated_types.Gt(3)], 4, 4),
         (Constrained, {"number": 4}, Constrained(4)),
+        (Mixed, {"data": "aGk=", "model": {"sku": "a"}}, Mixed(b"hi", Model(sku="a"))),
+        (Model | bytes, "aGk=", b"hi"),
+        (Aliased, {"myName": 1}, Aliased(myName=1)),
+        (Annotated[str, Upper()], "A", "A"),
+        (Annotated[int, Positive()], 1, 1),
+        (Node, {"left": {"kind": "leaf"}}, Node(left=Leaf())),
+        (Loose, {"items": [{"items": {"a": {}}}]}, Loose(items=[Loose(items={"a": Loose()})])),
     ],
     ids=repr,
 )
@@ -196,6 +261,9 @@ def test_what_takes_anything(hint: Any) -> None:
         (Limited, {"number": 3}, ".number", "Input should be greater than 3"),
         (Constrained, {"number": 3}, ".number", "Input should be greater than 3"),
         (Annotated[int, annotated_types.Gt(3)], 3, "", "Input should be greater than 3"),
+        (Annotated[int, Positive()], 0, "", "Input should be greater than 0"),
+        (list[Annotated[str, Upper()]], ["A", "a"], "[1]", "Value error, not in capitals"),
+        (set[list[int]], [[1]], "", "unhashable type: 'list'"),
     ],
     ids=repr,
 )
@@ -241,6 +309,20 @@ def test_of_a_large_text_pydantic_finds_the_first_mistake_of_each_container(hint
     assert len(caught.value.misfits) == 1
 
 
+def test_defaults_and_names_that_look_like_schemas_are_left_alone() -> None:
+    class Odd(pydantic.BaseModel):
+        default: list[int] = []
+        value: dict[str, str] = {"type": "list"}
+
+    convert = converter(list[Odd])
+    assert convert is not None
+    (odd,) = convert([{"x": "x" * 20_000}])
+    assert odd.value == {"type": "list"}
+    with pytest.raises(DoesNotFit) as caught:
+        convert([{"default": ["a"] * 10_000}])
+    assert len(caught.value.misfits) == 1
+
+
 def test_very_many_mistakes_are_counted_only() -> None:
     class Strict(pydantic.BaseModel, extra="forbid"):
         pass
@@ -280,6 +362,8 @@ def test_what_a_peer_has_sent_is_cut() -> None:
         ("Item", "is not supported"),
         (list["NoSuch"], "is not supported"),  # type: ignore[name-defined]  # noqa: F821
         (dict[str, Point | Model], "Model"),
+        (And | Or, "a recursive union of several classes takes time that doubles"),
+        (list[And], "a recursive union of several classes takes time that doubles"),
         (Annotated[int, msgspec.Meta(ge=1), annotated_types.Gt(3)], "msgspec.Meta is in the same hint"),
     ],
     ids=repr,

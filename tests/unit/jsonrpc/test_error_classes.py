@@ -7,6 +7,7 @@ import enum
 import logging
 import types
 import uuid
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any
@@ -79,7 +80,7 @@ class NotReadable(ApplicationError, code=2005):
 
 
 class NotConvertible(ApplicationError, code=2006):
-    a: list[int] | set[str]
+    a: Callable[[], int]
 
 
 KNOWN = exceptions_of([OutOfStock, Misplaced, Checked, Empty])

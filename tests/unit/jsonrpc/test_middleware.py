@@ -160,6 +160,26 @@ def test_what_it_raises_is_answered_as_if_the_method_had() -> None:
         assert ask(dispatcher, request("add", [1, 2]))["error"]["code"] == code
 
 
+def test_a_type_error_of_the_method_keeps_its_cause() -> None:
+    seen: list[BaseException] = []
+
+    def fails(a: int) -> None:
+        try:
+            raise KeyError(a)
+        except KeyError as exc:
+            raise TypeError("outer") from exc
+
+    def look(request: Request, call_next: CallNext) -> Any:
+        try:
+            return call_next(request)
+        except Exception as exc:
+            seen.append(exc)
+            raise
+
+    check_error(ask(Dispatcher({"m": fails}, middleware=[look]), request("m", [1])), -32603)
+    assert isinstance(seen[0].__cause__, KeyError)
+
+
 def test_it_runs_for_each_member_of_a_batch_and_for_notifications() -> None:
     log: Log = []
     dispatcher = Dispatcher({"add": add}, middleware=[noting(log, "m")])
@@ -211,6 +231,16 @@ def test_the_wrong_kind_is_refused_where_it_is_registered() -> None:
         Dispatcher(middleware=[middleware]).register(function, bypass_middleware=True)
     with pytest.raises(TypeError, match="5 cannot be called"):
         Dispatcher(middleware=[5])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="middleware is a list of functions"):
+        Dispatcher(middleware=plain)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Both is a class: give an object of it"):
+        Dispatcher(middleware=[Both])  # type: ignore[list-item]
+
+    def generator(request: Request, call_next: CallNext) -> Any:
+        yield call_next(request)
+
+    with pytest.raises(TypeError, match="has a yield"):
+        Dispatcher(middleware=[generator])
     with pytest.raises(TypeError, match="5 cannot be called"):
         Dispatcher().register(add, middleware=[5])  # type: ignore[list-item]
 

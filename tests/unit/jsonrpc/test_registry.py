@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol
 
 import pytest
@@ -68,6 +69,45 @@ def test_marked_methods_are_registered_under_a_prefix() -> None:
     assert methods.policy_of("inventory.add")[:2] == ("refuse", "early")
     assert methods.policy_of("inventory.stock")[:2] == ("run", "late")
     assert methods.is_async("inventory.later")
+
+
+class Decorated:
+    @method
+    @staticmethod
+    def static(number: int) -> int:
+        return number
+
+    @method("of.class")
+    @classmethod
+    def of_class(cls) -> str:
+        return cls.__name__
+
+    @method
+    @functools.lru_cache  # noqa: B019  # one object
+    def cached(self) -> int:
+        return 1
+
+    @method("first", redelivery="refuse")
+    def overridden(self) -> str:
+        return "first"
+
+
+class Derived(Decorated):
+    def overridden(self) -> str:
+        return "second"
+
+
+def test_marks_above_other_decorators_and_of_methods_that_are_overridden() -> None:
+    dispatcher = Dispatcher()
+    dispatcher.register(Derived())
+    assert dispatcher.names == ["cached", "first", "of.class", "static"]
+    assert ask(dispatcher, request("static", [3]))["result"] == 3
+    assert ask(dispatcher, request("of.class"))["result"] == "Derived"
+    assert ask(dispatcher, request("cached"))["result"] == 1
+    assert ask(dispatcher, request("first"))["result"] == "second"
+    assert dispatcher._methods.policy_of("first").redelivery == "refuse"
+    with pytest.raises(TypeError, match="is a class: register an object of it"):
+        dispatcher.register(Derived)
 
 
 def test_an_object_that_cannot_be_called_needs_no_prefix() -> None:
