@@ -74,16 +74,26 @@ def _check_unions(schema: Any) -> None:
     """
     found = [each["definitions"] for each in _nodes(schema) if each.get("type") == "definitions"]
     definitions = {each["ref"]: each for some in found for each in some}
-    if not definitions:
-        return
-    for each in _nodes(schema):
-        if each.get("type") == "union":
-            shapes = [_shape(choice, definitions) for choice in each["choices"]]
-            if any(shapes.count(shape) > 1 for shape in ("object", "array")):
-                raise TypeError(
-                    "a recursive union of several classes takes time that doubles with each level; tell them apart by "
-                    "a discriminator: Annotated[A | B, pydantic.Field(discriminator='kind')]"
-                )
+    for ref, definition in definitions.items():
+        for each in _nodes(definition):
+            if each.get("type") == "union" and ref in _reached(each, definitions):
+                shapes = [_shape(choice, definitions) for choice in each["choices"]]
+                if any(shapes.count(shape) > 1 for shape in ("object", "array")):
+                    raise TypeError(
+                        "a recursive union of several classes takes time that doubles with each level; tell them "
+                        "apart by a discriminator: Annotated[A | B, pydantic.Field(discriminator='kind')]"
+                    )
+
+
+def _reached(schema: Any, definitions: dict[str, Any]) -> set[str]:
+    """Return the definitions that a schema refers to, and those that they refer to."""
+    reached: set[str] = set()
+    parts = [schema]
+    for part in parts:
+        refs = {each["schema_ref"] for each in _nodes(part) if each.get("type") == "definition-ref"}
+        parts += [definitions[ref] for ref in refs - reached if ref in definitions]
+        reached |= refs
+    return reached
 
 
 def _nodes(schema: Any) -> Iterator[dict[str, Any]]:

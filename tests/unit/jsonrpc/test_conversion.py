@@ -221,6 +221,7 @@ A_UUID = UUID("12345678-1234-5678-1234-567812345678")
         (Annotated[str, Upper()], "A", "A"),
         (Annotated[int, Positive()], 1, 1),
         (Node, {"left": {"kind": "leaf"}}, Node(left=Leaf())),
+        (Tree | Even, {"number": 2}, Even(2)),
         (Loose, {"items": [{"items": {"a": {}}}]}, Loose(items=[Loose(items={"a": Loose()})])),
     ],
     ids=repr,
