@@ -127,16 +127,23 @@ class Methods:
 
     def add(self, function: Callable[..., Any], name: str | None, options: PolicyOptions) -> None:
         """Register a function; see ``Dispatcher.register``."""
-        name = _own_name(function) if name is None else name
-        self._check_name(name)
-        policy = self._policy.changed(options)
+        self.add_all([(function, _own_name(function) if name is None else name, options)])
+
+    def add_all(self, added: Sequence[tuple[Callable[..., Any], str, PolicyOptions]]) -> None:
+        """Register functions by names with options, all or, if one is refused, none."""
         with self._lock:
-            if self._function(name) not in (None, function):
-                raise ValueError(f"method {name!r} is registered already")
-            self._prepare(name, function, policy)
-            self._registered[name] = function
-            self._policies[name] = policy
-            self.has_early = self.has_early or policy.ack == "early"
+            made: list[tuple[str, Policy, PreparedMethod]] = []
+            for function, name, options in added:
+                self._check_name(name)
+                policy = self._policy.changed(options)
+                if self._function(name) not in (None, function) or any(name == other for other, *_rest in made):
+                    raise ValueError(f"method {name!r} is registered already")
+                made.append((name, policy, self._make(name, function, policy)))
+            for name, policy, method in made:
+                self._registered[name] = method.function
+                self._policies[name] = policy
+                self._keep(name, method)
+                self.has_early = self.has_early or policy.ack == "early"
 
     def wrap(self, middleware: Middleware) -> None:
         """
@@ -217,6 +224,14 @@ class Methods:
             raise ValueError(f"method name {name[:40]!r}...: it has more than {self._max_name} bytes, see max_method")
 
     def _prepare(self, name: str, function: Callable[..., Any], policy: Policy) -> PreparedMethod:
+        return self._keep(name, self._make(name, function, policy))
+
+    def _keep(self, name: str, method: PreparedMethod) -> PreparedMethod:
+        self._prepared[name] = method
+        self.has_async = self.has_async or method.is_async
+        return method
+
+    def _make(self, name: str, function: Callable[..., Any], policy: Policy) -> PreparedMethod:
         options: dict[str, Any] = {
             "expose_errors": self._expose_errors,
             "error_handlers": self.error_handlers,
@@ -226,9 +241,7 @@ class Methods:
         is_bare = policy.bypass_middleware or name.startswith(_RESERVED_PREFIX)
         around = () if is_bare else (*self._middleware, *policy.middleware)
         make = partial(WrappedMethod, around=around) if around else PreparedMethod
-        method = make(name, function, **options)
-        self._prepared[name] = method
-        self.has_async = self.has_async or method.is_async
+        method: PreparedMethod = make(name, function, **options)
         return method
 
 

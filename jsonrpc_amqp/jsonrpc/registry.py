@@ -38,7 +38,7 @@ class Registry:
             name: The function's name as a method; its own where it is None.
             prefix: What the names of the object's methods begin with, such as ``"inventory."``.
             description: A class, such as a Protocol, whose public methods name those of the object that callers may
-                call; None: those that are marked with ``@method``.
+                call; None: those that are marked with ``@method``. All of them are registered, or none.
             policy: ``redelivery``, ``ack``, ``cancel_on_deadline`` and ``validate`` for these methods, where a mark
                 does not say; else those of the dispatcher.
 
@@ -53,9 +53,12 @@ class Registry:
             return
         if name is not None:
             raise TypeError("the methods of an object have names of their own: give a prefix, and no name")
-        for attribute, own_name in _methods_of(target, description).items():
-            function = getattr(target, attribute)
-            self._methods.add(function, (prefix or "") + own_name, {**policy, **options_of(type(target), attribute)})
+        self._methods.add_all(
+            [
+                (getattr(target, attribute), (prefix or "") + name, {**policy, **options_of(type(target), attribute)})
+                for attribute, name in _methods_of(target, description).items()
+            ]
+        )
 
     @overload
     def method(self, function: _Function, /) -> _Function: ...

@@ -110,6 +110,30 @@ def test_marks_above_other_decorators_and_of_methods_that_are_overridden() -> No
         dispatcher.register(Derived)
 
 
+def test_of_an_object_all_methods_are_registered_or_none() -> None:
+    class Faulty:
+        @method
+        def good(self) -> None: ...
+
+        @method
+        def wrong(self, value: Faulty) -> None: ...
+
+    dispatcher = Dispatcher()
+    with pytest.raises(TypeError, match="parameter 'value'"):
+        dispatcher.register(Faulty())
+    assert dispatcher.names == []
+
+    class Twice:
+        @method("same")
+        def one(self) -> None: ...
+
+        @method("same")
+        def two(self) -> None: ...
+
+    with pytest.raises(ValueError, match="'same' is registered already"):
+        dispatcher.register(Twice())
+
+
 def test_an_object_that_cannot_be_called_needs_no_prefix() -> None:
     dispatcher = Dispatcher()
     dispatcher.register(Inventory())
