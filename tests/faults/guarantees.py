@@ -34,9 +34,10 @@ COLUMNS = (
 
 
 def read(lines: Iterable[str]) -> list[Record]:
-    """Return the last record of each key, in the order in which the keys first appear."""
+    """Return the last record of each key, by file, and then in the order in which the keys first appear."""
     records = [Record(**json.loads(line)) for line in lines if line.strip()]
-    return list({record.key: record for record in records}.values())
+    # Several processes write them, each those of its files.
+    return sorted({record.key: record for record in records}.values(), key=lambda each: each.test.partition("::")[0])
 
 
 def document(records: Sequence[Record]) -> str:
