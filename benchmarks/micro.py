@@ -158,7 +158,7 @@ def _add(a: int, b: int) -> int:
     return a + b
 
 
-def _keep(record: _Record) -> None:  # type: ignore[valid-type]
+def _keep(record: _Record) -> None:  # type: ignore[valid-type]  # a class that is made at run time
     """Take an object, and do nothing."""
 
 

@@ -58,7 +58,7 @@ class ApplicationError(RemoteError):
             cls.code = code
         cls.message = _message(cls) if message is None else _checked_message(cls, message)
         dataclasses.dataclass(eq=False)(cls)
-        taken = sorted(field.name for field in dataclasses.fields(cls) if field.name in _TAKEN)  # type: ignore[arg-type]
+        taken = sorted(field.name for field in dataclasses.fields(_as_dataclass(cls)) if field.name in _TAKEN)
         if taken:
             raise ValueError(f"a field of {cls.__name__} cannot be called {taken[0]}, as an attribute of all errors is")
 
@@ -73,11 +73,16 @@ class ApplicationError(RemoteError):
     def data(self) -> Any:
         if "data" in vars(self):
             return vars(self)["data"]
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} or None  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(_as_dataclass(self))} or None
 
     @data.setter
     def data(self, value: Any) -> None:
         vars(self)["data"] = value
+
+
+def _as_dataclass(value: object) -> Any:
+    """Return a class or an object as what it is, which type checkers do not see: subclasses are made dataclasses."""
+    return value
 
 
 def has_code(kind: type[ApplicationError]) -> bool:

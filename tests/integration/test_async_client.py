@@ -92,7 +92,7 @@ def test_every_form(served: str, service: str, run: Run) -> None:
             assert await client.proxy.link(self="/a", params=1) == {"self": "/a", "params": 1}
             assert await client.call("add", range(1, 3)) == await client.call("add", UserDict(a=1, b=2)) == 3
             with pytest.raises(TypeError, match="not str; put a single value in a list"):
-                await client.call("add", "12")  # type: ignore[arg-type]
+                await client.call("add", "12")  # type: ignore[arg-type]  # the refusal is tested
             with pytest.raises(EncodeError, match=r"^params\.a\[0\]: JSON has no form for complex$"):
                 await client.call("add", {"a": [1j]})
             assert repr(client.proxy.add) == f"<Proxy 'add' of service {service!r}>"

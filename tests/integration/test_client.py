@@ -171,7 +171,7 @@ def test_a_text_is_refused_as_params(client: Client) -> None:
             with pytest.raises(TypeError, match=f"not {type(text).__name__}; put a single value in a list"):
                 form("echo", text)
     with client.batch() as batch, pytest.raises(TypeError, match="not str; put a single value in a list"):
-        batch.call("echo", "text")  # type: ignore[arg-type]
+        batch.call("echo", "text")  # type: ignore[arg-type]  # the refusal is tested
 
 
 def test_notify_runs_the_method_and_answers_nothing(client: Client, notes: Notes) -> None:
@@ -499,7 +499,7 @@ def test_wrong_types_are_told(client: Client) -> None:
     with pytest.raises(TypeError, match="bytes"):
         client.send_raw("{}")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a list or a dict, not str"):
-        client.call("add", "12")  # type: ignore[arg-type]
+        client.call("add", "12")  # type: ignore[arg-type]  # the refusal is tested
     with pytest.raises(TypeError, match="list or a dict"):
         client.call("add", a=1, b=2)  # type: ignore[call-arg]
     wrong: Any

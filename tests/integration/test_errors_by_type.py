@@ -123,7 +123,7 @@ def test_options_have_classes_of_their_own(client: Client) -> None:
         future = batch.call("order", ["a7"])
     check_own(future.exception(0))
     with pytest.raises(TypeError, match="errors are subclasses of ApplicationError"):
-        client.with_options(errors=[RemoteError])  # type: ignore[list-item]
+        client.with_options(errors=[RemoteError])  # type: ignore[list-item]  # the refusal is tested
 
 
 def test_two_classes_with_one_code_are_refused(place: str) -> None:

@@ -123,7 +123,7 @@ def test_each_request_passes_through_it(place: str, served: str, noting: Noting)
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_what_it_sets_in_the_context_is_not_there_for_the_next_request(place: str, service: str, kind: str) -> None:
-    user = ContextVar("user", default="nobody")
+    user = ContextVar("user", default="anonymous")
 
     class Login:
         def __call__(self, request: Request, call_next: Callable[[Request], Any]) -> Any:
@@ -150,10 +150,10 @@ def test_what_it_sets_in_the_context_is_not_there_for_the_next_request(place: st
         ),
         Client(place, service, timeout=10) as client,
     ):
-        assert client.call("who") == "nobody"
+        assert client.call("who") == "anonymous"
         assert client.call("who", headers={"user": "root"}) == "root"
-        assert [client.call("who") for _ in range(5)] == ["nobody"] * 5
-    assert user.get() == "nobody"
+        assert [client.call("who") for _ in range(5)] == ["anonymous"] * 5
+    assert user.get() == "anonymous"
 
 
 def test_it_sees_the_cancellation_at_the_deadline(place: str, service: str, noting: Noting) -> None:
@@ -168,7 +168,7 @@ def test_a_loop_that_is_blocked_is_blamed_on_the_method(
     place: str, service: str, noting: Noting, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def block() -> None:
-        time.sleep(1.3)
+        time.sleep(1.3)  # it blocks the loop for longer than a second, which is logged
 
     with Server(place, service, methods={"block": block}, middleware=[noting]), Client(place, service) as client:
         client.call("block", timeout=20)

@@ -192,7 +192,7 @@ def test_members_of_a_dict_as_keywords(place: str, service: str) -> None:
         with pytest.raises(MalformedReply):  # the result is declared as texts
             client.typed(Unpacking).tagged(level=1)
         with pytest.raises(TypeError, match="tagged: got an unexpected keyword argument 'other'"):
-            client.typed(Unpacking).tagged(other=1)  # type: ignore[call-arg]
+            client.typed(Unpacking).tagged(other=1)  # type: ignore[call-arg]  # the refusal is tested
         assert type(client.typed(Unpacking)) is type(client.typed(Unpacking))
 
 
@@ -204,9 +204,9 @@ def test_options_are_those_of_the_client(place: str, service: str, inventory: In
 
 def test_arguments_that_no_call_can_have(shop: Shop) -> None:
     for call in (
-        lambda: shop.add(),  # type: ignore[call-arg]
-        lambda: shop.add(1, 2, 3),  # type: ignore[call-arg, arg-type]
-        lambda: shop.add(item=1, other=2),  # type: ignore[call-arg, arg-type]
+        lambda: shop.add(),  # type: ignore[call-arg]  # the refusal is tested
+        lambda: shop.add(1, 2, 3),  # type: ignore[call-arg, arg-type]  # the refusal is tested
+        lambda: shop.add(item=1, other=2),  # type: ignore[call-arg, arg-type]  # the refusal is tested
         lambda: shop.get_item(sku="a"),  # type: ignore[call-arg]
     ):
         with pytest.raises(TypeError):
