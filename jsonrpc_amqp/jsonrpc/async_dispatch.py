@@ -154,7 +154,7 @@ class AsyncDispatch:
         if not isinstance(member, Call):
             return member
         method = await self._admit(member)
-        if not isinstance(method, PreparedMethod):
+        if isinstance(method, dict):
             return self._steps.finish(member, method)
         token = enter(request_of(member))
         try:

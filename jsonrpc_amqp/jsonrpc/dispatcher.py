@@ -198,7 +198,7 @@ class Dispatcher(Registry):
         if not isinstance(member, Call):
             return member
         method = self.admit(member)
-        if not isinstance(method, PreparedMethod):
+        if isinstance(method, dict):
             return self.finish(member, method)
         token = enter(request_of(member))
         try:
@@ -247,11 +247,15 @@ class Dispatcher(Registry):
     # -- one call ---------------------------------------------------------------------------------------------
 
     def admit(self, call: Call) -> PreparedMethod | Response:
-        """Return the method of a request, or the response if it is not run."""
+        """Return the method of a request, or what responds to it if that is not run."""
         return self.admit_if(call, is_allowed=self._may_run(call))
 
     def admit_if(self, call: Call, *, is_allowed: bool) -> PreparedMethod | Response:
         """Do what ``admit`` does; the request is authorised or not."""
+        method = self._admitted(call, is_allowed=is_allowed)
+        return self._methods.rejection(call.method, method) if isinstance(method, dict) else method
+
+    def _admitted(self, call: Call, *, is_allowed: bool) -> PreparedMethod | Response:
         if not is_allowed:
             return error_response(call.id, NOT_AUTHORISED)
         try:

@@ -9,8 +9,10 @@ from threading import Lock
 from typing import Any, Literal, NamedTuple, TypedDict, cast, get_args
 
 from .error_handlers import ErrorHandlers
+from .error_objects import Response
 from .invocation import PreparedMethod
-from .middleware import Middleware, WrappedMethod, checked_middleware
+from .middleware import Middleware, WrappedMethod, checked_middleware, is_async_for_all
+from .rejection import Rejection
 
 Redelivery = Literal["run", "refuse"]
 Ack = Literal["late", "early"]
@@ -87,7 +89,8 @@ class Methods:
         error_handlers: Say what is answered for exceptions of all methods.
 
     Raises:
-        TypeError: A function of ``given`` cannot be called, or has a hint that nothing converts to.
+        TypeError: A function of ``given`` cannot be called, or has a hint that nothing converts to; or no method can
+            have all of the middleware around it.
         ValueError: A name in ``given`` is empty, reserved or too long, or there is no such policy.
     """
 
@@ -102,16 +105,17 @@ class Methods:
         check_results: bool,
         middleware: Sequence[Middleware] = (),
     ) -> None:
-        self._middleware = checked_middleware(middleware)
+        self._middleware: tuple[Middleware, ...] = ()
+        self._wrap(checked_middleware(middleware))
         self._policy = policy.checked()
         self.has_early = policy.ack == "early"
         self.has_async = False
         self._given = given
         self._max_name = max_name
         self._extensions = extensions
-        self._expose_errors = expose_errors
         self._check_results = check_results
         self.error_handlers = ErrorHandlers()
+        self._options: dict[str, Any] = {"expose_errors": expose_errors, "error_handlers": self.error_handlers}
         self._registered: dict[str, Callable[..., Any]] = {}
         self._policies: dict[str, Policy] = {}
         self._prepared: dict[str, PreparedMethod] = {}
@@ -154,12 +158,12 @@ class Methods:
         """
         with self._lock:
             before = self._middleware
-            self._middleware = (*before, *checked_middleware([middleware]))
+            self._wrap((*before, *checked_middleware([middleware])))
             try:
                 for name in self.names:
                     self._prepare(name, cast("Callable[..., Any]", self._function(name)), self.policy_of(name))
             except BaseException:
-                self._middleware = before
+                self._wrap(before)
                 self._prepared.clear()
                 raise
 
@@ -179,6 +183,16 @@ class Methods:
             with self._lock:  # with all middleware that there is
                 method = self._prepare(name, function, self.policy_of(name))
         return method
+
+    def rejection(self, name: str, response: Response) -> Rejection | Response:
+        """
+        Return what responds to a request that is not run: middleware around the error response, or that alone.
+
+        That of one method does not run: whether there is such a method is not told to those who may not call it.
+        """
+        if not self._middleware or self._is_bare(name, self.policy_of(name)):
+            return response
+        return Rejection(name, response, self._middleware, is_async=self._is_async_for_all, **self._options)
 
     def is_async(self, name: str) -> bool:
         """Whether there is a method of this name that is ``async def``."""
@@ -232,17 +246,20 @@ class Methods:
         return method
 
     def _make(self, name: str, function: Callable[..., Any], policy: Policy) -> PreparedMethod:
-        options: dict[str, Any] = {
-            "expose_errors": self._expose_errors,
-            "error_handlers": self.error_handlers,
-            "validate": policy.validate,
-            "check_results": self._check_results,
-        }
-        is_bare = policy.bypass_middleware or name.startswith(_RESERVED_PREFIX)
-        around = () if is_bare else (*self._middleware, *policy.middleware)
+        around = () if self._is_bare(name, policy) else (*self._middleware, *policy.middleware)
         make = partial(WrappedMethod, around=around) if around else PreparedMethod
+        options = {"validate": policy.validate, "check_results": self._check_results, **self._options}
         method: PreparedMethod = make(name, function, **options)
         return method
+
+    @staticmethod
+    def _is_bare(name: str, policy: Policy) -> bool:
+        """Whether no middleware runs around a method."""
+        return policy.bypass_middleware or name.startswith(_RESERVED_PREFIX)
+
+    def _wrap(self, middleware: tuple[Middleware, ...]) -> None:
+        self._is_async_for_all = is_async_for_all(middleware)
+        self._middleware = middleware
 
 
 def is_longer(name: str, most: int) -> bool:

@@ -125,12 +125,35 @@ class WrappedMethod(PreparedMethod):
         return request
 
 
-def _of_kind(middleware: Middleware, name: str, *, is_async: bool) -> CallNext | Middleware:
+def is_async_for_all(middleware: Sequence[Middleware]) -> bool:
+    """
+    Return whether what is to run around any request is ``async def``; ``def`` is taken where both would do.
+
+    Raises:
+        TypeError: One is ``def`` and another ``async def``, so that no method can have both around it.
+    """
+    for is_async in (False, True):
+        if all(_form(each, is_async=is_async) for each in middleware):
+            return is_async
+    only_async = next(each for each in middleware if not _form(each, is_async=False))
+    only_def = next(each for each in middleware if not _form(each, is_async=True))
+    raise TypeError(
+        f"middleware {only_def!r} is def, and {only_async!r} is async def: no method can have both around it; write "
+        "one for each kind, as the __call__ and asynchronous methods of a class"
+    )
+
+
+def _form(middleware: Middleware, *, is_async: bool) -> CallNext | Middleware | None:
+    """Return what a middleware runs around methods of a kind; None: it does not."""
     asynchronous = getattr(middleware, "asynchronous", None)
     if is_async and iscoroutinefunction(asynchronous):
         return asynchronous
-    if is_async is any(map(iscoroutinefunction, (middleware, type(middleware).__call__))):
-        return middleware
+    return middleware if is_async is any(map(iscoroutinefunction, (middleware, type(middleware).__call__))) else None
+
+
+def _of_kind(middleware: Middleware, name: str, *, is_async: bool) -> CallNext | Middleware:
+    if form := _form(middleware, is_async=is_async):
+        return form
     kinds = ("async def", "def") if is_async else ("def", "async def")
     raise TypeError(
         f"method {name!r} is {kinds[0]}, and middleware {middleware!r} is {kinds[1]}: write one for each kind, as the "

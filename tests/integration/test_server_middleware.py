@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp import AsyncClient, AsyncServer, Client, InvalidParams, RemoteError, Request, Server, current_request
+from jsonrpc_amqp import (
+    AsyncClient,
+    AsyncServer,
+    Client,
+    InvalidParams,
+    MethodNotFound,
+    RemoteError,
+    Request,
+    Server,
+    ServerError,
+    current_request,
+)
 from tests.tools import wait_for
 
 Seen = list[tuple[str, str | None, Any]]
@@ -119,6 +130,53 @@ def test_each_request_passes_through_it(place: str, served: str, noting: Noting)
         ("add", None, 2),
         ("nap", None, "rested"),
     ]
+
+
+def test_requests_that_are_not_run(place: str, service: str, noting: Noting) -> None:
+    allowed = {"add", "absent"}
+    with (
+        Server(
+            place, service, methods=METHODS, authorize=lambda request: request.method in allowed, middleware=[noting]
+        ),
+        Client(place, service, timeout=10) as client,
+    ):
+        with pytest.raises(MethodNotFound, match="absent"):
+            client.call("absent")
+        with pytest.raises(ServerError, match="Not authorised"):
+            client.call("fails")
+        with pytest.raises(ServerError, match="Not authorised"):
+            client.call("nap", [0])
+        client.notify("gone")
+        wait_for(lambda: len(noting.seen) == 4)
+    assert [(method, outcome) for method, _id, outcome in noting.seen] == [
+        ("absent", "MethodNotFound"),
+        ("fails", "ServerError"),
+        ("nap", "ServerError"),
+        ("gone", "ServerError"),
+    ]
+
+
+def test_a_method_that_is_not_there_where_all_is_asynchronous(place: str, service: str) -> None:
+    seen: list[str | None] = []
+
+    async def noted(request: Request, call_next: Callable[[Request], Awaitable[Any]]) -> Any:
+        seen.append(request.method)
+        return await call_next(request)
+
+    async def main() -> None:
+        server = AsyncServer(place, service, methods={"nap": nap}, middleware=[noted])
+        async with server, AsyncClient(place, service, timeout=10) as client:
+            with pytest.raises(MethodNotFound, match="absent"):
+                await client.call("absent")
+
+    asyncio.run(main())
+    with (
+        Server(place, service, methods={"nap": nap}, middleware=[noted]),
+        Client(place, service, timeout=10) as client,
+        pytest.raises(MethodNotFound, match="missing"),
+    ):
+        client.call("missing")
+    assert seen == ["absent", "missing"]
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])

@@ -191,7 +191,7 @@ def test_it_runs_for_each_member_of_a_batch_and_for_notifications() -> None:
         ]
     )
     assert len(json.loads(dispatcher(body.encode()) or b"")) == 2
-    assert [each[1] for each in log] == ["add", 3, "add", 7]
+    assert [each[1] for each in log] == ["add", 3, "add", 7, "absent", "MethodNotFound"]
 
 
 def test_methods_of_both_kinds() -> None:

@@ -1,0 +1,51 @@
+"""Middleware around the requests that are not run, so that it sees each (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..context import Request
+from ..errors import NOT_AUTHORISED, remote_error
+from .error_objects import Response
+from .middleware import Middleware, WrappedMethod
+
+
+class Rejection(WrappedMethod):
+    """
+    What stands in for the method of a request that is not run: ``call_next`` raises the error.
+
+    What middleware returns is the result, except where the sender is not authorised: it must not get one from a cache.
+
+    Args:
+        name: The method's name, as it came.
+        response: The error response to the request.
+        around: The first is the outermost.
+        is_async: The middleware is ``async def``.
+        options: As for ``PreparedMethod``.
+    """
+
+    __slots__ = ("_rejected",)
+
+    def __init__(
+        self, name: str, response: Response, around: Sequence[Middleware], *, is_async: bool, **options: Any
+    ) -> None:
+        super().__init__(name, _never_called_async if is_async else _never_called, around, validate=False, **options)
+        self._rejected = response
+
+    def _begin(self, request: Request) -> Any:
+        error = self._rejected["error"]
+        raise remote_error(error["code"], error["message"], error.get("data"))
+
+    def _response(self, result: Any, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
+        response = super()._response(result, params, id)
+        is_final = self._rejected["error"]["code"] == NOT_AUTHORISED
+        return self._rejected if is_final and "error" not in response else response
+
+
+def _never_called() -> Any:
+    """Say that a rejection is ``def``."""
+
+
+async def _never_called_async() -> Any:
+    """Say that a rejection is ``async def``."""
