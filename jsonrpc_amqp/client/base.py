@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_origin
 
 from .. import context
 from ..amqp import tables
@@ -90,7 +90,8 @@ class BaseCalls:
 
     def _errors_with(self, description: object) -> list[type[ApplicationError]] | None:
         """Return the classes of application errors of this client, and those of a description, if it has any."""
-        described = errors_of(description) if isinstance(description, type) else []
+        kind = get_origin(description) or description
+        described = errors_of(kind) if isinstance(kind, type) else []
         return [*classes_of(self._exception_for), *described] if described else None
 
     def _with_middleware(self, middleware: Iterable[Callable[..., Any]] | None) -> Stack | None:

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from inspect import Parameter, Signature, formatannotation
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast, get_origin
 
 from ..errors import MalformedReply
 from ..jsonrpc.conversion import Converter, DoesNotFit, UnsupportedHint, converter
+from ..jsonrpc.generics import resolved, type_arguments
 from ..jsonrpc.marks import described_methods, name_of
 from ..jsonrpc.params import Params
 from ..jsonrpc.signatures import parameters_of, read_signature
@@ -64,7 +65,8 @@ def typed_client(description: Description[T], call: CallTyped, *, is_async: bool
     Return an object with the methods of a class, each of which calls the remote method of that name.
 
     Args:
-        description: A class, such as a Protocol, with a method for each remote method.
+        description: A class, such as a Protocol, with a method for each remote method; of a generic one an alias, such
+            as ``Repository[Item]``.
         call: Calls one.
         is_async: The methods are ``async def``.
 
@@ -72,19 +74,20 @@ def typed_client(description: Description[T], call: CallTyped, *, is_async: bool
         TypeError: It is no class, a method is ``async def`` and is not to be or the other way round, or nothing
             converts to what it is declared to take or to return.
     """
-    made: Any = _class_of(cast(Any, description), is_async=is_async)()
+    made: Any = _class_of(description, is_async=is_async)()
     made._call = call
     return cast(T, made)
 
 
 @lru_cache(maxsize=128)
-def _class_of(kind: type, *, is_async: bool) -> type:
+def _class_of(description: Any, *, is_async: bool) -> type:
     """Return the class of the clients of a description: evaluating hints takes milliseconds."""
+    kind = get_origin(description) or description
     functions = described_methods(kind)
     for name in _attributes(kind):
         raise TypeError(f"{kind.__qualname__}.{name} is an attribute: a description for a client has methods only")
     methods = {
-        attribute: _method(_described(kind, attribute, function, is_async=is_async))
+        attribute: _method(_described(description, kind, attribute, function, is_async=is_async))
         for attribute, function in functions.items()
     }
     repr_of = {"__repr__": lambda _self: f"<typed client of {kind.__qualname__}>", "__slots__": ("_call",)}
@@ -100,14 +103,17 @@ def _attributes(kind: type) -> Iterator[str]:
         yield from (name for name in sorted(properties | declared) if not name.startswith("_"))
 
 
-def _described(kind: type, attribute: str, function: Callable[..., Any], *, is_async: bool) -> _Described:
+def _described(
+    description: Any, kind: type, attribute: str, function: Callable[..., Any], *, is_async: bool
+) -> _Described:
     where = f"{kind.__qualname__}.{attribute}"
     if function.__module__ == "typing":  # what ``overload`` leaves
         raise TypeError(f"{where}: a description has no overloads: a call has one signature")
     if inspect.iscoroutinefunction(function) is not is_async:
         ends = ("AsyncClient", "async def") if is_async else ("Client", "def")
         raise TypeError(f"{where}: a description for {ends[0]} has methods that are {ends[1]}")
-    signature = read_signature(where, function, evaluate=True).signature
+    read = read_signature(where, function, evaluate=True).signature
+    signature = resolved(read, type_arguments(description, function))
     parameters = list(parameters_of(signature))
     if not isinstance(inspect.getattr_static(kind, attribute), staticmethod):
         parameters = parameters[1:]

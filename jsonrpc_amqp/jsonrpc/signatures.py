@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
+from .generics import resolved, type_arguments_of_bound
+
 _LEFT_OUT = object()
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
@@ -39,11 +41,14 @@ def read_signature(name: str, function: Callable[..., Any], *, evaluate: bool) -
     Raises:
         TypeError: A hint cannot be evaluated.
     """
+    arguments = type_arguments_of_bound(function)
     own = _signature(function, name, evaluate=evaluate, follow_wrapped=False) if _is_wrapper(function) else None
     if own is not None and any(each.kind not in _VARIABLE for each in own.parameters.values()):
-        return ReadSignature(own, False)
+        return ReadSignature(resolved(own, arguments), False)
     found = _signature(function, name, evaluate=evaluate)
-    return ReadSignature(inspect.signature(_any_params) if found is None else found, own is not None)
+    return ReadSignature(
+        inspect.signature(_any_params) if found is None else resolved(found, arguments), own is not None
+    )
 
 
 def parameters_of(signature: Signature) -> Iterator[Parameter]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Protocol, TypedDict, Unpack, overload
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
 import pydantic
 import pytest
@@ -81,6 +81,35 @@ class AsyncShop(Protocol):
     @rpc_name("item.get")
     async def get_item(self, sku: str, /) -> Item: ...
     async def broken(self) -> Item: ...
+
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Reader(Protocol[T_co]):
+    def read(self, key: str) -> T_co: ...
+
+
+class ItemReader(Reader[Item], Protocol):
+    """What clients see of a service that is made of a generic class."""
+
+
+class Store(Generic[T]):
+    def __init__(self, **stored: T) -> None:
+        self.stored = stored
+
+    @method
+    def write(self, key: str, value: T) -> None:
+        self.stored[key] = value
+
+    @method
+    def read(self, key: str) -> T:
+        return self.stored[key]
+
+
+class ItemStore(Store[Item]):
+    """A generic class of services for one type."""
 
 
 class Inventory:
@@ -194,6 +223,21 @@ def test_members_of_a_dict_as_keywords(place: str, service: str) -> None:
         with pytest.raises(TypeError, match="tagged: got an unexpected keyword argument 'other'"):
             client.typed(Unpacking).tagged(other=1)  # type: ignore[call-arg]  # the refusal is tested
         assert type(client.typed(Unpacking)) is type(client.typed(Unpacking))
+
+
+def test_generic_classes(place: str, service: str) -> None:
+    store, item = ItemStore(), Item("a", Decimal("1.50"))
+    server = Server(place, service)
+    server.register(store)
+    with server, Client(place, service, timeout=10) as client:
+        client.call("write", ["k", item])
+        assert store.stored == {"k": item}
+        with pytest.raises(InvalidParams, match="value\\.price"):
+            client.call("write", ["k", {"sku": "a", "price": "cheap"}])
+        assert client.typed(ItemReader).read("k") == item
+        assert client.typed(Reader[Item]).read("k") == item
+        with pytest.raises(MalformedReply, match="Expected `int`, got `object`"):
+            client.typed(Reader[int]).read("k")
 
 
 def test_options_are_those_of_the_client(place: str, service: str, inventory: Inventory) -> None:

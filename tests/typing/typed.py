@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, assert_type
+from typing import Protocol, TypeVar, assert_type
 
 from jsonrpc_amqp import AsyncClient, AsyncServer, Client, Server, method, rpc_name
 
@@ -22,6 +22,16 @@ class Inventory(Protocol):
 
 class AsyncInventory(Protocol):
     async def stock(self, sku: str, warehouse: str = "main") -> Stock: ...
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Reader(Protocol[T_co]):
+    def read(self, key: str) -> T_co: ...
+
+
+class StockReader(Reader[Stock], Protocol): ...
 
 
 class Service:
@@ -45,6 +55,8 @@ def threads(client: Client, server: Server) -> None:
     inventory.stock()  # type: ignore[call-arg]
     inventory.stok("a")  # type: ignore[attr-defined]
     inventory.add("a")  # type: ignore[arg-type]
+    assert_type(client.typed(StockReader).read("a"), Stock)
+    assert_type(client.typed(Reader[Stock]).read("a"), Stock)
     server.register(Service(), prefix="inventory.", redelivery="refuse")
     server.register(Service(), description=Inventory)
     server.register(threads, "threads", validate=False)
