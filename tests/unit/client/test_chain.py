@@ -678,9 +678,10 @@ class Blocked:
         self.begun = threading.Semaphore(0)
         self.made = Served(self.block, **options)
         self.client = self.made.client
-        self.futures = [self.client.submit("block") for _ in range(MIDDLEWARE_THREADS)]
-        for _ in self.futures:
-            assert self.begun.acquire(timeout=SECONDS)
+        self.futures: list[Any] = []
+        for _ in range(MIDDLEWARE_THREADS):
+            self.futures.append(self.client.submit("block"))
+            assert self.begun.acquire(timeout=SECONDS)  # a call that waits for a thread counts as pending
 
     def block(self, request: OutgoingRequest, call_next: Next) -> Any:
         self.begun.release()
