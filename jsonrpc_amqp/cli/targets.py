@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from operator import attrgetter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +34,9 @@ _SERVER_OPTIONS = (
     "user",
     "verify_user",
 )
+
+# Where the files of this package are.
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 AnyServer = Server | AsyncServer
 
@@ -106,8 +110,11 @@ def _import(name: str) -> ModuleType:
 
 
 def _describe(error: BaseException) -> str:
-    """Describe what an import raised, and where, unless the import machinery raised it."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    """Describe what an import raised, and where in the code of the program, unless the import machinery raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # A mistake that this package finds is in the line that called it.
+    theirs = [each for each in frames if not each.filename.startswith(_PACKAGE)] or frames
+    where = theirs[-1]
     place = "" if "importlib" in where.filename else f" ({where.filename}, line {where.lineno})"
     return f"{type(error).__name__}: {error}{place}"
 

@@ -94,6 +94,12 @@ def test_a_target_that_cannot_be_served(args: list[str], says: str, workers: lis
         ("x = 1\n1 / 0\n", "ZeroDivisionError: division by zero ("),
         ("def\n", "SyntaxError"),
         ("raise RuntimeError('two\\nlines \\x1b')\n", "two\\nlines \\x1b"),
+        # What this package refuses is in the line that asks for it.
+        ("import jsonrpc_amqp\n\njsonrpc_amqp.Server('memory://x', 's', methods={'m': 5})\n", "broken.py, line 3"),
+        (
+            "from jsonrpc_amqp import Server\nserver = Server('memory://x', 's')\n@server.method\ndef m(f: range): 0\n",
+            "broken.py, line 3",
+        ),
     ],
 )
 def test_a_module_that_fails(source: str, says: str, tmp_path: Path) -> None:
