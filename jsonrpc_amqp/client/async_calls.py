@@ -14,7 +14,6 @@ from typing import Any, Unpack
 from ..errors import RemoteError
 from ..jsonrpc import messages
 from ..jsonrpc.error_classes import ErrorTypes
-from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..runtime.asyncio import AsyncioRuntime
 from ..runtime.dropped import DropWatch
@@ -23,10 +22,11 @@ from .async_batch import AsyncBatch
 from .async_call import AsyncCall, AsyncFuture
 from .async_chain import AsyncChain
 from .attempts import Retry
+from .base import View
 from .call_options import Options
 from .chain import Form, Make
 from .forms import Forms
-from .middleware import AsyncClientMiddleware, OutgoingRequest, Stack
+from .middleware import AsyncClientMiddleware, OutgoingRequest
 from .proxy import Proxy
 from .requests import Requests
 from .typed import Description, T, typed_client
@@ -49,17 +49,8 @@ class AsyncCalls(Forms):
 
     _is_async = True
 
-    def __init__(
-        self,
-        requests: Requests,
-        watch: DropWatch,
-        defaults: Options,
-        *,
-        max_size: int,
-        exception_for: ExceptionFor = messages.to_exception,
-        stack: Stack | None = None,
-    ) -> None:
-        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for, stack=stack)
+    def __init__(self, requests: Requests, watch: DropWatch, view: View) -> None:
+        super().__init__(requests, watch, view)
         runtime = requests.runtime
         if not isinstance(runtime, AsyncioRuntime):
             raise TypeError("the transport of an asynchronous client is to be driven by an AsyncioRuntime")
@@ -106,7 +97,7 @@ class AsyncCalls(Forms):
             self._maker(AsyncCall, options),
             submit=lambda call: self._submit(call, loop),
             drop=self._cancel,
-            exception_for=self._exception_for,
+            exception_for=self._view.exception_for,
             around=None if self._stack is None else lambda message: self._through(self._batch_form(message, options)),
         )
 
@@ -153,14 +144,7 @@ class AsyncCalls(Forms):
         **options: Unpack[Options],
     ) -> AsyncCalls:
         """Return the same connection with other defaults: ``client.with_options(timeout=1).proxy``."""
-        return AsyncCalls(
-            self._requests,
-            self._watch,
-            self._with(options),
-            max_size=self._max_size,
-            exception_for=self._with_errors(errors),
-            stack=self._with_middleware(middleware),
-        )
+        return AsyncCalls(self._requests, self._watch, self._changed(options, errors, middleware))
 
     async def _call_typed(self, method: str, params: Params, convert: Callable[[Any], Any]) -> Any:
         if self._stack is not None:

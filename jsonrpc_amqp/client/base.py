@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_origin
 
@@ -36,6 +37,24 @@ from .requests import Requests
 C = TypeVar("C", bound=Call)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """
+    How a client makes calls, or what its ``with_options`` returns.
+
+    Attributes:
+        defaults: The options of a call that says nothing else.
+        max_size: Most bytes of a request.
+        exception_for: Makes the exceptions for error responses.
+        stack: Middleware; None: calls take the way without.
+    """
+
+    defaults: Options
+    max_size: int
+    exception_for: ExceptionFor = messages.to_exception
+    stack: Stack | None = None
+
+
 class BaseCalls:
     """
     Makes the calls of a client: resolves their options against defaults, checks their size, sets their deadline.
@@ -46,34 +65,28 @@ class BaseCalls:
 
     _is_async: ClassVar[bool]
 
-    def __init__(
-        self,
-        requests: Requests,
-        watch: DropWatch,
-        defaults: Options,
-        *,
-        max_size: int,
-        exception_for: ExceptionFor = messages.to_exception,
-        stack: Stack | None = None,
-    ) -> None:
+    def __init__(self, requests: Requests, watch: DropWatch, view: View) -> None:
         self._requests = requests
         self._cancel = requests.cancel
         self._watch = watch  # of all that a program holds; what threads hold has no part in it
-        self._defaults = defaults
-        self._max_size = max_size
-        self._stack = stack  # of middleware; None: calls take the way without
-        self._exception_for = exception_for
-        is_default = exception_for is messages.to_exception
-        self._result_of = messages.result_of if is_default else partial(messages.result_of, exception_for=exception_for)
+        self._view = view
+        self._defaults = view.defaults
+        self._stack = view.stack
+        is_default = view.exception_for is messages.to_exception
+        self._result_of = (
+            messages.result_of if is_default else partial(messages.result_of, exception_for=view.exception_for)
+        )
         # Resolved once, for the calls without options; None where each must name its service.
-        self._chosen = self._choose({}) if defaults.get("service") else None
+        self._chosen = self._choose({}) if view.defaults.get("service") else None
 
-    def _with(self, options: Options) -> Options:
+    def _changed(
+        self, options: Options, errors: ErrorTypes | None, middleware: Iterable[Callable[..., Any]] | None
+    ) -> View:
         """
-        Return the defaults, changed by options.
+        Return how calls are made with other options, classes of errors and middleware; None: with the same as here.
 
         Raises:
-            TypeError: There is no such option.
+            TypeError: There is no such option, or ``errors`` are none, or one of ``middleware`` is none.
             ValueError: An option has no such value.
             EncodeError: A header cannot be sent.
         """
@@ -82,21 +95,18 @@ class BaseCalls:
             options["headers"] = tables.checked(options["headers"])
         if "service" in options:
             self._requests.use(options["service"])
-        return {**self._defaults, **options}
-
-    def _with_errors(self, errors: ErrorTypes | None) -> ExceptionFor:
-        """Return what makes the exceptions for error responses, of these classes; None: of the same as here."""
-        return self._exception_for if errors is None else exceptions_of(errors)
+        view = replace(self._view, defaults={**self._defaults, **options})
+        if errors is not None:
+            view = replace(view, exception_for=exceptions_of(errors))
+        if middleware is not None:
+            view = replace(view, stack=stack_of(middleware, is_async=self._is_async))
+        return view
 
     def _errors_with(self, description: object) -> list[type[ApplicationError]] | None:
         """Return the classes of application errors of this client, and those of a description, if it has any."""
         kind = get_origin(description) or description
         described = errors_of(kind) if isinstance(kind, type) else []
-        return [*classes_of(self._exception_for), *described] if described else None
-
-    def _with_middleware(self, middleware: Iterable[Callable[..., Any]] | None) -> Stack | None:
-        """Return the middleware of a view; None: the same as here."""
-        return self._stack if middleware is None else stack_of(middleware, is_async=self._is_async)
+        return [*classes_of(self._view.exception_for), *described] if described else None
 
     def _make_call(self, kind: Callable[..., C], method: str, params: Params, options: Options) -> C:
         number = self._requests.new_id()
@@ -133,10 +143,8 @@ class BaseCalls:
         is_notification: bool = False,
         **more: Any,
     ) -> C:
-        if len(body) > self._max_size:
-            raise MessageTooLarge(
-                f"the request has {len(body)} bytes, over the cap of {self._max_size}; it was not sent"
-            )
+        if len(body) > (most := self._view.max_size):
+            raise MessageTooLarge(f"the request has {len(body)} bytes, over the cap of {most}; it was not sent")
         service, timeout, call, notification = self._choose(options) if options else self._chosen or self._choose({})
         request = context.current_or_none()
         if request is not None:
@@ -261,7 +269,7 @@ class BaseClient(BaseCalls, Generic[M]):
             requests.use(service)
             defaults["service"] = service
         watch = requests.presence.watch(f"{type(self).__name__} of {service!r} at {self._where}", self._how_to_close)
-        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for, stack=stack)
+        super().__init__(requests, watch, View(defaults, max_size, exception_for, stack))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._defaults.get('service')!r} at {self._where}>"

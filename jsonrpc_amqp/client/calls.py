@@ -15,18 +15,18 @@ from typing import Any, Unpack
 from ..errors import CallTimeout, RemoteError
 from ..jsonrpc import messages
 from ..jsonrpc.error_classes import ErrorTypes
-from ..jsonrpc.messages import ExceptionFor
 from ..jsonrpc.params import Params
 from ..runtime.dropped import DropWatch
 from . import sent
 from .attempts import Retry
+from .base import View
 from .batch import Batch
 from .call import FutureCall, WaitingCall
 from .call_options import Options
 from .chain import Chain, Form
 from .forms import Forms
 from .futures import CallFuture
-from .middleware import ClientMiddleware, OutgoingRequest, Stack
+from .middleware import ClientMiddleware, OutgoingRequest
 from .proxy import Proxy
 from .requests import Requests
 from .submitted import Submitted
@@ -48,17 +48,8 @@ class Calls(Forms):
 
     _is_async = False
 
-    def __init__(
-        self,
-        requests: Requests,
-        watch: DropWatch,
-        defaults: Options,
-        *,
-        max_size: int,
-        exception_for: ExceptionFor = messages.to_exception,
-        stack: Stack | None = None,
-    ) -> None:
-        super().__init__(requests, watch, defaults, max_size=max_size, exception_for=exception_for, stack=stack)
+    def __init__(self, requests: Requests, watch: DropWatch, view: View) -> None:
+        super().__init__(requests, watch, view)
         self._check_may_wait = requests.waiter.check_may_wait
 
     def call(self, method: str, params: Params = None, **options: Unpack[Options]) -> Any:
@@ -132,7 +123,7 @@ class Calls(Forms):
             self._maker(WaitingCall, options),
             wait=self._await,
             drop=self._cancel,
-            exception_for=self._exception_for,
+            exception_for=self._view.exception_for,
             around=None if self._stack is None else lambda message: self._through(self._batch_form(message, options)),
         )
 
@@ -222,14 +213,7 @@ class Calls(Forms):
             ValueError: An option has no such value.
             EncodeError: A header cannot be sent.
         """
-        return Calls(
-            self._requests,
-            self._watch,
-            self._with(options),
-            max_size=self._max_size,
-            exception_for=self._with_errors(errors),
-            stack=self._with_middleware(middleware),
-        )
+        return Calls(self._requests, self._watch, self._changed(options, errors, middleware))
 
     def _call_typed(self, method: str, params: Params, convert: Callable[[Any], Any]) -> Any:
         if self._stack is not None:
