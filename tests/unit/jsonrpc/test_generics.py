@@ -95,7 +95,11 @@ class Bounded(Generic[N]):
 ITEM, NO_ITEM = {"sku": "a"}, {"sku": 5}
 
 
-@pytest.mark.parametrize("service", [Items(), Mixed(), Repository[str, Item](), ByName[Item]()], ids=repr)
+@pytest.mark.parametrize(
+    "service",
+    [Items(), Mixed(), Repository[str, Item](), ByName[Item]()],
+    ids=["class", "two bases", "alias", "alias of a subclass"],
+)
 def test_params_are_converted_to_the_arguments_of_the_class(service: object) -> None:
     dispatcher = Dispatcher()
     dispatcher.register(service, prefix="")
