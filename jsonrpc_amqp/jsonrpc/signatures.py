@@ -7,10 +7,11 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator
+from functools import partial
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
-from .generics import resolved, type_arguments_of_bound
+from .generics import method_of, resolved, type_arguments
 
 _LEFT_OUT = object()
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -30,22 +31,25 @@ class ReadSignature(NamedTuple):
     takes_anything: bool
 
 
-def read_signature(name: str, function: Callable[..., Any], *, evaluate: bool) -> ReadSignature:
+def read_signature(name: str, function: Callable[..., Any], *, evaluate: bool, kind: Any = None) -> ReadSignature:
     """
     Return the signature of a function; that of a wrapper counts, unless it takes anything.
 
     Args:
         name: The method's name, for messages.
         evaluate: Evaluate hints that are texts, as with ``from __future__ import annotations``.
+        kind: The class that the function stands in, or an alias, such as ``Repository[Item]``; None: it is that of the
+            object that the function is bound to, if it is.
 
     Raises:
         TypeError: A hint cannot be evaluated.
     """
-    arguments = type_arguments_of_bound(function)
-    own = _signature(function, name, evaluate=evaluate, follow_wrapped=False) if _is_wrapper(function) else None
+    arguments = type_arguments(*(method_of(function) if kind is None else (kind, function)))
+    read = partial(_signature, function, name, evaluate=evaluate)
+    own = read(follow_wrapped=False) if _is_wrapper(function) else None
     if own is not None and any(each.kind not in _VARIABLE for each in own.parameters.values()):
         return ReadSignature(resolved(own, arguments), False)
-    found = _signature(function, name, evaluate=evaluate)
+    found = read()
     return ReadSignature(
         inspect.signature(_any_params) if found is None else resolved(found, arguments), own is not None
     )
