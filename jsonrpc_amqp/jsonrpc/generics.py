@@ -52,6 +52,17 @@ def type_arguments(kind: Any, function: Callable[..., Any]) -> TypeArguments:
     return {} if owner is None else _arguments(kind, owner, {})
 
 
+def type_parameters(kind: Any, function: Callable[..., Any]) -> dict[str, Any]:
+    """
+    Return by name what ``class Repository[T]`` and ``def get[K]`` declare, which the hints of a function may use.
+
+    Args:
+        kind, function: As for ``type_arguments``.
+    """
+    scopes = (_owner(kind, function), function)
+    return {each.__name__: each for scope in scopes for each in getattr(scope, "__type_params__", ())}
+
+
 def _owner(kind: Any, function: Callable[..., Any]) -> type | None:
     """Return the generic class that defines a function; None: there is none."""
     lineage = getattr(_parts(kind)[0] or kind, "__mro__", ())

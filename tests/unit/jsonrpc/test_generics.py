@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, TypeVarTuple
@@ -10,6 +11,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, TypeVarTuple
 import pydantic
 import pytest
 
+from jsonrpc_amqp.client.typed import typed_client
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
 from jsonrpc_amqp.jsonrpc.generics import type_arguments
 from jsonrpc_amqp.jsonrpc.marks import method
@@ -252,6 +254,31 @@ def test_no_code_of_the_object_runs_to_find_them() -> None:
         proxy = Proxy()
 
     check_fits(Items(), "number", ITEM, NO_ITEM)
+
+
+DECLARED = """
+from __future__ import annotations
+class Keyed[T]:
+    @method
+    def number(self, value: T) -> T:
+        return value
+    @method
+    def labelled[K](self, value: list[T], label: K) -> K:
+        return label
+class ByKey(Keyed[Item]): ...
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="it is no syntax there")
+def test_variables_that_the_class_declares_where_hints_are_texts() -> None:
+    module: dict[str, Any] = {"__name__": __name__, "method": method, "Item": Item}
+    exec(DECLARED, module)
+    check_fits(module["ByKey"](), "number", ITEM, NO_ITEM)
+    dispatcher = Dispatcher(check_results=True)
+    dispatcher.register(module["ByKey"](), prefix="")
+    assert ask(dispatcher, request("labelled", [[ITEM], "a"]))["result"] == "a"
+    described = typed_client(module["ByKey"], lambda _name, _params, convert: convert(ITEM), is_async=False)
+    assert described.number(Item("a")) == Item("a")
 
 
 def test_what_is_no_method_of_a_generic_class_has_none() -> None:
