@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeVar, cast, get_origin
 
 from ..errors import MalformedReply
 from ..jsonrpc.conversion import Converter, DoesNotFit, UnsupportedHint, converter
-from ..jsonrpc.generics import resolved, type_arguments
 from ..jsonrpc.marks import described_methods, name_of
 from ..jsonrpc.params import Params
 from ..jsonrpc.signatures import parameters_of, read_signature
@@ -112,8 +111,7 @@ def _described(
     if inspect.iscoroutinefunction(function) is not is_async:
         ends = ("AsyncClient", "async def") if is_async else ("Client", "def")
         raise TypeError(f"{where}: a description for {ends[0]} has methods that are {ends[1]}")
-    read = read_signature(where, function, evaluate=True).signature
-    signature = resolved(read, type_arguments(description, function))
+    signature = read_signature(where, function, evaluate=True, kind=description).signature
     parameters = list(parameters_of(signature))
     if not isinstance(inspect.getattr_static(kind, attribute), staticmethod):
         parameters = parameters[1:]

@@ -82,7 +82,7 @@ class AsyncDispatch:
 
     @property
     def exists(self) -> bool:
-        """Whether any method is ``async def``; else no body needs a loop."""
+        """Whether any method, or the middleware around requests that are not run, is ``async def``."""
         return self._methods.has_async
 
     @property
@@ -91,7 +91,7 @@ class AsyncDispatch:
         return self._run_async is not None
 
     def is_needed(self, decoded: Decoded) -> bool:
-        """Whether a method of a body is ``async def``, so that it is to be served here."""
+        """Whether what a body is served by is ``async def``, so that it is to be served here."""
         return any(isinstance(member, Call) and self._methods.is_async(member.method) for member in decoded.members)
 
     async def serve(self, decoded: Decoded, runner: Runner) -> bytes | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Signature
-from typing import Any, TypeVar, cast
+from types import SimpleNamespace, UnionType
+from typing import Any, TypeVar, Union
 
 TypeArguments = Mapping[Any, Any]
 
@@ -22,53 +25,96 @@ def resolved(signature: Signature, arguments: TypeArguments) -> Signature:
     )
 
 
+def method_of(function: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
+    """
+    Return the class or alias of the object that a method is bound to, and the function of that class.
+
+    Of an object that can be called it is ``__call__``. For other functions: None, and the function.
+    """
+    bound = function if inspect.ismethod(function) else function.__call__  # type: ignore[operator]
+    if not inspect.ismethod(bound):
+        return None, function
+    owner = bound.__self__
+    # ``Repository[Item]()`` has that alias as an attribute. Code of the object is not to be asked for it.
+    kind = owner if isinstance(owner, type) else inspect.getattr_static(owner, "__orig_class__", type(owner))
+    return kind, bound.__func__
+
+
 def type_arguments(kind: Any, function: Callable[..., Any]) -> TypeArguments:
     """
     Return the arguments of the type variables of the class that defines a function.
 
     Args:
-        kind: A class that has or inherits it, or an alias, such as ``Repository[Item]``.
+        kind: A class that has or inherits it, or an alias, such as ``Repository[Item]``; None: no class does.
         function: As it stands in the class.
     """
-    origin = typing.get_origin(kind) or kind
-    if typing.Generic not in (lineage := getattr(origin, "__mro__", ())):
-        return {}
-    owner = next((each for each in lineage if any(map(_is(function), vars(each).values()))), None)
-    return {} if owner is None else _arguments(kind, owner, {}) or {}
+    owner = _owner(kind, function)
+    return {} if owner is None else _arguments(kind, owner, {})
 
 
-def type_arguments_of_bound(function: Callable[..., Any]) -> TypeArguments:
-    """Return those of ``type_arguments`` for the method of an object or a class; none for other functions."""
-    owner = getattr(function, "__self__", None)
-    inner = getattr(function, "__func__", None)
-    if owner is None or inner is None:
-        return {}
-    # ``Repository[Item]()`` has that alias as an attribute.
-    return type_arguments(owner if isinstance(owner, type) else getattr(owner, "__orig_class__", type(owner)), inner)
+def type_parameters(kind: Any, function: Callable[..., Any]) -> dict[str, Any]:
+    """
+    Return by name what ``class Repository[T]`` and ``def get[K]`` declare, which the hints of a function may use.
+
+    Args:
+        kind, function: As for ``type_arguments``.
+    """
+    scopes = (_owner(kind, function), function)
+    return {each.__name__: each for scope in scopes for each in getattr(scope, "__type_params__", ())}
 
 
-def _arguments(kind: Any, owner: type, given: TypeArguments) -> TypeArguments | None:
-    """Return the arguments of ``owner`` in a class or an alias, whose own variables have arguments; None: no base."""
-    origin = typing.get_origin(kind) or kind
-    if owner not in getattr(origin, "__mro__", ()):
+def _owner(kind: Any, function: Callable[..., Any]) -> type | None:
+    """Return the generic class that defines a function; None: there is none."""
+    lineage = getattr(_parts(kind)[0] or kind, "__mro__", ())
+    if typing.Generic not in lineage:
         return None
-    values = [_resolved(each, given) for each in typing.get_args(kind)]
-    own = dict(zip(getattr(origin, "__parameters__", ()), values, strict=False))
+    # The last: a class may have a method of a base under another name.
+    return next((each for each in reversed(lineage) if any(_is(function, one) for one in vars(each).values())), None)
+
+
+def _arguments(kind: Any, owner: type, given: TypeArguments) -> TypeArguments:
+    """Return the arguments of ``owner`` in a class or an alias, whose own variables have arguments."""
+    origin, args = _parts(kind)
+    if owner not in getattr(origin := origin or kind, "__mro__", ()):
+        return {}
+    values = [_resolved(each, given) for each in args]
+    variables = getattr(origin, "__parameters__", ())
+    # There are more or fewer of a class with a ``TypeVarTuple``, or none.
+    own = dict(zip(variables, values, strict=True)) if len(variables) == len(values) else {}
     if origin is owner:
         return own
-    bases = vars(origin).get("__orig_bases__", origin.__bases__)
-    return next((found for each in bases if (found := _arguments(each, owner, own)) is not None), None)
+    return next(filter(None, (_arguments(each, owner, own) for each in _bases(origin))), {})
+
+
+def _bases(kind: type) -> Iterable[Any]:
+    """Return the bases of a class with their arguments; those that are texts evaluated, if they can be."""
+    bases = vars(kind).get("__orig_bases__", kind.__bases__)
+    hints = SimpleNamespace(__annotations__={str(number): each for number, each in enumerate(bases)})
+    try:
+        return typing.get_type_hints(hints, vars(sys.modules[kind.__module__]), include_extras=True).values()
+    except Exception:  # a name that the module does not know; of many classes
+        return typing.cast(Iterable[Any], bases)
 
 
 def _resolved(hint: Any, arguments: TypeArguments) -> Any:
     if isinstance(hint, TypeVar):
         return arguments.get(hint, hint)
-    variables = getattr(hint, "__parameters__", ())
-    # A generic class has them, too; what it is to hold is not said there.
-    if typing.get_origin(hint) is None or not any(each in arguments for each in variables):
+    origin, args = _parts(hint)
+    values = tuple(_resolved(each, arguments) for each in args)
+    if all(value is each for value, each in zip(values, args, strict=True)):
         return hint
-    return cast(Any, hint)[tuple(arguments.get(each, each) for each in variables)]
+    generic: Any = Union if origin is UnionType else origin
+    return generic[values if len(values) > 1 else values[0]]
 
 
-def _is(function: Callable[..., Any]) -> Callable[[object], bool]:
-    return lambda found: function in (found, getattr(found, "__func__", None))
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return a generic class and its arguments, of an alias such as ``list[T]``; None and none of another hint."""
+    # pydantic makes a class of its alias, which is the generic class itself where its variables are the arguments.
+    if isinstance(hint, type) and (of_model := vars(hint).get("__pydantic_generic_metadata__")):
+        return of_model["origin"] or hint, of_model["args"] or of_model["parameters"]
+    return typing.get_origin(hint), typing.get_args(hint)
+
+
+def _is(function: Callable[..., Any], attribute: object) -> bool:
+    """Whether an attribute of a class is a function; no code of the attribute is to run."""
+    return function is (attribute.__func__ if isinstance(attribute, (staticmethod, classmethod)) else attribute)

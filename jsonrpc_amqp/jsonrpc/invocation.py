@@ -100,7 +100,7 @@ class PreparedMethod:
         self._error_handlers = error_handlers or ErrorHandlers()
         self._parameters = Parameters(name, function, validate=validate)
         self._code = innermost_code(function)
-        self._check_result = _result_check(name, function) if check_results else None
+        self._check_result = _result_check(name, function, self.signature) if check_results else None
 
     @property
     def signature(self) -> inspect.Signature:
@@ -250,9 +250,13 @@ def _is_any(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     return test(function) or test(type(function).__call__)
 
 
-def _result_check(method: str, function: Callable[..., Any]) -> Callable[[Any], None] | None:
+def _result_check(
+    method: str, function: Callable[..., Any], signature: inspect.Signature
+) -> Callable[[Any], None] | None:
     """Return what raises ``TypeError`` for a result that is not what a function is declared to return."""
-    hint = read_signature(method, function, evaluate=True).signature.return_annotation
+    hint = signature.return_annotation
+    if isinstance(hint, str):  # it was not evaluated, since params are not converted
+        hint = read_signature(method, function, evaluate=True).signature.return_annotation
     if hint is inspect.Signature.empty or get_origin(hint) is get_origin(Result):
         return None
     try:

@@ -85,7 +85,7 @@ class Methods:
 
     Attributes:
         has_early: Whether any method may be acknowledged before it runs.
-        has_async: Whether any method is ``async def``.
+        has_async: Whether any method is ``async def``, or the middleware around requests that are not run.
         error_handlers: Say what is answered for exceptions of all methods.
 
     Raises:
@@ -106,10 +106,10 @@ class Methods:
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self._middleware: tuple[Middleware, ...] = ()
+        self.has_async = False
         self._wrap(checked_middleware(middleware))
         self._policy = policy.checked()
         self.has_early = policy.ack == "early"
-        self.has_async = False
         self._given = given
         self._max_name = max_name
         self._extensions = extensions
@@ -195,12 +195,12 @@ class Methods:
         return Rejection(name, response, self._middleware, is_async=self._is_async_for_all, **self._options)
 
     def is_async(self, name: str) -> bool:
-        """Whether there is a method of this name that is ``async def``."""
+        """Whether a method is ``async def``; where there is none, whether the middleware around the error is."""
         try:
             method = self.find(name)
         except Exception:  # it is raised again, and logged, when the method is looked up to run
-            return False
-        return method is not None and method.is_async
+            method = None
+        return self._is_async_for_all if method is None else method.is_async
 
     def policy_of(self, name: str) -> Policy:
         """Return the policy of a method, whether there is such a method or not."""
@@ -259,6 +259,7 @@ class Methods:
 
     def _wrap(self, middleware: tuple[Middleware, ...]) -> None:
         self._is_async_for_all = is_async_for_all(middleware)
+        self.has_async = self.has_async or self._is_async_for_all
         self._middleware = middleware
 
 

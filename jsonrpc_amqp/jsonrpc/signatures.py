@@ -7,10 +7,11 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator
+from functools import partial
 from inspect import Parameter, Signature
 from typing import Any, NamedTuple
 
-from .generics import resolved, type_arguments_of_bound
+from .generics import method_of, resolved, type_arguments, type_parameters
 
 _LEFT_OUT = object()
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -30,22 +31,26 @@ class ReadSignature(NamedTuple):
     takes_anything: bool
 
 
-def read_signature(name: str, function: Callable[..., Any], *, evaluate: bool) -> ReadSignature:
+def read_signature(name: str, function: Callable[..., Any], *, evaluate: bool, kind: Any = None) -> ReadSignature:
     """
     Return the signature of a function; that of a wrapper counts, unless it takes anything.
 
     Args:
         name: The method's name, for messages.
         evaluate: Evaluate hints that are texts, as with ``from __future__ import annotations``.
+        kind: The class that the function stands in, or an alias, such as ``Repository[Item]``; None: it is that of the
+            object that the function is bound to, if it is.
 
     Raises:
         TypeError: A hint cannot be evaluated.
     """
-    arguments = type_arguments_of_bound(function)
-    own = _signature(function, name, evaluate=evaluate, follow_wrapped=False) if _is_wrapper(function) else None
+    place = method_of(function) if kind is None else (kind, function)
+    arguments, names = type_arguments(*place), type_parameters(*place)
+    read = partial(_signature, function, name, names, evaluate=evaluate)
+    own = read(follow_wrapped=False) if _is_wrapper(function) else None
     if own is not None and any(each.kind not in _VARIABLE for each in own.parameters.values()):
         return ReadSignature(resolved(own, arguments), False)
-    found = _signature(function, name, evaluate=evaluate)
+    found = read()
     return ReadSignature(
         inspect.signature(_any_params) if found is None else resolved(found, arguments), own is not None
     )
@@ -78,11 +83,11 @@ def _is_wrapper(function: Callable[..., Any]) -> bool:
 
 
 def _signature(
-    function: Callable[..., Any], name: str, *, evaluate: bool, follow_wrapped: bool = True
+    function: Callable[..., Any], name: str, names: dict[str, Any], *, evaluate: bool, follow_wrapped: bool = True
 ) -> Signature | None:
-    """Return a signature, or None if there is none to read."""
+    """Return a signature, or None if there is none to read; hints may use names, besides those of the module."""
     try:
-        return inspect.signature(function, eval_str=evaluate, follow_wrapped=follow_wrapped)
+        return inspect.signature(function, eval_str=evaluate, locals=names or None, follow_wrapped=follow_wrapped)
     except (ValueError, TypeError):  # some builtins, and some objects that can be called
         return None
     # A hint that cannot be evaluated may raise anything, and Python 3.14 evaluates all of them here.
@@ -91,7 +96,7 @@ def _signature(
     if found is None or not evaluate:
         return found
     # That of the result may stay a text.
-    namespace = _globals(function)
+    namespace = _globals(function) | names
     return found.replace(parameters=[_evaluated(name, each, namespace) for each in found.parameters.values()])
 
 

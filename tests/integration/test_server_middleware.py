@@ -179,6 +179,28 @@ def test_a_method_that_is_not_there_where_all_is_asynchronous(place: str, servic
     assert seen == ["absent", "missing"]
 
 
+def test_requests_that_are_not_run_wait_together_where_all_is_asynchronous(place: str, service: str) -> None:
+    both = threading.Event()
+    waiting: list[str | None] = []
+
+    async def limited(request: Request, call_next: Callable[[Request], Awaitable[Any]]) -> Any:
+        waiting.append(request.method)
+        while len(waiting) < 2:
+            await asyncio.sleep(0.01)
+        both.set()
+        return await call_next(request)
+
+    with (
+        Server(place, service, methods={"nap": nap}, middleware=[limited], concurrency=1),
+        Client(place, service, timeout=10) as client,
+    ):
+        futures = [client.submit(name) for name in ("absent", "missing")]
+        assert both.wait(5)
+        for future in futures:
+            with pytest.raises(MethodNotFound):
+                future.result()
+
+
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_what_it_sets_in_the_context_is_not_there_for_the_next_request(place: str, service: str, kind: str) -> None:
     user = ContextVar("user", default="anonymous")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, TypeVarTuple
 
+import pydantic
 import pytest
 
+from jsonrpc_amqp.client.typed import typed_client
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
 from jsonrpc_amqp.jsonrpc.generics import type_arguments
 from jsonrpc_amqp.jsonrpc.marks import method
@@ -21,6 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 N = TypeVar("N", bound=int)
 P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 
 @dataclass
@@ -152,6 +156,133 @@ def test_results_are_compared_with_the_argument() -> None:
     dispatcher.register(Stored(), prefix="")
     assert ask(dispatcher, request("number", [1]))["result"] == 1
     check_error(ask(dispatcher, request("number", ["1"])), -32603)
+
+
+def check_fits(service: object, name: str, fits: object, does_not: object) -> None:
+    dispatcher = Dispatcher()
+    dispatcher.register(service, prefix="")
+    assert "result" in ask(dispatcher, request(name, [fits]))
+    assert ask(dispatcher, request(name, [does_not]))["error"]["code"] == -32602
+
+
+class ByText(Numbered["Item"]):
+    """Whose argument may be defined further down."""
+
+
+class InText(Numbered[list["Item"]]):
+    """The same, within another hint."""
+
+
+def test_arguments_that_are_texts() -> None:
+    check_fits(ByText(), "number", ITEM, NO_ITEM)
+    check_fits(InText(), "number", [ITEM], [NO_ITEM])
+
+
+def test_a_base_without_arguments_beside_one_that_has_them() -> None:
+    class Bare(Numbered):  # type: ignore[type-arg]
+        pass
+
+    class Both(Bare, Numbered[Item]):
+        pass
+
+    check_fits(Both(), "number", ITEM, NO_ITEM)
+
+
+def test_a_method_of_a_base_under_another_name() -> None:
+    class Renamed(Numbered[Item]):
+        count = Numbered.number
+
+    check_fits(Renamed(), "count", ITEM, NO_ITEM)
+
+
+def test_an_object_that_can_be_called() -> None:
+    class Handler(Generic[T]):
+        def __call__(self, value: T) -> T:
+            return value
+
+    class ItemHandler(Handler[Item]):
+        pass
+
+    for handler in (ItemHandler(), Handler[Item]()):
+        dispatcher = Dispatcher({"handle": handler})
+        assert ask(dispatcher, request("handle", [ITEM]))["result"] == ITEM
+        assert ask(dispatcher, request("handle", [NO_ITEM]))["error"]["code"] == -32602
+
+
+class Reply(pydantic.BaseModel, Generic[T]):
+    entries: list[T]
+
+
+class Replies(Generic[T]):
+    @method
+    def one(self, reply: Reply[T]) -> int:
+        return len(reply.entries)
+
+    @method
+    def some(self, replies: list[Reply[T] | None]) -> int:
+        return len(replies)
+
+
+class ItemReplies(Replies[Item]):
+    """Which pydantic converts, since it has its models in its hints."""
+
+
+def test_models_of_pydantic() -> None:
+    check_fits(ItemReplies(), "one", {"entries": [ITEM]}, {"entries": [NO_ITEM]})
+    check_fits(ItemReplies(), "some", [None, {"entries": [ITEM]}], [None, {"entries": [NO_ITEM]}])
+
+
+def test_a_variable_for_any_number_of_types_moves_none_of_the_others() -> None:
+    class Row(Generic[*Ts, T]):
+        @method
+        def last(self, value: T) -> T:
+            return value
+
+    class Stored(Row[int, str, float]):
+        pass
+
+    dispatcher = Dispatcher()
+    dispatcher.register(Stored(), prefix="")
+    assert ask(dispatcher, request("last", [1.5]))["result"] == 1.5
+
+
+def test_no_code_of_the_object_runs_to_find_them() -> None:
+    class Proxy:
+        def __getattr__(self, name: str) -> object:
+            raise KeyError(name)
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("ambiguous")
+
+    class Items(Proxy, Numbered[Item]):
+        proxy = Proxy()
+
+    check_fits(Items(), "number", ITEM, NO_ITEM)
+
+
+DECLARED = """
+from __future__ import annotations
+class Keyed[T]:
+    @method
+    def number(self, value: T) -> T:
+        return value
+    @method
+    def labelled[K](self, value: list[T], label: K) -> K:
+        return label
+class ByKey(Keyed[Item]): ...
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="it is no syntax there")
+def test_variables_that_the_class_declares_where_hints_are_texts() -> None:
+    module: dict[str, Any] = {"__name__": __name__, "method": method, "Item": Item}
+    exec(DECLARED, module)
+    check_fits(module["ByKey"](), "number", ITEM, NO_ITEM)
+    dispatcher = Dispatcher(check_results=True)
+    dispatcher.register(module["ByKey"](), prefix="")
+    assert ask(dispatcher, request("labelled", [[ITEM], "a"]))["result"] == "a"
+    described = typed_client(module["ByKey"], lambda _name, _params, convert: convert(ITEM), is_async=False)
+    assert described.number(Item("a")) == Item("a")
 
 
 def test_what_is_no_method_of_a_generic_class_has_none() -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack, cast
 from unittest import mock
 
 import pytest
@@ -327,3 +327,13 @@ def test_results_are_checked_where_that_is_asked_for() -> None:
 
     with pytest.raises(TypeError, match="results cannot be checked: no value of JSON is a Session"):
         Dispatcher({"no_value": no_value}, check_results=True)
+
+
+def test_results_are_checked_where_hints_of_params_are_of_no_use() -> None:
+    def unknown(value: Any) -> int:
+        return cast(int, value)
+
+    unknown.__annotations__ = {"value": "OnlyKnownToTypeCheckers", "return": int}
+    dispatcher = Dispatcher({"unknown": unknown}, check_results=True, validate=False)
+    assert ask(dispatcher, request("unknown", [1]))["result"] == 1
+    check_error(ask(dispatcher, request("unknown", ["1"])), -32603)
