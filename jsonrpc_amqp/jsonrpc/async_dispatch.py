@@ -14,6 +14,7 @@ from .decoding import Call, Decoded, method_of, request_of
 from .error_objects import Response, error_response
 from .invocation import PreparedMethod
 from .methods import Methods
+from .rejection import Rejection
 from .reply_writer import ReplyWriter
 
 logger = logging.getLogger("jsonrpc_amqp.dispatch")
@@ -125,6 +126,8 @@ class AsyncDispatch:
 
     def run_and_wait(self, method: PreparedMethod, call: Call) -> Response:
         """Return the response of a method that is ``async def``; it runs on an event loop meanwhile."""
+        if self._run_async is None and isinstance(method, Rejection):
+            return method.response
         if self._run_async is None:
             logger.error("method %.100r is async def, and there is no event loop: let a Server run it", call.method)
             return error_response(call.id, INTERNAL_ERROR)

@@ -12,7 +12,7 @@ from .error_handlers import ErrorHandlers
 from .error_objects import Response
 from .invocation import PreparedMethod
 from .middleware import Middleware, WrappedMethod, checked_middleware, is_async_for_all
-from .rejection import Rejection
+from .rejection import Rejection, is_refused
 
 Redelivery = Literal["run", "refuse"]
 Ack = Literal["late", "early"]
@@ -188,9 +188,13 @@ class Methods:
         """
         Return what responds to a request that is not run: middleware around the error response, or that alone.
 
-        That of one method does not run: whether there is such a method is not told to those who may not call it.
+        That of one method does not run: whether there is such a method is not told to those who may not call it, and
+        nor is whether it does without.
         """
-        if not self._middleware or self._is_bare(name, self.policy_of(name)):
+        is_bare = (
+            name.startswith(_RESERVED_PREFIX) if is_refused(response) else self._is_bare(name, self.policy_of(name))
+        )
+        if not self._middleware or is_bare:
             return response
         return Rejection(name, response, self._middleware, is_async=self._is_async_for_all, **self._options)
 

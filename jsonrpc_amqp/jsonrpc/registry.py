@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import Signature
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, get_origin, overload
 
 from .error_handlers import E
 from .marks import described_methods, marked_methods, name_of, options_of
@@ -56,7 +56,7 @@ class Registry:
         self._methods.add_all(
             [
                 (getattr(target, attribute), (prefix or "") + name, {**policy, **options_of(type(target), attribute)})
-                for attribute, name in _methods_of(target, description).items()
+                for attribute, name in _methods_of(target, get_origin(description) or description).items()
             ]
         )
 

@@ -23,24 +23,31 @@ class Rejection(WrappedMethod):
         around: The first is the outermost.
         is_async: The middleware is ``async def``.
         options: As for ``PreparedMethod``.
+
+    Attributes:
+        response: As it was given.
     """
 
-    __slots__ = ("_rejected",)
+    __slots__ = ("response",)
 
     def __init__(
         self, name: str, response: Response, around: Sequence[Middleware], *, is_async: bool, **options: Any
     ) -> None:
         super().__init__(name, _never_called_async if is_async else _never_called, around, validate=False, **options)
-        self._rejected = response
+        self.response = response
 
     def _begin(self, request: Request) -> Any:
-        error = self._rejected["error"]
+        error = self.response["error"]
         raise remote_error(error["code"], error["message"], error.get("data"))
 
     def _response(self, result: Any, params: list[Any] | dict[str, Any], id: str | int | float | None) -> Response:
         response = super()._response(result, params, id)
-        is_final = self._rejected["error"]["code"] == NOT_AUTHORISED
-        return self._rejected if is_final and "error" not in response else response
+        return self.response if is_refused(self.response) and "error" not in response else response
+
+
+def is_refused(response: Response) -> bool:
+    """Whether a response says that the sender is not authorised."""
+    return bool(response["error"]["code"] == NOT_AUTHORISED)
 
 
 def _never_called() -> Any:

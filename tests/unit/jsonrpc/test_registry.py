@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -11,6 +11,8 @@ from jsonrpc_amqp import method, rpc_name
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
 
 from .tools import ask, request
+
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Described(Protocol):
@@ -146,6 +148,15 @@ def test_described_methods_are_registered() -> None:
     assert dispatcher.names == ["add", "stock.get"]
     assert ask(dispatcher, request("stock.get", ["a"]))["result"] == 3
     assert dispatcher._methods.policy_of("add").redelivery == "refuse"
+
+
+def test_a_description_may_be_an_alias_of_a_generic_class() -> None:
+    class Repository(Protocol[T_contra]):
+        def add(self, sku: T_contra) -> None: ...
+
+    dispatcher = Dispatcher()
+    dispatcher.register(Inventory(), description=Repository[str])
+    assert dispatcher.names == ["add"]
 
 
 def test_what_can_be_called_is_a_function_unless_it_is_said_otherwise() -> None:

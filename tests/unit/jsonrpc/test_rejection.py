@@ -151,12 +151,31 @@ def test_a_redelivery_that_is_refused() -> None:
 
 def test_neither_around_a_method_without_middleware_nor_that_of_one_method() -> None:
     everywhere, of_one = Seen(), Seen()
-    dispatcher = Dispatcher(authorize=lambda _request: False, middleware=[everywhere])
+    dispatcher = Dispatcher(middleware=[everywhere], redelivery="refuse")
     dispatcher.register(secret, "bare", bypass_middleware=True)
     dispatcher.register(secret, "one", middleware=[of_one])
-    for name in ("bare", "one", "rpc.absent"):
-        assert code_of(ask(dispatcher, request(name))) == -32003
-    assert (everywhere.seen, of_one.seen) == ([("def", "one", -32003)], [])
+    for name in ("bare", "one"):
+        assert code_of(ask_again(dispatcher, request(name))) == -32001
+    assert code_of(ask(dispatcher, request("rpc.absent"))) == -32601
+    assert (everywhere.seen, of_one.seen) == ([("def", "one", -32001)], [])
+
+
+def test_who_is_not_authorised_does_not_see_which_methods_are_without() -> None:
+    def explain(request: Request, call_next: CallNext) -> Any:
+        raise RemoteError(1003, "for members only")
+
+    dispatcher = Dispatcher(authorize=lambda _request: False, middleware=[explain])
+    dispatcher.register(secret, "bare", bypass_middleware=True)
+    assert {name: code_of(ask(dispatcher, request(name))) for name in ("bare", "absent")} == {
+        "bare": 1003,
+        "absent": 1003,
+    }
+
+
+def test_without_a_loop_that_of_a_coroutine_does_not_run() -> None:
+    dispatcher = Dispatcher(authorize=lambda request: request.method == "absent", middleware=[only_async])
+    assert code_of(ask(dispatcher, request("absent"))) == -32601
+    assert code_of(ask(dispatcher, request("secret"))) == -32003
 
 
 def test_notifications_and_members_of_a_batch(caplog: pytest.LogCaptureFixture) -> None:
