@@ -25,6 +25,7 @@ from jsonrpc_amqp import (
     WouldDeadlock,
     current_request,
 )
+from tests.broker import Broker
 from tests.command import serving
 from tests.tools import wait_for
 
@@ -324,7 +325,7 @@ def test_authorization_and_redelivery_hold(url: str, service: str) -> None:
 
 
 @pytest.mark.parametrize("ack", ["late", "early"])
-def test_acknowledgement(url: str, service: str, ack: Any) -> None:
+def test_acknowledgement(broker: Broker, service: str, ack: Any) -> None:
     """A process that dies in a coroutine loses its request only where that was acknowledged early."""
     runs: list[bool] = []
 
@@ -334,15 +335,21 @@ def test_acknowledgement(url: str, service: str, ack: Any) -> None:
             await asyncio.to_thread(cut)
         return "ran"
 
+    def unacknowledged() -> int:
+        rows = broker.list("queues", "name", "messages_unacknowledged")
+        return next(int(row["messages_unacknowledged"]) for row in rows if row["name"] == f"{service}_req")
+
     def cut() -> None:
         session = server._consumer._lifecycle.session
         assert session is not None
+        # What the broker has not read of a connection that is cut does not count.
+        wait_for(lambda: unacknowledged() == (ack == "late"))
         server._transport.invalidate(ConnectionError("cut by the test"))  # type: ignore[attr-defined]  # of RabbitMQ's
         wait_for(lambda: server._lifecycle.session not in (None, session))
 
-    server = Server(url, service)
+    server = Server(broker.url, service)
     server.method(ack=ack)(lose)
-    with server, Client(url, service, timeout=5 if ack == "late" else 2) as client:
+    with server, Client(broker.url, service, timeout=30 if ack == "late" else 5) as client:
         if ack == "late":
             assert client.call("lose") == "ran"
             assert runs == [False, True]
