@@ -252,23 +252,19 @@ class Dispatcher(Registry):
 
     def admit_if(self, call: Call, *, is_allowed: bool) -> PreparedMethod | Response:
         """Do what ``admit`` does; the request is authorised or not."""
-        method = self._admitted(call, is_allowed=is_allowed)
-        return self._methods.rejection(call.method, method) if isinstance(method, dict) else method
-
-    def _admitted(self, call: Call, *, is_allowed: bool) -> PreparedMethod | Response:
         if not is_allowed:
-            return error_response(call.id, NOT_AUTHORISED)
+            return self._methods.rejection(call.method, error_response(call.id, NOT_AUTHORISED))
         try:
             method = self._methods.find(call.method)
         # TypeError is ours; a mapping from outside may raise anything.
         except Exception:
             logger.exception("method %.100r cannot be called", call.method)
-            return error_response(call.id, INTERNAL_ERROR)
+            return self._methods.rejection(call.method, error_response(call.id, INTERNAL_ERROR))
         if method is None:
-            return error_response(call.id, METHOD_NOT_FOUND, call.method)
+            return self._methods.rejection(call.method, error_response(call.id, METHOD_NOT_FOUND, call.method))
         envelope = current_envelope()
         if envelope.redelivered and self._methods.policy_of(call.method).redelivery == "refuse":
-            return _reject_redelivered(call, envelope)
+            return self._methods.rejection(call.method, _reject_redelivered(call, envelope))
         return method
 
     def _may_run(self, call: Call) -> bool:
