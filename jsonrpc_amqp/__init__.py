@@ -46,6 +46,7 @@ from .errors import (
 )
 from .jsonrpc.marks import method, raises, rpc_name
 from .logs import install as _install_log_filter
+from .version import __version__ as __version__
 
 if typing.TYPE_CHECKING:
     from .client.async_batch import AsyncBatch
@@ -56,8 +57,6 @@ if typing.TYPE_CHECKING:
     from .operator.letter import DeadLetter
     from .server.async_server import AsyncServer
     from .server.server import Server
-
-__version__ = "0.1.0"
 
 __all__ = [
     "DELIVERY_LIMIT_REACHED",

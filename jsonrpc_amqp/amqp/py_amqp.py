@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from ..errors import NotConnected, TransportError
 from ..logs import contain_handlers
 from ..options import MAX_SIZE, ConnectionOptions
 from ..runtime.forks import close_when_forked
+from ..version import __version__
 from .broker_errors import describe, summary
 from .deadline import Deadline
 from .decoder import MOST_OF_A_HEADER, Decoder
@@ -427,7 +429,7 @@ def connect(
             "peer": (url.host, url.port),
             "deadline": deadline,
             "memory": memory or AddressMemory(),
-            "client_properties": {"product": "jsonrpc-amqp", "connection_name": options.name},
+            "client_properties": _client_properties(options.name),
             "socket_settings": _socket_settings(),
         },
     )
@@ -465,6 +467,17 @@ def connect_to_first(urls: str, options: ConnectionOptions) -> tuple[BrokerURL, 
 def raw_message(body: bytes, properties: Mapping[str, Any]) -> Any:
     """Return a message with any properties, under AMQP's names; the headers are ``application_headers``."""
     return amqp.Message(body, **properties)
+
+
+def _client_properties(name: str) -> dict[str, str]:
+    """Return what a connection says of itself, and RabbitMQ's management shows of it (``connection.start-ok``)."""
+    return {
+        "product": "jsonrpc-amqp",
+        "version": __version__,
+        "product_version": __version__,  # else py-amqp says its own there
+        "platform": f"Python {sys.version.partition(' ')[0]}",
+        "connection_name": name,
+    }
 
 
 def _socket_settings() -> dict[int, int]:

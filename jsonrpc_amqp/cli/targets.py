@@ -53,7 +53,8 @@ def make_server(context: click.Context, target: str, url: str, options: Mapping[
     found = _find(target)
     if isinstance(found, AnyServer):
         _check_agreement(context, target, found)
-        if os.environ.get("AMQP_URL") or os.environ.get("AMQP_URL_FILE"):
+        is_given_here = os.environ.get("AMQP_URL") or os.environ.get("AMQP_URL_FILE")
+        if is_given_here and not found.is_at(url):
             log.warning("%s is a Server, which has its own url: that of the environment is not used", target)
         return found
     if not options["service"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from functools import partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_origin
 
 from .. import context
-from ..amqp import tables
+from ..amqp import connection_names, tables
 from ..amqp.base import Transport
 from ..amqp.transport import connect_transport
 from ..application_errors import ApplicationError
@@ -242,7 +241,7 @@ class BaseClient(BaseCalls, Generic[M]):
             transport = connect_transport(
                 url,
                 ConnectionOptions(
-                    name=connection_name or f"jsonrpc-amqp client {os.getpid()}",
+                    name=connection_name or connection_names.new("client"),
                     heartbeat=heartbeat,
                     connect_timeout=connect_timeout,
                     reconnect=reconnect,

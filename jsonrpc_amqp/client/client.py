@@ -50,7 +50,7 @@ class Client(BaseClient[ClientMiddleware], Calls):
         heartbeat: Seconds between heartbeats that are offered to the broker; 0 for none.
         connect_timeout: Seconds for one attempt to connect, with all declarations; docs/connecting.md.
         reconnect: False makes a failed attempt final for the calls that wait for it; of several URLs, one for each.
-        connection_name: Shown by RabbitMQ's management.
+        connection_name: Shown by RabbitMQ's management; by default with the host, the process, and digits of its own.
         errors: Subclasses of ``ApplicationError``: one, several, or a module, which stands for all with a code that it
             defines or imports. A reply with the code of one is raised as that class, with its fields, if the error's
             data fit them; else as a ``RemoteError``. Why they do not fit is logged, for debugging.

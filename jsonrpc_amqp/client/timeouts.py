@@ -106,12 +106,11 @@ class TimeoutReports:
             return f"there is no queue {queue!r} now; the method may have run, where its servers use another"
         if isinstance(facts, TransportError):
             return f"how many consumers queue {queue!r} has is not known ({facts}); {_MAY_HAVE_RUN}"
-        # The broker counts ready messages only, not those that wait at a server that they were delivered to.
         consumers, messages = _many(facts.consumers, "consumer"), _many(facts.messages, "message")
         counts = f"queue {queue!r} has {consumers} and {messages} ready"
         if facts.consumers == 0:
             return f"{counts}: no server consumes from it now"
-        return f"{counts} (a server may hold more): {_MAY_HAVE_RUN}"
+        return f"{counts} (servers may hold more, received and not begun): {_MAY_HAVE_RUN}"
 
 
 def _is_congested(session: Session | None) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from re import Pattern
 from typing import Any, ClassVar, Literal, TypeVar, Unpack, overload
 
+from ..amqp import connection_names
 from ..amqp.base import Plan, Transport
 from ..amqp.transport import connect_transport
 from ..dialects import ServerDialect
@@ -142,7 +142,7 @@ class BaseServer(OfOneProcess):
             dead_letters=dead_letter_queue(service) if dead_letters else None,
             bindings=(request_binding(service),),
         )
-        name = connection_name or f"jsonrpc-amqp server {service} {os.getpid()}"
+        name = connection_name or connection_names.new(f"server {service}")
         options = ConnectionOptions(name, heartbeat, connect_timeout, max_size=max_size, tls=tls)
         self._transport = transport or connect_transport(url, options, self._new_runtime())
         self._where = redact(url)
@@ -187,6 +187,10 @@ class BaseServer(OfOneProcess):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.service!r} at {self._where}>"
+
+    def is_at(self, url: str) -> bool:
+        """Whether a URL is that of this server's broker, as far as URLs tell without passwords."""
+        return redact(url) == self._where
 
     # -- registering ------------------------------------------------------------------------------------
 

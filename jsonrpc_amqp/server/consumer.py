@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
+from ..amqp.base import Delivery, Plan, Publish, QueueFacts, Returned, Session, Transport
 from ..errors import MessageTooLarge, TransportError, WouldDeadlock
 from ..jsonrpc.error_objects import internal_error
 from ..logs import contained_handlers
 from ..runtime.dropped import DropWatch
 from ..wire.display import printable
+from ..wire.names import request_queue
 from ..wire.publish import deadline_of
 from .counters import Counters
 from .executor import Executor
@@ -218,6 +219,21 @@ class Consumer:
         self._lifecycle.opened(session)
         if self._lifecycle.state is State.RUNNING:
             log.info("serving %r from queue %r", self._service, self._plan.queue)
+            if self._plan.queue != (usual := request_queue(self._service)):
+                session.inspect(usual, self._found_usual)
+
+    def _found_usual(self, facts: QueueFacts | TransportError) -> None:
+        """Warn of a queue for the same requests: nothing else tells that each of them runs twice."""
+        if isinstance(facts, QueueFacts):
+            log.warning(
+                "beside queue %r of this server there is queue %r, which servers of %r have by default: if both are "
+                "bound to the exchange, each request that clients publish there is put into both, and runs twice. Give "
+                "all servers of a service the same queue=, and delete the other queue; clients may also send to a "
+                "queue alone, by its name (queue=)",
+                self._plan.queue,
+                request_queue(self._service),
+                self._service,
+            )
 
     def _report_serving(self) -> None:
         report, self.on_serving = self.on_serving, None

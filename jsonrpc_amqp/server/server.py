@@ -40,7 +40,8 @@ class Server(BaseServer):
             docs/interop.md).
         recipe_method: The method that all requests of the dialect "recipe2011" are for.
         exchange: The topic exchange.
-        queue: The request queue; ``<service>_req`` where not given.
+        queue: The request queue; ``<service>_req`` where not given. All servers of a service need the same: what
+            clients publish to the exchange is put into each queue that is bound, and runs once for each.
         queue_type: Sent as ``x-queue-type`` ("classic", "quorum"); None leaves it to the virtual host.
         delivery_limit: How many times a quorum queue, the only kind that counts, may redeliver a request. One that
             reached it is not run: the reply is an error (-32002), and the request becomes a dead letter. ``serve

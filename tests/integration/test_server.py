@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from typing import Any
@@ -20,9 +21,11 @@ from jsonrpc_amqp import (
     NotConnected,
     Server,
     TopologyMismatch,
+    __version__,
     current_request,
 )
 
+from ..broker import Broker
 from ..tools import wait_for
 
 PLACES = ["memory", "rabbitmq"]
@@ -397,3 +400,31 @@ def test_a_reply_during_a_burst_does_not_wait_for_the_next_method(url: str, serv
                 each.result(10)
             assert not slow.done()
             slow.result(10)
+
+
+def test_a_second_queue_of_the_service_is_told(place: str, service: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Both are bound to the exchange: each call runs twice, and nothing else says so."""
+    runs: list[str] = []
+
+    def other() -> Server:
+        return Server(place, service, methods={"run": lambda: runs.append("other")}, queue=f"{service}_other")
+
+    with other():
+        assert "there is queue" not in caplog.text
+    usual = Server(place, service, methods={"run": lambda: runs.append("usual")})
+    with usual, other(), Client(place, service, timeout=10) as client:
+        wait_for(lambda: f"beside queue '{service}_other' of this server there is queue '{service}_req'" in caplog.text)
+        client.call("run")
+        wait_for(lambda: sorted(runs) == ["other", "usual"])
+
+
+def test_connections_say_what_they_are(broker: Broker, service: str) -> None:
+    with Server(broker.url, service), Client(broker.url, service) as client:
+        client.start()
+        listed = [str(each["client_properties"]) for each in broker.list("connections", "client_properties")]
+    process = f"{socket.gethostname()}:{os.getpid()}:"
+    for name in (f"jsonrpc-amqp server {service} {process}", f"jsonrpc-amqp client {process}"):
+        told = next(each for each in listed if name in each)
+        assert f"'version', 'longstr', '{__version__}'" in told
+        assert "Python 3." in told
+        assert "py-amqp" not in told

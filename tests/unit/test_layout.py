@@ -120,7 +120,7 @@ def test_who_starts_threads() -> None:
 
 
 # A folder, and the folders that it may import, beside what all may.
-FOR_ALL = {"", "errors", "application_errors", "context", "logs", "options"}
+FOR_ALL = {"", "errors", "application_errors", "context", "logs", "options", "version"}
 ALLOWED = {
     "jsonrpc": set[str](),
     "runtime": set[str](),

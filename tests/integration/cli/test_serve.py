@@ -23,6 +23,15 @@ def test_a_missing_broker_is_waited_for(nowhere: str) -> None:
         assert SECRET not in server.output
 
 
+@pytest.mark.parametrize(("of_environment", "is_told"), [("memory://x", False), ("memory://y", True)])
+def test_a_server_with_an_url_of_its_own(of_environment: str, is_told: bool, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from jsonrpc_amqp import Server\nserver = Server('memory://x', 's')\n")
+    with running("serve", "own", url=of_environment, cwd=tmp_path) as server:
+        server.wait_until_said("serving 's'")
+        assert server.terminate() == 0
+        assert ("own is a Server, which has its own url" in server.output) is is_told
+
+
 HANGING = """
 import threading, time
 from jsonrpc_amqp import Client, Server

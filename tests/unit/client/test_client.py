@@ -6,7 +6,6 @@ import copy
 import inspect
 import json
 import math
-import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -127,8 +126,10 @@ def test_transport_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     tls = {"ca_certs": "f"}
     Client("amqp://x", SERVICE, heartbeat=20, connect_timeout=2, reconnect=False, max_size=5000, tls=tls)
     Client("amqp://x", SERVICE, connection_name="mine")
+    name = seen[0][1].name
+    assert name.startswith("jsonrpc-amqp client ")
     assert seen == [
-        ("amqp://x", ConnectionOptions(f"jsonrpc-amqp client {os.getpid()}", 20, 2, False, 5000, tls)),
+        ("amqp://x", ConnectionOptions(name, 20, 2, False, 5000, tls)),
         ("amqp://x", ConnectionOptions("mine")),
     ]
 

@@ -15,7 +15,8 @@ RAN = "the method may have run, or may still"
 SLOW = f"the broker did not say in time how many consumers queue 'S_req' has; {RAN}"
 BLOCKED = f"the broker takes no messages now (a memory or disk alarm?), and may not have read this one yet; {RAN}"
 MISSING = TopologyMismatch("no queue")
-TWO = f"queue 'S_req' has 2 consumers and 1 message ready (a server may hold more): {RAN}"
+HELD = "(servers may hold more, received and not begun)"
+TWO = f"queue 'S_req' has 2 consumers and 1 message ready {HELD}: {RAN}"
 
 
 class Clock:
@@ -94,7 +95,10 @@ def test_reply_of_the_connection_before_is_not_reported() -> None:
     ("facts", "expected"),
     [
         (QueueFacts(1, 2), TWO),
-        (QueueFacts(0, 1), f"queue 'S_req' has 1 consumer and 0 messages ready (a server may hold more): {RAN}"),
+        (
+            QueueFacts(0, 1),
+            f"queue 'S_req' has 1 consumer and 0 messages ready {HELD}: {RAN}",
+        ),
         (QueueFacts(3, 0), "queue 'S_req' has 0 consumers and 3 messages ready: no server consumes from it now"),
         (MISSING, "there is no queue 'S_req' now; the method may have run, where its servers use another"),
         (

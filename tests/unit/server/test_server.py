@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -110,8 +109,10 @@ def test_the_transport_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None
     tls = {"ca_certs": "f"}
     Server("amqp://x", SERVICE, heartbeat=20, connect_timeout=2, max_size=5000, tls=tls)
     Server("amqp://x", SERVICE, connection_name="mine")
+    name = seen[0][1].name
+    assert name.startswith("jsonrpc-amqp server S ")
     assert seen == [
-        ("amqp://x", ConnectionOptions(f"jsonrpc-amqp server S {os.getpid()}", 20, 2, True, 5000, tls)),
+        ("amqp://x", ConnectionOptions(name, 20, 2, True, 5000, tls)),
         ("amqp://x", ConnectionOptions("mine")),
     ]
 
