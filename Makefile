@@ -25,7 +25,7 @@ check: .venv/check ## Check style, types and unit tests; no broker, under a minu
 # Most of their time the environments wait; `depends` in tox.ini says which may run beside which. Output is shown
 # environment by environment, as each ends.
 test: .venv/tox tools ## Run everything that CI runs, about 12 minutes; installs RabbitMQ with apt-get if it is missing
-	.venv/bin/tox run-parallel --parallel 2
+	.venv/bin/tox run-parallel --parallel 3
 
 lint: .venv/tox ## Check style and types
 	.venv/bin/tox run -e lint,types

@@ -321,10 +321,16 @@ def test_what_serves_drains_at_an_interrupt(nowhere: str, words: tuple[str, ...]
 # -- what serves ------------------------------------------------------------------------------------------------------
 
 CLOSED = [" ".join(each) for count in range(1, 4) for each in combinations(("<&-", ">&-", "2>&-"), count)]
+FULL = ">/dev/full 2>/dev/full"
+WORKERS = ["--workers", "2"]
 
 
-@pytest.mark.parametrize("streams", [*CLOSED, ">/dev/full 2>/dev/full"])
-@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
+# Workers have the streams of their parent, which has had them as one process has: all closed, and all full.
+@pytest.mark.parametrize(
+    ("workers", "streams"),
+    [*(([], each) for each in (*CLOSED, FULL)), (WORKERS, CLOSED[-1]), (WORKERS, FULL)],
+    ids=lambda value: value if isinstance(value, str) else "workers" if value else "one",
+)
 def test_serve(url: str, service: str, streams: str, workers: list[str]) -> None:
     command = [*COMMAND, "serve", "tests.served:methods", "--service", service, *workers]
     with running("-c", f'exec "$@" {streams}', "sh", *command, program=["sh"], url=url) as program:
