@@ -285,6 +285,11 @@ class Session(Protocol):
         """True while the broker takes no publishes: an alarm (``connection.blocked``), or a full outbox."""
         ...
 
+    @property
+    def hears_broker(self) -> bool:
+        """False once nothing of the broker arrived for a heartbeat: an interval in which it sends two."""
+        ...
+
 
 class Listener(Protocol):
     """What a transport reports to a client or server. Called by the leader: no method may block."""

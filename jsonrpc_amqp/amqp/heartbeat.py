@@ -51,6 +51,10 @@ class Heartbeat:
         """Return whether nothing of the broker was read for so long that it has given the connection up, too."""
         return now - self.last_read > self.patience
 
+    def is_late(self, now: float) -> bool:
+        """Return whether nothing of the broker was read for an interval, in which it sends two heartbeats."""
+        return 0 < self.interval < now - self.last_read
+
     def is_due(self, now: float) -> bool:
         """Return whether it is time to send one."""
         return bool(self.interval) and now - self.last_write >= self.interval / 2
@@ -91,6 +95,13 @@ class Heartbeat:
         if not stall:
             return end
         return f"this process or its I/O thread stood still for {stall:.1f} s, and missed its heartbeats; {end}"
+
+    def silence(self, where: str, now: float) -> str:
+        """Return the end of a connection to a broker that is silent as a sentence."""
+        end = (
+            f"the broker at {where} was silent for {now - self.last_read:.1f} s (two heartbeats of {self.interval:g} s)"
+        )
+        return self.explain(end, now)
 
     def _lateness(self, now: float) -> float:
         late = now - self._next_turn

@@ -66,6 +66,7 @@ class MemorySession:
     """One connection to a broker in this process. Private methods but ``_deliver`` need the broker's lock held."""
 
     congested = False
+    hears_broker = True
 
     def __init__(self, owner: MemoryTransport, listener: Listener, plan: Plan) -> None:
         self._owner = owner

@@ -167,6 +167,12 @@ class LiveSession:
         self._has_congested = True  # before the second look: relief is reported only to those who were held back
         return self._is_congested()
 
+    @property
+    def hears_broker(self) -> bool:
+        with self._lock:  # else the socket may be closed meanwhile
+            is_late = self.heartbeat.is_late(time.monotonic())
+            return self._state is State.LIVE and (not is_late or self.link.has_unread())
+
     def bind(self, routing_key: str, outcome: Outcome) -> None:
         self._post(lambda: self.link.bind(routing_key, outcome), lambda: outcome(_gone()))
 
@@ -227,12 +233,7 @@ class LiveSession:
         return True
 
     def _silence(self, now: float) -> ConnectionLost:
-        heartbeat = self.heartbeat
-        end = (
-            f"the broker at {self.link.where} was silent for {now - heartbeat.last_read:.1f} s "
-            f"(two heartbeats of {heartbeat.interval:g} s)"
-        )
-        return ConnectionLost(heartbeat.explain(end, now))
+        return ConnectionLost(self.heartbeat.silence(self.link.where, now))
 
     def _settle(self, delivery: Delivery, encode: Callable[[int, int], bytes]) -> None:
         with self._lock:

@@ -26,6 +26,7 @@ from ..runtime.base import Runtime
 from ..runtime.dropped import DropWatch
 from ..wire.authorization import Users, check_user, users_of
 from ..wire.display import redact
+from ..wire.health import Health
 from ..wire.names import DEFAULT_EXCHANGE, NO_QID, qid_of, refuse_url
 from .addresses import resolve_routing
 from .call import PLAIN, Call, SendOptions
@@ -272,6 +273,25 @@ class BaseClient(BaseCalls, Generic[M]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._defaults.get('service')!r} at {self._where}>"
+
+    def health(self) -> Health:
+        """
+        Return whether calls would be sent now, and what is in the way: for probes, and as cheap as these need.
+
+        A client that was not used yet has no connection: ``start`` makes one. A frozen broker is noticed within one
+        heartbeat; that it has an alarm, once something was published to it.
+        """
+        return self._requests.life.health()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is in the way of sending calls now; see ``health``."""
+        return self.health().is_ready
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the client was not closed; see ``health``."""
+        return self.health().is_alive
 
     def stats(self) -> dict[str, int]:
         """

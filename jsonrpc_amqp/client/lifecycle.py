@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ..amqp.base import Session
 from ..errors import ClientClosed, TransportError
+from ..wire.health import Health, problems_of
 from .timeouts import not_connected
 
 _process = os.getpid()
@@ -87,6 +88,12 @@ class Lifecycle:
     def is_foreign(self) -> bool:
         """Return whether another process uses the client."""
         return self._pid not in (None, _process)
+
+    def health(self) -> Health:
+        """Return whether calls would be sent now. Without the lock: a probe is not to wait for it."""
+        if self.closed:
+            return Health(("the client is closed",), is_alive=False)
+        return Health(tuple(problems_of(self.session, self.failure)))
 
     def begin(self) -> None:
         """Forget the failure that ended the attempts; that of one which others follow may still be asked for."""

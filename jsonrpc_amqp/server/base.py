@@ -36,12 +36,14 @@ from ..runtime.base import Runtime
 from ..runtime.forks import OfOneProcess
 from ..wire.authorization import Authorize, authorizer, check_user
 from ..wire.display import redact
+from ..wire.health import Health
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
 from ..wire.reply_route import reply_to_filter
 from ..wire.sender_checks import refuse_sender
 from .consumer import Consumer, watch_consumer
 from .counters import Counters
 from .executor import Executor
+from .health import RunningRequests, health_of
 from .isolation import Isolation, serve_isolated
 from .lifecycle import Lifecycle
 from .loop_executor import LoopExecutor
@@ -91,6 +93,7 @@ class BaseServer(OfOneProcess):
         check_results: bool = False,
         middleware: Sequence[Middleware] = (),
         prefetch: int | None = None,
+        stuck_after: float | None = None,
         expose_errors: bool = False,
         verify_user: bool = False,
         authorize: Authorize | None = None,
@@ -163,6 +166,8 @@ class BaseServer(OfOneProcess):
             verify_sender=partial(refuse_sender, service=service, exchange=exchange) if verify_user else None,
         )
         self._lifecycle = Lifecycle(concurrency)
+        self._running = None if stuck_after is None else RunningRequests(stuck_after)
+        self._most_running = partial(_most_running, own, concurrency, async_concurrency)
         on_loop = LoopExecutor(service, async_concurrency, concurrency, self._lifecycle, self._counters)
         self._on_loop = on_loop
         self._executor = Executor(
@@ -173,6 +178,7 @@ class BaseServer(OfOneProcess):
             self._counters,
             on_loop,
             self._pipeline.is_for_loop if self._leads_on_loop else None,
+            self._running,
         )
         self._transport.runtime.set_inline_jobs(self._executor)
         held = partial(_prefetch, own, prefetch, concurrency, async_concurrency)
@@ -299,6 +305,24 @@ class BaseServer(OfOneProcess):
         """Why no request of the ``dialect`` could be served with the methods registered now; None: they can."""
         return None if self._dialect is None else self._dialect.problem()
 
+    def health(self) -> Health:
+        """
+        Return whether requests are served now, and what is in the way: for probes, and as cheap as these need.
+
+        A frozen broker is noticed within one heartbeat; that it has an alarm, once something was published to it.
+        """
+        return health_of(self._lifecycle, self._running, is_started=self._consumer.is_open, most=self._most_running())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is in the way of serving requests now; see ``health``."""
+        return self.health().is_ready
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server may still recover by itself; see ``health``."""
+        return self.health().is_alive
+
     def drain(self) -> None:
         """Begin no more requests; return at once. ``stop`` waits for what runs, and gives back what has not begun."""
         self._lifecycle.drain()
@@ -344,6 +368,10 @@ def _prefetch(own: Dispatcher, given: int | None, concurrency: int, async_concur
     """Return how many requests a server may hold: twice as many as it can run, if it was not said."""
     on_loop = async_concurrency if own.asynchronous.exists else 0
     return max(PREFETCH, 2 * concurrency, 2 * on_loop) if given is None else given
+
+
+def _most_running(own: Dispatcher, concurrency: int, async_concurrency: int) -> int:
+    return concurrency + (async_concurrency if own.asynchronous.exists else 0)
 
 
 def _check_numbers(concurrency: int, async_concurrency: int, delivery_limit: int, prefetch: int) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from ..errors import NotConnected
 from ..logs import on_own_thread
 from .counters import Counters
+from .health import RunningRequests
 from .inline_policy import InlinePolicy
 from .job import Job
 from .lifecycle import Admission, Lifecycle
@@ -43,6 +44,7 @@ class Executor:
         counters: Where to count.
         on_loop: Does that.
         is_for_loop: Whether all of a request may be done there; None: nothing may, since the leader is another thread.
+        running: Is told which requests run; None: that is not asked for.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Executor:
         counters: Counters,
         on_loop: LoopExecutor,
         is_for_loop: Callable[[Job], bool] | None = None,
+        running: RunningRequests | None = None,
     ) -> None:
         self._name = name
         self._concurrency = concurrency
@@ -62,6 +65,7 @@ class Executor:
         self._counters = counters
         self._on_loop = on_loop
         self._is_for_loop = is_for_loop
+        self._running = running
         self._policy = InlinePolicy()
         self._queue = WorkQueue(concurrency, self._policy)
         self._redelivered = RedeliveredRequests(concurrency)
@@ -181,8 +185,11 @@ class Executor:
         admission = self._lifecycle.begin_on_loop(job)
         if admission is not _BEGUN:
             self._drop(job, admission)
-        elif not self._goes_on(job, now, _nothing):
+            return
+        ended = _nothing if self._running is None else self._running.begin(job, now, _nothing)
+        if not self._goes_on(job, now, ended):
             self._lifecycle.end_on_loop()
+            ended()
 
     def _run_inline(self, job: Job) -> None:
         thread, policy = threading.get_ident(), self._policy
@@ -232,6 +239,8 @@ class Executor:
 
     def _run(self, job: Job, began: float, ended: Callable[[], object] = _nothing) -> None:
         """Run a request; ``ended`` is called when it has ended, which may be later, on the event loop."""
+        if self._running is not None:
+            ended = self._running.begin(job, began, ended)
         if self._goes_on(job, began, ended):
             self._lifecycle.move_to_loop()
         else:

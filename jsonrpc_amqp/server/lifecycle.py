@@ -57,7 +57,8 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._watchers: list[Callable[[], object]] = []
-        self._failure: TransportError | None = None
+        self.failure: TransportError | None = None
+        """Of the last attempt to connect, since there was a connection."""
         self.gave_up = False
         """There will be no other attempt to connect until the server is started again."""
         self._is_stopping = False
@@ -79,14 +80,14 @@ class Lifecycle:
         with self._lock:
             if self.state is State.STOPPED:
                 return False
-            self._failure, self.gave_up = None, False
+            self.failure, self.gave_up = None, False
             return True
 
     def opened(self, session: Session) -> None:
         """Note a new connection."""
         with self._lock:
             self.session = session
-            self._failure = None
+            self.failure = None
             self._notify()
 
     def lost(self) -> None:
@@ -97,7 +98,7 @@ class Lifecycle:
     def failed(self, error: TransportError, *, gave_up: bool) -> None:
         """Note that an attempt to connect failed; ``gave_up``: there will be no other."""
         with self._lock:
-            self._failure = error
+            self.failure = error
             self.gave_up = gave_up
             self._notify()
 
@@ -140,7 +141,7 @@ class Lifecycle:
         with self._lock:
             self._raise_if_given_up()
             if not self.has_started():
-                failure = self._failure or NotConnected(f"no connection to the broker within {timeout:g} s")
+                failure = self.failure or NotConnected(f"no connection to the broker within {timeout:g} s")
                 # What is kept here must not get a traceback: it would keep the caller's variables, and so the server.
                 raise failure.again()
 
@@ -198,8 +199,8 @@ class Lifecycle:
             changed()
 
     def _raise_if_given_up(self) -> None:
-        if self._failure is not None and self.gave_up and self.state is _RUNNING:
-            raise self._failure.again()
+        if self.failure is not None and self.gave_up and self.state is _RUNNING:
+            raise self.failure.again()
 
     # -- requests -----------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Server(BaseServer):
         middleware: Runs around each request for a method; the first is the outermost. See ``docs/middleware.md``.
         prefetch: Most requests that this process holds; the default is 64, and at least twice ``concurrency``, and
             twice ``async_concurrency`` where a method is ``async def``.
+        stuck_after: Seconds after which a request that still runs makes ``is_ready`` false; None: none does.
         expose_errors: Send the text of uncaught exceptions to callers. It may hold secrets.
         verify_user: Serve only requests whose sender the broker vouches for: they have a ``user_id``, and came over the
             exchange with a key that names that user, or with a bare ``S.request``. Others are dropped; or the reply is

@@ -108,3 +108,8 @@ def test_the_time_of_suspensions_is_read_off_two_clocks(monkeypatch: pytest.Monk
     assert suspended_seconds() == 3600.0
     monkeypatch.delattr(Clocks, "CLOCK_BOOTTIME")
     assert suspended_seconds() == 0.0
+
+
+@pytest.mark.parametrize(("interval", "silent_for", "is_late"), [(10, 9.9, False), (10, 10.1, True), (0, 1e6, False)])
+def test_a_broker_that_missed_its_heartbeats_is_late(interval: float, silent_for: float, is_late: bool) -> None:
+    assert Heartbeat(interval, 1000.0).is_late(1000.0 + silent_for) is is_late

@@ -39,6 +39,7 @@ class FakeSession:
     def __init__(self, reply_queue: str = REPLY_QUEUE) -> None:
         self.reply_queue = reply_queue
         self.congested = False
+        self.hears_broker = True
         self.is_consuming = True
         self.writes_soon = False
         self.is_gone = False

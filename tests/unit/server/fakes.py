@@ -29,6 +29,7 @@ class FakeSession:
     generation = 1
     reply_queue = ""
     congested = False
+    hears_broker = True
     is_consuming = True
 
     def __init__(self) -> None:

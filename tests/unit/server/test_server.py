@@ -37,6 +37,7 @@ KEYWORDS: dict[str, Any] = {
     "check_results": False,
     "middleware": (),
     "prefetch": None,
+    "stuck_after": None,
     "expose_errors": False,
     "verify_user": False,
     "authorize": None,
