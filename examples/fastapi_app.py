@@ -76,10 +76,13 @@ async def article(name: str, services: Services) -> dict[str, Any]:
 
 
 @app.get("/readyz")
-async def readyz(services: Services) -> dict[str, str]:
-    """Whether there is a connection to the broker now."""
-    await services.start(timeout=0)
-    return {"status": "ready"}
+async def readyz(services: Services) -> JSONResponse:
+    """Whether services can be called now. What is in the way names hosts and queues: it is logged."""
+    health = services.health()
+    if health.is_ready:
+        return JSONResponse({"status": "ready"})
+    log.warning("not ready: %s", "; ".join(health.problems))
+    return JSONResponse({"status": "not ready"}, 503)
 
 
 @app.exception_handler(TransportError)

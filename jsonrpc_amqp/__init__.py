@@ -47,6 +47,7 @@ from .errors import (
 from .jsonrpc.marks import method, raises, rpc_name
 from .logs import install as _install_log_filter
 from .version import __version__ as __version__
+from .wire.health import Health
 
 if typing.TYPE_CHECKING:
     from .client.async_batch import AsyncBatch
@@ -85,6 +86,7 @@ __all__ = [
     "DeadLetters",
     "Dispatcher",
     "EncodeError",
+    "Health",
     "InternalError",
     "InvalidName",
     "InvalidParams",

@@ -34,7 +34,7 @@ class AsyncClient(BaseClient[AsyncClientMiddleware], AsyncCalls):
 
     async def start(self, timeout: float | None = TIMEOUT) -> AsyncClient:
         """
-        Connect, and wait until that is done. ``timeout=0`` only asks whether it is: for readiness probes.
+        Connect, and wait until that is done. ``timeout=0`` only asks whether it is; see also ``health``.
 
         Raises:
             NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same.

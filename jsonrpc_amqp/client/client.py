@@ -73,7 +73,7 @@ class Client(BaseClient[ClientMiddleware], Calls):
 
     def start(self, timeout: float | None = TIMEOUT) -> Client:
         """
-        Connect, and wait until that is done. ``timeout=0`` only asks whether it is: for readiness probes.
+        Connect, and wait until that is done. ``timeout=0`` only asks whether it is; see also ``health``.
 
         Raises:
             NotConnected: There was no connection within ``timeout`` seconds. Attempts go on all the same, but where

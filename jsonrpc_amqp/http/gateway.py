@@ -171,13 +171,15 @@ class Gateway:
     # -- endpoints ----------------------------------------------------------------------------------------
 
     async def _health(self, request: Request) -> Response:
-        """Report to a load balancer whether there is a connection to the broker; begin to connect if there is none."""
+        """Report to a load balancer whether services can be called; begin to connect if there is no connection."""
         try:
             starting = self._client.start(timeout=0)
             if inspect.isawaitable(starting):
                 await starting
         except TransportError:
             return JSONResponse({"status": "no connection to the broker"}, 503, _HEADERS)
+        if not self._client.is_ready:
+            return JSONResponse({"status": "the broker is silent, or takes no messages"}, 503, _HEADERS)
         return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
     async def _post(self, request: Request) -> Response:

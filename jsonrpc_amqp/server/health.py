@@ -69,7 +69,4 @@ def _problems(lifecycle: Lifecycle, *, is_started: bool) -> Iterator[str]:
     elif lifecycle.state is not State.RUNNING:
         yield "the server drains"
     else:
-        session = lifecycle.session
-        yield from problems_of(session, lifecycle.failure)
-        if session is not None and not session.is_consuming:
-            yield "no requests are consumed: the broker has cancelled the consumer, which is to be renewed"
+        yield from problems_of(lifecycle.session, lifecycle.failure)

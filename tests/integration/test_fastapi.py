@@ -25,7 +25,7 @@ EXAMPLES = ROOT / "examples"
 SECONDS = float(os.environ.get("FASTAPI_SECONDS", "10"))
 PAUSE = (SECONDS - 5) / 3
 CLIENTS = 64
-NOT_READY = {"error": "NotConnected", "may_have_run": False}
+NOT_READY = {"status": "not ready"}
 ARTICLE = {"name": "bread", "price": 3.5, "in_stock": 12}
 # Seconds: what the application promises for a request, and what a busy machine may add.
 DEADLINE, SLACK = 2.0, 20.0

@@ -35,7 +35,7 @@ PAGES = [README, ERRORS, TYPES, MIDDLEWARE]
 
 def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMQP_URL", url)
-    server_program, client_program, async_program, async_server_program, _ = range(len(README.programs))
+    server_program, client_program, async_program, async_server_program, _, _ = range(len(README.programs))
     with README.run(server_program)["server"]:
         README.run(client_program)
         README.run(async_program)
@@ -49,6 +49,11 @@ def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch:
 async def use(server: AsyncServer, url: str) -> None:
     async with server, AsyncClient(url, service="rest", timeout=60) as client:
         assert await client.call("nap", [0.01]) == "rested"
+
+
+def test_probes(capsys: pytest.CaptureFixture[str]) -> None:
+    README.run(len(README.programs) - 2)
+    assert capsys.readouterr().out.splitlines() == ["True", "the server was stopped"]
 
 
 def test_unit_test_without_a_broker() -> None:

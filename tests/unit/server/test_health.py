@@ -55,15 +55,6 @@ def test_it_drains_and_is_stopped() -> None:
     assert problems(lifecycle, is_started=False) == (["the server was stopped"], True)
 
 
-def test_its_consumer_is_cancelled() -> None:
-    lifecycle, session = Lifecycle(2), FakeSession()
-    lifecycle.opened(session)
-    session.is_consuming = False
-    (problem,), is_alive = problems(lifecycle)
-    assert "no requests are consumed" in problem
-    assert is_alive
-
-
 def test_requests_are_stuck() -> None:
     running, ended = RunningRequests(10), []
     jobs: list[Any] = [object(), object(), object()]
