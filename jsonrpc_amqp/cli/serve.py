@@ -6,14 +6,15 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
 import click
 
-from .. import AsyncServer, TransportError
+from .. import AsyncServer, Health, TransportError
+from ..http.probes import Probes
 from ..options import CONCURRENCY, DELIVERY_LIMIT, GRACE, PREFETCH
 from ..server.base import be_isolated, isolate
 from ..server.last_death import LastDeath
@@ -137,6 +138,12 @@ def queue_options(concurrency: int = CONCURRENCY) -> Callable[[F], F]:
     help="Acknowledge a request after its reply, or before its method runs.",
 )
 @grace_option
+@click.option(
+    "--health-port",
+    type=click.IntRange(min=1, max=65535),
+    metavar="N",
+    help="Answer the HTTP probes GET /livez and /readyz on this port, on all addresses.",
+)
 @log_level_option
 @click.option("--worker", type=(int, int, int, int), hidden=True)
 @click.option("--isolated", type=int, hidden=True)
@@ -149,6 +156,7 @@ def command(
     worker: tuple[int, int, int, int] | None,
     isolated: int | None,
     grace: float | None,
+    health_port: int | None,
     log_level: str,
     url: str,
     **options: Any,
@@ -177,23 +185,48 @@ def command(
     start_logging(log_level, _label(worker, isolated))
     if workers is not None:
         check = partial(_check_target, context, target, url, options)
-        sys.exit(_supervise(context, workers, url, grace, check))
+        sys.exit(_supervise(context, workers, url, grace, check, health_port))
     if isolated is not None:
         be_isolated(make_server(context, target, url, options), isolated)
     elif worker is not None:
-        _serve_as_worker(context, worker, partial(make_server, context, target, url, options), grace)
+        tells = health_port is not None
+        _serve_as_worker(context, worker, partial(make_server, context, target, url, options), grace, tells=tells)
     else:
-        serve_until_stopped(make_server(context, target, url, options), grace)
+        server = make_server(context, target, url, options)
+        with _probes(health_port, server.health):
+            serve_until_stopped(server, grace)
+
+
+@contextmanager
+def _probes(port: int | None, health_of: Callable[[], Health]) -> Iterator[None]:
+    """Answer probes during a ``with`` block, on a port if it is given."""
+    if port is None:
+        yield
+        return
+    probes = Probes(port, health_of)
+    try:
+        probes.start()
+    except OSError as error:
+        raise WrongUsage(f"--health-port {port}: {error}") from None
+    with closing(probes):
+        yield
 
 
 def _serve_as_worker(
-    context: click.Context, worker: tuple[int, int, int, int], make: Callable[[], AnyServer], grace: float | None
+    context: click.Context,
+    worker: tuple[int, int, int, int],
+    make: Callable[[], AnyServer],
+    grace: float | None,
+    *,
+    tells: bool,
 ) -> None:
     *pipes, last_death = worker
     parent = Parent(*pipes)
     server = make()
     parent.drain_with(server.drain)  # which has ``serve_forever`` return
     server.on_serving(partial(parent.tell, SERVING))
+    if tells:
+        parent.keep_telling(server.health)
     with closing(isolate(server, [*_own_command(context), "--isolated"], LastDeath(last_death).read)):
         serve_until_stopped(server, grace)
     parent.tell(DRAINED)
@@ -234,7 +267,14 @@ def _check_target(context: click.Context, target: str, url: str, options: Mappin
     return 0
 
 
-def _supervise(context: click.Context, count: int, url: str, grace: float | None, check: Callable[[], int]) -> int:
+def _supervise(
+    context: click.Context,
+    count: int,
+    url: str,
+    grace: float | None,
+    check: Callable[[], int],
+    health_port: int | None,
+) -> int:
     supervisor = Supervisor(
         _own_command(context),
         count,
@@ -243,7 +283,8 @@ def _supervise(context: click.Context, count: int, url: str, grace: float | None
         refused=TRANSPORT_ERROR,
         undrained=NOT_DRAINED,
     )
-    code = supervisor.run(check)
+    with ExitStack() as stack:
+        code = supervisor.run(check, lambda: stack.enter_context(_probes(health_port, supervisor.health)))
     if code < 0:
         raise WrongUsage(f"the process that imported {context.params['target']} was ended by signal {-code}")
     return code

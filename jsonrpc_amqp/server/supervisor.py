@@ -26,6 +26,7 @@ from .last_death import LastDeath
 from .restarts import Restarts
 from .signals import INSISTENT, drain_signals, end_by
 from .worker import DRAINED, SERVING, watch_lifeline
+from .workers_health import WorkersHealth
 
 log = logging.getLogger("jsonrpc_amqp.workers")
 
@@ -82,13 +83,17 @@ class Supervisor:
         self._kill_at: float | None = None
         self._partial_line = b""
         self._code = 0
+        self._health = WorkersHealth()
+        self.health = self._health.health
+        """Returns whether the workers can serve, where their command has them tell it (``Parent.keep_telling``)."""
 
-    def run(self, check: Callable[[], int] | None = None) -> int:
+    def run(self, check: Callable[[], int] | None = None, begun: Callable[[], object] = lambda: None) -> int:
         """
         Run the workers. Only the main thread can, since it handles signals.
 
         Args:
             check: Called first, in a child process. Where it returns another number than 0, no worker is started.
+            begun: Called next, in this process, which forks no more: it may start threads.
 
         Returns:
             The exit code for this process: 0, ``refused``, ``undrained``, or what the check returned (of a check that a
@@ -96,6 +101,7 @@ class Supervisor:
         """
         with _Signals(*drain_signals(), signal.SIGCHLD) as signals:
             if check is None or self._passes(check, signals):
+                begun()
                 self._run_workers(signals)
         return self._code
 
@@ -198,6 +204,7 @@ class Supervisor:
             if worker is not None and worker.process is not None:
                 worker.process.returncode = code  # or Popen would wait for it as well
                 worker.process = None
+                self._health.forget(worker.number)
                 self._on_exit(worker, code)
 
     def _read_status(self) -> None:
@@ -205,16 +212,18 @@ class Supervisor:
             while chunk := os.read(self._status, 1 << 16):
                 *lines, self._partial_line = (self._partial_line + chunk).split(b"\n")
                 for line in lines:
-                    self._on_status(line.decode("ascii", "replace"))
+                    self._on_status(line.decode("utf-8", "replace"))
 
     def _on_status(self, line: str) -> None:
-        what, _, number = line.partition(" ")
+        what, number, why = (*line.split(" ", 2), "", "")[:3]
         worker = next((each for each in self._workers if str(each.number) == number), None)
         if worker is not None and what == SERVING:
             self._has_served = True
             worker.restarts.serve()
         elif worker is not None and what == DRAINED:
             worker.has_drained = True
+        elif worker is not None:
+            self._health.note(worker.number, what, why)
 
     def _on_exit(self, worker: _Worker, code: int) -> None:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
@@ -255,7 +264,7 @@ class Supervisor:
 
     def _drain(self) -> None:
         if not self._draining:
-            self._draining = True
+            self._draining = self._health.is_draining = True
             self._kill_at = time.monotonic() + self._grace + KILL_MARGIN
             os.close(self._parent_end)
 

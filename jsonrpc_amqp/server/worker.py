@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from ..logs import on_own_thread
+from ..wire.health import Health
 
 log = logging.getLogger("jsonrpc_amqp.workers")
 
@@ -21,6 +23,16 @@ SERVING = "serving"
 """It consumes: what ends it from now on may be a request."""
 DRAINED = "drained"
 """No handler was left running: however the process ends, nothing is lost."""
+READY = "ready"
+"""It can serve now. It tells this or one of the next two every second, where it is asked to."""
+NOT_READY = "notready"
+"""It cannot; what is in the way follows."""
+NOT_ALIVE = "notalive"
+"""It cannot, and will not recover by itself; what is in the way follows."""
+# Seconds between two of these.
+TELL_SECONDS = 1.0
+# Characters of what is in the way: a line has to fit into what a pipe takes at once.
+_MOST_TOLD = 1000
 
 
 class Parent:
@@ -47,11 +59,24 @@ class Parent:
         """Have ``stop`` called, on a thread of its own, when the parent drains or has died."""
         self._stop = stop
 
-    def tell(self, what: str) -> None:
-        """Tell the parent one word; without effect where it is gone."""
+    def tell(self, what: str, why: str = "") -> None:
+        """Tell the parent one word, and why; without effect where it is gone."""
+        text = " ".join([what, str(self._number), *why[:_MOST_TOLD].split()])
         with suppress(OSError):
             # At once, so that the lines of several workers do not mix.
-            os.write(self._status, f"{what} {self._number}\n".encode())
+            os.write(self._status, f"{text}\n".encode("utf-8", "replace"))
+
+    def keep_telling(self, health_of: Callable[[], Health]) -> None:
+        """Tell the parent every second how this worker is, until it ends."""
+
+        def keep() -> None:
+            while True:
+                health = health_of()
+                what = READY if health.is_ready else NOT_READY if health.is_alive else NOT_ALIVE
+                self.tell(what, "; ".join(health.problems))
+                time.sleep(TELL_SECONDS)
+
+        threading.Thread(target=on_own_thread(keep), name="health", daemon=True).start()
 
 
 def watch_lifeline(lifeline: int, stop: Callable[[], object]) -> None:
