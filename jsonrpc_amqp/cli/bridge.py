@@ -14,11 +14,13 @@ from .common import (
     TEXT,
     WrongUsage,
     given,
+    log_format_option,
     log_level_option,
     seconds_option,
     start_logging,
     usage_errors,
 )
+from .log_lines import LogFormat
 from .serve import SERVE_EXIT_CODES, grace_option, queue_options, serve_until_stopped
 
 # One thread for each request that the HTTP server is working on; these threads only wait.
@@ -47,8 +49,15 @@ _CONCURRENCY = 32
 @queue_options(concurrency=_CONCURRENCY)
 @grace_option
 @log_level_option
+@log_format_option
 def command(
-    to: str, timeout: float, headers: Sequence[str], grace: float | None, log_level: str, **options: Any
+    to: str,
+    timeout: float,
+    headers: Sequence[str],
+    grace: float | None,
+    log_level: str,
+    log_format: LogFormat,
+    **options: Any,
 ) -> None:
     """
     Serve a service by asking a JSON-RPC server over HTTP.
@@ -63,7 +72,7 @@ def command(
     \b
     jsonrpc-amqp bridge --service calc --to http://127.0.0.1:8000/
     """
-    start_logging(log_level)
+    start_logging(log_level, log_format)
     with usage_errors():
         from ..http.bridge import HttpBridge
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from .. import Client, JsonRpcAmqpError, MissingExtra, RemoteError, TransportError
+from .log_lines import LogFormat, formatter
 from .streams import StandardStreams, read_standard_input
 
 REMOTE_ERROR = 1
@@ -268,6 +269,13 @@ log_level_option = click.option(
     show_default=True,
     help="The lowest level that is logged, on standard error.",
 )
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Log as text, or as an object of JSON in each line.",
+)
 exchange_option = click.option(
     "--exchange",
     metavar="NAME",
@@ -291,19 +299,24 @@ def standard_input() -> str:
         raise StreamFailure(f"standard input cannot be read: {error.strerror}. Nothing was sent") from None
 
 
-def start_logging(level: str, process: str = "") -> None:
+def start_logging(level: str, form: LogFormat, process: Mapping[str, Any] | None = None) -> None:
     """
     Log to standard error, for a command that runs until it is stopped, and has no result to print.
 
     Args:
         level: Of any case.
+        form: Of the lines.
         process: Identifies this process in each line, where there are several.
     """
     context = click.get_current_context(silent=True)
     streams = context.find_object(StandardStreams) if context is not None else None
     if streams is not None:
         streams.disown_output()  # what methods print
-    logging.basicConfig(level=level.upper(), format=f"%(asctime)s %(levelname)s{process} %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(form, process or {}))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    # Else they would be lines that are no JSON.
+    logging.captureWarnings(form == "json")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from .common import (
     declare_option,
     exchange_option,
     given,
+    log_format_option,
     log_level_option,
     seconds_option,
     server_user_option,
@@ -32,6 +33,7 @@ from .common import (
     usage_errors,
     user_option,
 )
+from .log_lines import LogFormat
 
 log = logging.getLogger("jsonrpc_amqp.gateway")
 
@@ -109,6 +111,7 @@ Exit codes:
     help="How long an unused HTTP connection stays open: longer than the proxy in front keeps it.",
 )
 @log_level_option
+@log_format_option
 def command(
     listen: str,
     allow: Sequence[str],
@@ -120,6 +123,7 @@ def command(
     max_in_flight: int,
     keep_alive: float,
     log_level: str,
+    log_format: LogFormat,
     **options: Any,
 ) -> None:
     """
@@ -135,7 +139,7 @@ def command(
     curl -H 'Content-Type: application/json' http://127.0.0.1:8080/calc \\
         -d '{"jsonrpc": "2.0", "method": "add", "params": [1, 2], "id": 1}'
     """
-    start_logging(log_level)
+    start_logging(log_level, log_format)
     with usage_errors():
         from .. import AsyncClient
         from ..http.gateway import Gateway

@@ -32,6 +32,7 @@ from .common import (
     declare_option,
     exchange_option,
     file_of_url,
+    log_format_option,
     log_level_option,
     read_url,
     seconds_option,
@@ -41,6 +42,7 @@ from .common import (
     user_option,
 )
 from .interpreter import this_program
+from .log_lines import LogFormat
 from .targets import AnyServer, is_given, make_server
 
 log = logging.getLogger("jsonrpc_amqp.cli")
@@ -145,6 +147,7 @@ def queue_options(concurrency: int = CONCURRENCY) -> Callable[[F], F]:
     help="Answer the HTTP probes GET /livez and /readyz on this port, on all addresses.",
 )
 @log_level_option
+@log_format_option
 @click.option("--worker", type=(int, int, int, int), hidden=True)
 @click.option("--isolated", type=int, hidden=True)
 @click.pass_context
@@ -158,6 +161,7 @@ def command(
     grace: float | None,
     health_port: int | None,
     log_level: str,
+    log_format: LogFormat,
     url: str,
     **options: Any,
 ) -> None:
@@ -182,7 +186,7 @@ def command(
     \b
     jsonrpc-amqp serve examples.example_broker --service example --workers 3
     """
-    start_logging(log_level, _label(worker, isolated))
+    start_logging(log_level, log_format, _identity(worker, isolated))
     if workers is not None:
         check = partial(_check_target, context, target, url, options)
         sys.exit(_supervise(context, workers, url, grace, check, health_port))
@@ -232,11 +236,11 @@ def _serve_as_worker(
     parent.tell(DRAINED)
 
 
-def _label(worker: tuple[int, int, int, int] | None, isolated: int | None) -> str:
-    """Return what the log lines of this process end with."""
+def _identity(worker: tuple[int, int, int, int] | None, isolated: int | None) -> dict[str, Any]:
+    """Return what identifies this process in its log lines."""
     if isolated is not None:
-        return f" [isolated, process {os.getpid()}]"
-    return "" if worker is None else f" [worker {worker[0]}, process {os.getpid()}]"
+        return {"isolated": True, "process": os.getpid()}
+    return {} if worker is None else {"worker": worker[0], "process": os.getpid()}
 
 
 def serve_until_stopped(server: AnyServer, grace: float | None) -> None:
