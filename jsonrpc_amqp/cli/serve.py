@@ -43,6 +43,7 @@ from .common import (
 )
 from .interpreter import this_program
 from .log_lines import LogFormat
+from .systemd import is_notified, notified
 from .targets import AnyServer, is_given, make_server
 
 log = logging.getLogger("jsonrpc_amqp.cli")
@@ -193,17 +194,23 @@ def command(
     if isolated is not None:
         be_isolated(make_server(context, target, url, options), isolated)
     elif worker is not None:
-        tells = health_port is not None
+        tells = health_port is not None or is_notified()
         _serve_as_worker(context, worker, partial(make_server, context, target, url, options), grace, tells=tells)
     else:
         server = make_server(context, target, url, options)
-        with _probes(health_port, server.health):
+        with _observed(health_port, server.health):
             serve_until_stopped(server, grace)
 
 
 @contextmanager
+def _observed(port: int | None, health_of: Callable[[], Health]) -> Iterator[None]:
+    """Tell systemd during a ``with`` block, and answer probes, on a port if it is given."""
+    with notified(health_of), _probes(port, health_of):
+        yield
+
+
+@contextmanager
 def _probes(port: int | None, health_of: Callable[[], Health]) -> Iterator[None]:
-    """Answer probes during a ``with`` block, on a port if it is given."""
     if port is None:
         yield
         return
@@ -288,7 +295,7 @@ def _supervise(
         undrained=NOT_DRAINED,
     )
     with ExitStack() as stack:
-        code = supervisor.run(check, lambda: stack.enter_context(_probes(health_port, supervisor.health)))
+        code = supervisor.run(check, lambda: stack.enter_context(_observed(health_port, supervisor.health)))
     if code < 0:
         raise WrongUsage(f"the process that imported {context.params['target']} was ended by signal {-code}")
     return code

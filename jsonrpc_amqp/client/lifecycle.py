@@ -92,7 +92,7 @@ class Lifecycle:
     def health(self) -> Health:
         """Return whether calls would be sent now. Without the lock: a probe is not to wait for it."""
         if self.closed:
-            return Health(("the client is closed",), is_alive=False)
+            return Health(("the client is closed",), is_alive=False, is_ending=True)
         return Health(tuple(problems_of(self.session, self.failure)))
 
     def begin(self) -> None:

@@ -58,7 +58,8 @@ def health_of(lifecycle: Lifecycle, running: RunningRequests | None, *, is_start
     if running is not None and stuck:
         problems.append(f"{stuck} requests have run for longer than {running.stuck_after:g} s")
     is_over = lifecycle.gave_up and lifecycle.state is State.RUNNING
-    return Health(tuple(problems), is_alive=not is_over and stuck < most)
+    is_ending = lifecycle.state is not State.RUNNING
+    return Health(tuple(problems), is_alive=not is_over and stuck < most, is_ending=is_ending)
 
 
 def _problems(lifecycle: Lifecycle, *, is_started: bool) -> Iterator[str]:

@@ -41,7 +41,7 @@ class WorkersHealth:
     def health(self) -> Health:
         """Return that of all: ready if one worker is, not alive if none is."""
         if self.is_draining:
-            return Health(("the workers drain",))
+            return Health(("the workers drain",), is_ending=True)
         now, told = self._clock(), sorted(self._told.items())
         current = {worker: health for worker, (at, health) in told if now - at <= _FRESH}
         if any(health.is_ready for health in current.values()):

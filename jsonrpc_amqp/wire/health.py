@@ -18,10 +18,12 @@ class Health:
         problems: What is in the way, each as a sentence without its full stop; none: it is ready.
         is_alive: False: it will not recover by itself, so that another process should take its place. A broker that is
             away is no reason.
+        is_ending: It drains, or was stopped or closed.
     """
 
     problems: tuple[str, ...] = ()
     is_alive: bool = True
+    is_ending: bool = False
 
     @property
     def is_ready(self) -> bool:

@@ -25,7 +25,7 @@ ONLY_IN = {
     "pydantic": {"jsonrpc/pydantic_types"},
     "pydantic_core": {"jsonrpc/pydantic_types"},
     "click": {name for name in MODULES if name.startswith("cli/")}
-    - {"cli/interpreter", "cli/log_lines", "cli/streams"},
+    - {"cli/interpreter", "cli/log_lines", "cli/streams", "cli/systemd"},
     "aiohttp": {"http/upstream"},
     "yarl": {"http/upstream"},
     "starlette": {"http/gateway"},
@@ -117,6 +117,7 @@ def test_who_starts_threads() -> None:
         "server/worker",
         "http/upstream",
         "adapters/tinyrpc",
+        "cli/systemd",
     }
 
 

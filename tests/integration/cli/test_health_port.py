@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,24 @@ def test_workers_that_stand_still(url: str, service: str, port: int) -> None:
             os.kill(pid, signal.SIGCONT)
         becomes(program, port, "/readyz", 200)
         assert program.terminate() == 0
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
+def test_systemd_is_told(url: str, service: str, tmp_path: Path, workers: list[str]) -> None:
+    address = str(tmp_path / "notify")
+    told: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(PATIENCE)
+        words = ["serve", "tests.served:methods", "--service", service, *workers]
+        with running(*words, url=url, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"}) as program:
+            while "READY=1" not in told:
+                told += systemd.recv(10_000).decode().split("\n")
+            assert "WATCHDOG=1" in told
+            assert program.terminate() == 0
+            while "STOPPING=1" not in told:
+                told += systemd.recv(10_000).decode().split("\n")
+    assert told.count("READY=1") == told.count("STOPPING=1") == 1
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
