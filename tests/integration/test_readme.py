@@ -30,7 +30,8 @@ README = Page("README.md")
 ERRORS = Page("docs/errors.md")
 TYPES = Page("docs/types.md")
 MIDDLEWARE = Page("docs/middleware.md")
-PAGES = [README, ERRORS, TYPES, MIDDLEWARE]
+DISCOVERY = Page("docs/discovery.md")
+PAGES = [README, ERRORS, TYPES, MIDDLEWARE, DISCOVERY]
 
 
 def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +54,13 @@ async def use(server: AsyncServer, url: str) -> None:
 
 def test_unit_test_without_a_broker() -> None:
     README.run(len(README.programs) - 1)["test_greeting"]()
+
+
+def test_discovery() -> None:
+    where = "memory://warehouse"
+    with DISCOVERY.run(0)["server"], Client(where, service="warehouse") as client:
+        (method,) = client.call("rpc.discover")["methods"]
+    assert method["errors"] == [{"code": 1001, "message": "There is not enough of it"}]
 
 
 def test_both_commands_stand_at_the_top() -> None:
