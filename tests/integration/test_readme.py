@@ -22,6 +22,7 @@ from jsonrpc_amqp import (
     Server,
     current_request,
 )
+from jsonrpc_amqp.cli import main as command
 
 from ..pages import Page
 from ..references import missing_links
@@ -56,11 +57,11 @@ def test_unit_test_without_a_broker() -> None:
     README.run(len(README.programs) - 1)["test_greeting"]()
 
 
-def test_discovery() -> None:
-    where = "memory://warehouse"
-    with DISCOVERY.run(0)["server"], Client(where, service="warehouse") as client:
-        (method,) = client.call("rpc.discover")["methods"]
-    assert method["errors"] == [{"code": 1001, "message": "There is not enough of it"}]
+def test_discovery(capsys: pytest.CaptureFixture[str]) -> None:
+    with DISCOVERY.run(0)["server"], pytest.raises(SystemExit, match="0"):
+        command(["describe", "--service", "warehouse", "--url", "memory://warehouse"], prog_name="jsonrpc-amqp")
+    (shown,) = re.findall(r"(?s)```text\n(.*?)```", DISCOVERY.text)
+    assert capsys.readouterr().out == shown
 
 
 def test_both_commands_stand_at_the_top() -> None:

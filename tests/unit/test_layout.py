@@ -24,7 +24,8 @@ ONLY_IN = {
     "msgspec": {"jsonrpc/conversion", "jsonrpc/schemas", "jsonrpc/text"},
     "pydantic": {"jsonrpc/pydantic_types"},
     "pydantic_core": {"jsonrpc/pydantic_types"},
-    "click": {name for name in MODULES if name.startswith("cli/")} - {"cli/streams", "cli/interpreter"},
+    "click": {name for name in MODULES if name.startswith("cli/")}
+    - {"cli/description", "cli/interpreter", "cli/streams"},
     "aiohttp": {"http/upstream"},
     "yarl": {"http/upstream"},
     "starlette": {"http/gateway"},
