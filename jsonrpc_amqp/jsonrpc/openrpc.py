@@ -7,10 +7,12 @@ https://spec.open-rpc.org. Where that has no word for what Python can do, the do
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from inspect import Parameter, Signature
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..application_errors import ApplicationError, has_code
 from ..errors import EncodeError
@@ -28,23 +30,33 @@ _BY_NAME = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
-class Info(NamedTuple):
-    """What a service says of itself: see ``Server``."""
+@dataclass(frozen=True)
+class Info:
+    """
+    What a service says of itself; see ``Server``.
+
+    Raises:
+        TypeError: A part of it is no text.
+    """
 
     title: str
     version: str = "0"
     description: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, str) and (name, value) != ("description", None):
+                raise TypeError(f"the {name} of a service is a text, not {value!r}")
+
 
 def document(info: Info, methods: Iterable[tuple[str, Callable[..., Any]]]) -> dict[str, Any]:
-    """Return the document of a service, given its methods by name; never raises because of what a method is."""
+    """Return the document of a service, given its methods by name; a hint without a schema is any value."""
     described = [_Method(name, function) for name, function in methods]
     schemas = schemas_of([each for method in described for each in method.declared])
     remaining = iter(schemas.each)
-    about = info._asdict()
     return {
         "openrpc": VERSION,
-        "info": {name: value for name, value in about.items() if value is not None},
+        "info": {name: value for name, value in vars(info).items() if value is not None},
         "methods": [method.described(remaining) for method in described],
         **({"components": {"schemas": schemas.shared}} if schemas.shared else {}),
     }
@@ -60,8 +72,8 @@ class _Method:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name = name
-        self._function = function
-        self._doc = docstrings.parse(_docstring(function))
+        self._function = _innermost(function)
+        self._doc = docstrings.parse(_docstring(self._function))
         signature = _signature(name, function)
         self._structure, self._params = _arranged(list(parameters_of(signature)))
         self.declared = [Declared(_hint(each.annotation)) for each in self._params]
@@ -96,12 +108,18 @@ def _signature(name: str, function: Callable[..., Any]) -> Signature:
     return Signature()
 
 
+def _innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of a partial, which says nothing of its own."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
 def _docstring(function: Callable[..., Any]) -> str | None:
     """Return the docstring of a function; of an object that can be called that of its ``__call__``, or its class."""
     if inspect.isroutine(function) or inspect.isclass(function):
         return inspect.getdoc(function)
-    inner = getattr(function, "func", None)  # of a partial, whose own docstring is of no use
-    return _docstring(inner) if callable(inner) else inspect.getdoc(type(function).__call__) or inspect.getdoc(function)
+    return inspect.getdoc(type(function).__call__) or inspect.getdoc(function)
 
 
 def _hint(annotation: Any) -> Any:

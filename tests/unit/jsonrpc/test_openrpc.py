@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NotRequired, TypeVar, Unpack
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import jsonrpcserver
 import pydantic
@@ -151,6 +151,12 @@ def test_a_service_says_what_it_is() -> None:
         "info": {"title": "Shop", "version": "2.1", "description": "Sells."},
         "methods": [],
     }
+
+
+@pytest.mark.parametrize("about", [{"title": 5}, {"version": 2.1}, {"version": None}, {"description": b"x"}])
+def test_what_a_service_says_is_text(about: Any) -> None:
+    with pytest.raises(TypeError, match=f"the {next(iter(about))} of a service is a text"):
+        Info(**{"title": "S", **about})
 
 
 # -- params -----------------------------------------------------------------------------------------------------------
@@ -310,6 +316,14 @@ def test_errors_of_marks_of_the_method_its_base_and_its_class() -> None:
     assert codes(Store().take) == [1001, 1002]
     assert codes(Service().take) == [1001]
     assert codes(raises(Closed, AlsoClosed, WithoutCode)(lambda: None)) == [1002]
+
+
+def test_errors_of_a_partial_are_those_of_its_function() -> None:
+    assert codes(functools.partial(Store().take)) == [1001, 1002]
+
+
+def test_an_object_that_has_every_attribute() -> None:
+    assert params(Mock()) == ("either", ["*args?", "*kwargs?"])
 
 
 def test_errors_of_the_docstring() -> None:

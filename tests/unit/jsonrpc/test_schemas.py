@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from datetime import date
 from enum import Enum
@@ -14,6 +15,8 @@ import pydantic
 import pytest
 from typing_extensions import TypedDict
 
+from jsonrpc_amqp import jsonrpc
+from jsonrpc_amqp.jsonrpc import pydantic_types
 from jsonrpc_amqp.jsonrpc.schemas import PLACE, Declared, Schema, Schemas, schemas_of
 
 T = TypeVar("T")
@@ -108,6 +111,13 @@ def test_members_of_a_tuple_are_as_draft_7_has_them() -> None:
 def test_what_has_no_schema_is_any_value_and_spoils_no_other(hint: Any) -> None:
     found = schemas_of([Declared(int), Declared(hint), Declared(Item), Declared(Order)])
     assert found.each == [{"type": "integer"}, {}, {"$ref": f"{PLACE}Item"}, {"$ref": f"{PLACE}Order"}]
+
+
+def test_without_pydantic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    monkeypatch.delitem(sys.modules, pydantic_types.__name__)
+    monkeypatch.delattr(jsonrpc, "pydantic_types")
+    assert schemas_of([Declared(int), Declared(Path)]).each == [{"type": "integer"}, {}]
 
 
 def test_classes_refer_to_one_another_by_name() -> None:
