@@ -28,7 +28,7 @@ __all__ = [
 @click.group(
     cls=CommandGroup,
     commands=CommandModules(
-        "call", "notify", "demo", "conformance", "permissions", "serve", "dead", "bridge", "gateway"
+        "call", "notify", "describe", "demo", "conformance", "permissions", "serve", "dead", "bridge", "gateway"
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"""\b

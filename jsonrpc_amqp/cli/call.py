@@ -1,4 +1,4 @@
-"""The command ``call``, and what ``notify`` shares with it."""
+"""The command ``call``, and what ``notify`` and ``describe`` share with it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,12 @@ from .common import (
     user_option,
 )
 
-calling_options = stacked(
-    click.argument("method"),
-    click.argument("params", required=False),
+connection_options = stacked(
     click.option("--service", metavar="NAME", help="The service to call."),
     click.option(
         "--queue",
         metavar="NAME",
         help="Call the server of this queue by its name, as AMQP RPC clients do, and not over the exchange.",
-    ),
-    click.option(
-        "--dialect",
-        type=click.Choice(["recipe2011"]),
-        help="Call a server of another lineage; METHOD is not sent. See docs/interop.md.",
     ),
     seconds_option("--timeout", default=TIMEOUT, help="Seconds for all of it, connecting included."),
     url_option,
@@ -48,17 +41,28 @@ calling_options = stacked(
     declare_option,
     user_option,
 )
-
-
-@click.command("call", epilog=EXIT_CODES)
-@calling_options
-@server_user_option
-@click.option(
+calling_options = stacked(
+    click.argument("method"),
+    click.argument("params", required=False),
+    connection_options,
+    click.option(
+        "--dialect",
+        type=click.Choice(["recipe2011"]),
+        help="Call a server of another lineage; METHOD is not sent. See docs/interop.md.",
+    ),
+)
+reply_option = click.option(
     "--reply",
     type=click.Choice(["topic", "queue", "direct"]),
     show_default="topic, or queue with --queue",
     help="How the reply comes: over the exchange, to a queue of its own, or by RabbitMQ's direct reply-to.",
 )
+
+
+@click.command("call", epilog=EXIT_CODES)
+@calling_options
+@server_user_option
+@reply_option
 @click.option("--persistent", is_flag=True, help="Have the broker keep the call on disk, and confirm that it does.")
 def command(method: str, params: str | None, persistent: bool, **options: Any) -> None:
     """

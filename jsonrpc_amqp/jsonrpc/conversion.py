@@ -96,21 +96,20 @@ def converter(hint: Any) -> Converter | None:
     Raises:
         UnsupportedHint: There is none; the message says why.
     """
-    try:
-        shape = shapes.type_info(hint)
-    # TypeError for most; names that cannot be resolved in a class raise others.
-    except Exception as exc:
-        return Converter(frozenset(), _by_pydantic(hint, str(exc)))
-    if isinstance(shape, shapes.AnyType) or hint is object:
-        return None
-    parts = list(_parts(shape))
-    constraints = {type(each) for part in (hint, *map(_hints_of, parts)) for each in _metadata(part)}
-    problem = next(filter(None, (*map(_problem, parts), *map(_foreign, constraints))), "")
-    if not problem:
-        return Converter(_exact(shape), _by_msgspec(hint))
-    if msgspec.Meta in constraints:
-        raise UnsupportedHint(f"{problem}, and msgspec.Meta is in the same hint")
-    return Converter(frozenset(), _by_pydantic(hint, problem))
+    shape, problem = _examined(hint)
+    if problem:
+        return Converter(frozenset(), _by_pydantic(hint, problem))
+    return None if _is_any_value(shape, hint) else Converter(_exact(shape), _by_msgspec(hint))
+
+
+def needs_pydantic(hint: Any) -> bool:
+    """
+    Whether pydantic converts values to a hint, or nothing does; else msgspec.
+
+    Raises:
+        UnsupportedHint: It is for both of them.
+    """
+    return bool(_examined(hint)[1])
 
 
 def shortened(text: str) -> str:
@@ -166,6 +165,28 @@ def _path(steps: tuple[int | str, ...]) -> str:
 
 
 # -- what a hint consists of ----------------------------------------------------------------------------------------
+
+
+def _examined(hint: Any) -> tuple[shapes.Type, str]:
+    """
+    Return what a hint is to msgspec, and why msgspec does not convert to it; an empty text if it does.
+
+    Raises:
+        UnsupportedHint: Nothing does.
+    """
+    try:
+        shape = shapes.type_info(hint)
+    # TypeError for most; names that cannot be resolved in a class raise others.
+    except Exception as exc:
+        return shapes.AnyType(), str(exc) or type(exc).__name__
+    if _is_any_value(shape, hint):
+        return shape, ""
+    parts = list(_parts(shape))
+    constraints = {type(each) for part in (hint, *map(_hints_of, parts)) for each in _metadata(part)}
+    problem = next(filter(None, (*map(_problem, parts), *map(_foreign, constraints))), "")
+    if problem and msgspec.Meta in constraints:
+        raise UnsupportedHint(f"{problem}, and msgspec.Meta is in the same hint")
+    return shape, problem
 
 
 def _parts(shape: object) -> Iterator[shapes.Type]:
@@ -246,6 +267,11 @@ _PLAIN: tuple[tuple[Any, ...], ...] = (
     (shapes.BoolType(), bool),
     (shapes.NoneType(), type(None)),
 )
+
+
+def _is_any_value(shape: shapes.Type, hint: Any) -> bool:
+    """Whether a hint takes any value, as it comes."""
+    return isinstance(shape, shapes.AnyType) or hint is object
 
 
 def _is_any(shape: shapes.Type) -> bool:

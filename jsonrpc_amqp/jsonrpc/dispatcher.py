@@ -23,10 +23,12 @@ from ..errors import (
 from ..options import MAX_BATCH, MAX_DEPTH, MAX_METHOD, MAX_SIZE
 from .async_dispatch import AsyncDispatch, RunAsync
 from .decoding import Call, Decoded, decode, method_of, request_of
+from .discovery import DISCOVER, Discovery
 from .error_objects import Response, error_response
 from .invocation import PreparedMethod, global_methods
 from .methods import Ack, Methods, Policy, Redelivery
 from .middleware import Middleware
+from .openrpc import Info
 from .registry import Registry
 from .reply_writer import ReplyWriter
 
@@ -77,6 +79,7 @@ class Dispatcher(Registry):
             whether the method exists or not.
         run_async: Runs a coroutine on an event loop, waits, and returns its result: for methods that are ``async def``
             where the dispatcher is called. Without it those are run by ``AsyncDispatch.serve`` alone.
+        info: What ``rpc.discover`` says of the service beside its methods; None: there is no such method.
 
     Raises:
         TypeError: A method cannot be called, or has a type hint that nothing converts to.
@@ -100,6 +103,7 @@ class Dispatcher(Registry):
         middleware: Sequence[Middleware] = (),
         authorize: Callable[[Request], bool] | Callable[[Request], Awaitable[bool]] | None = None,
         run_async: RunAsync | None = None,
+        info: Info | None = None,
         _extensions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         _check_least("max_size", max_size, _LEAST_MAX_SIZE)
@@ -110,10 +114,11 @@ class Dispatcher(Registry):
         self._max_batch = max_batch
         self._max_depth = max_depth
         self._max_method = max_method
+        extensions = dict(_extensions or {})
         super().__init__(
             Methods(
                 {} if methods is None else methods,
-                extensions=_extensions or {},
+                extensions=extensions,
                 policy=Policy(redelivery, ack, cancel_on_deadline, validate),
                 max_name=max_method,
                 expose_errors=expose_errors,
@@ -121,6 +126,8 @@ class Dispatcher(Registry):
                 middleware=middleware,
             )
         )
+        if info is not None:
+            extensions[DISCOVER] = Discovery(info, self._methods.functions)
         self._writer = ReplyWriter(max_size=max_size, max_depth=max_depth, expose_errors=expose_errors)
         self._failures = 0
         self._refusals = 0

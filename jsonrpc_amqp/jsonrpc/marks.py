@@ -69,7 +69,7 @@ def raises(*errors: type[ApplicationError]) -> Callable[[_Marked], _Marked]:
     """
     Say which application errors a method may end in, or all methods of a class: the decorated function or class.
 
-    ``typed`` of a client raises them again by their classes.
+    ``typed`` of a client raises them again by their classes, and a server names them where it describes its methods.
 
     Raises:
         TypeError: One is no subclass of ``ApplicationError``.
@@ -90,6 +90,17 @@ def errors_of(description: type) -> list[type[ApplicationError]]:
     classes = [error for each in description.__mro__ for error in vars(each).get(_ERRORS, ())]
     methods = [error for name, _each in _functions(description) for error in _mark(description, name, _ERRORS) or ()]
     return list(dict.fromkeys([*classes, *methods]))
+
+
+def errors_of_method(function: Callable[..., Any]) -> list[type[ApplicationError]]:
+    """Return the application errors that a function, or its class, is marked with; of an override those of its base."""
+    found = list(getattr(function, _ERRORS, ()))
+    owner = getattr(function, "__self__", None)
+    if owner is not None:
+        kind = owner if isinstance(owner, type) else type(owner)
+        found += _mark(kind, getattr(function, "__name__", ""), _ERRORS) or ()
+        found += [error for each in kind.__mro__ for error in vars(each).get(_ERRORS, ())]
+    return list(dict.fromkeys(found))
 
 
 def marked_methods(kind: type) -> Iterator[tuple[str, str]]:

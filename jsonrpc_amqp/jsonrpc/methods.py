@@ -129,6 +129,10 @@ class Methods:
         """The names of all methods, sorted, without extensions."""
         return sorted({*self._registered, *self._given})
 
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """Return the functions of all methods that can be called, by name, sorted, without extensions."""
+        return {name: method.function for name in self.names if (method := self._find_or_none(name)) is not None}
+
     def add(self, function: Callable[..., Any], name: str | None, options: PolicyOptions) -> None:
         """Register a function; see ``Dispatcher.register``."""
         self.add_all([(function, _own_name(function) if name is None else name, options)])
@@ -200,11 +204,14 @@ class Methods:
 
     def is_async(self, name: str) -> bool:
         """Whether a method is ``async def``; where there is none, whether the middleware around the error is."""
-        try:
-            method = self.find(name)
-        except Exception:  # it is raised again, and logged, when the method is looked up to run
-            method = None
+        method = self._find_or_none(name)
         return self._is_async_for_all if method is None else method.is_async
+
+    def _find_or_none(self, name: str) -> PreparedMethod | None:
+        try:
+            return self.find(name)
+        except Exception:  # it is raised again, and logged, when the method is looked up to run
+            return None
 
     def policy_of(self, name: str) -> Policy:
         """Return the policy of a method, whether there is such a method or not."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydantic import VERSION, TypeAdapter, ValidationError
+from pydantic.json_schema import JsonSchemaMode
 from pydantic_core import SchemaValidator, core_schema
 
 # What does not fit is told in whole of texts up to so many bytes, else by the first mistake in each container: pydantic
@@ -57,6 +58,25 @@ def converter(hint: Any) -> Callable[[bytes], Any]:
             raise Mistakes(_told(exc)) from None  # it holds the values
 
     return convert
+
+
+def schemas(hints: Sequence[tuple[Any, bool]], reference: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """
+    Return the JSON Schemas of hints, in their order, and those of classes that they refer to, by name.
+
+    Args:
+        hints: Each with whether it is written, and not read.
+        reference: How one refers to another, with ``{name}`` in it.
+
+    Raises:
+        Exception: One has none; of many classes.
+    """
+    inputs: list[tuple[int, JsonSchemaMode, TypeAdapter[Any]]] = [
+        (place, "serialization" if is_written else "validation", TypeAdapter(hint))
+        for place, (hint, is_written) in enumerate(hints)
+    ]
+    made, more = TypeAdapter.json_schemas(inputs, ref_template=reference.replace("{name}", "{model}"))
+    return [made[place, mode] for place, mode, _adapter in inputs], more.get("$defs", {})
 
 
 def _told(error: ValidationError) -> Told:

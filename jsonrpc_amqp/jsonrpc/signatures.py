@@ -78,6 +78,17 @@ def innermost_code(function: Callable[..., Any]) -> object:
     return getattr(inspect.unwrap(function), "__code__", None)
 
 
+def module_names(function: Any) -> dict[str, Any]:
+    """Return the names that the hints of a function may use."""
+    inner = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    if not hasattr(inner, "__globals__"):
+        inner = getattr(inner, "__func__", None) or getattr(type(inner).__call__, "__func__", type(inner).__call__)
+    found: dict[str, Any] = getattr(inner, "__globals__", {})
+    return found
+
+
 def _is_wrapper(function: Callable[..., Any]) -> bool:
     return hasattr(function, "__wrapped__")
 
@@ -96,7 +107,7 @@ def _signature(
     if found is None or not evaluate:
         return found
     # That of the result may stay a text.
-    namespace = _globals(function) | names
+    namespace = module_names(function) | names
     return found.replace(parameters=[_evaluated(name, each, namespace) for each in found.parameters.values()])
 
 
@@ -125,16 +136,5 @@ def _evaluated(name: str, parameter: Parameter, namespace: dict[str, Any]) -> Pa
         ) from exc
 
 
-def _globals(function: Any) -> dict[str, Any]:
-    """Return the names that the hints of a function may use."""
-    inner = inspect.unwrap(function)
-    while isinstance(inner, functools.partial):
-        inner = inspect.unwrap(inner.func)
-    if not hasattr(inner, "__globals__"):
-        inner = getattr(inner, "__func__", None) or getattr(type(inner).__call__, "__func__", type(inner).__call__)
-    found: dict[str, Any] = getattr(inner, "__globals__", {})
-    return found
-
-
-def _any_params(*args: Any, **kwargs: Any) -> None:
+def _any_params(*args: Any, **kwargs: Any) -> Any:
     """Provide the signature of functions that have none to read."""

@@ -18,6 +18,7 @@ from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
 from ..jsonrpc.error_handlers import E
 from ..jsonrpc.methods import PolicyOptions
 from ..jsonrpc.middleware import Middleware
+from ..jsonrpc.openrpc import Info
 from ..jsonrpc.registry import M
 from ..options import (
     ASYNC_CONCURRENCY,
@@ -74,6 +75,10 @@ class BaseServer(OfOneProcess):
         url: str = "amqp://",
         service: str = "",
         *,
+        title: str | None = None,
+        version: str = "0",
+        description: str | None = None,
+        discover: bool = True,
         methods: Mapping[str, Callable[..., Any]] | None = None,
         dispatcher: Callable[[bytes], bytes | None] | None = None,
         dialect: Literal["recipe2011", "rabbitmq-java"] | None = None,
@@ -130,6 +135,7 @@ class BaseServer(OfOneProcess):
             check_results=check_results,
             middleware=middleware,
             authorize=authorizer(authorize),
+            info=Info(title or service, version, description) if discover else None,
             run_async=lambda begin: on_loop.run_and_wait(begin),  # not by self, which threads must not refer to
         )
         self._dispatcher = dispatcher or own

@@ -34,6 +34,10 @@ class Server(BaseServer):
     Args:
         url: As for ``Client``.
         service: The service's name: words of ``[A-Za-z0-9_-]`` joined by dots.
+        title, version, description: What the service says of itself in its answer to ``rpc.discover``. The title is the
+            service's name where none is given.
+        discover: Answer ``rpc.discover`` with a description of all methods, as a document of OpenRPC; False: there is
+            no such method. A server with a ``dispatcher`` has none of ours.
         methods: Methods by name, jsonrpcserver's global ones included (``jsonrpc_amqp.global_methods``).
         dispatcher: Replaces the built-in one: any ``Callable[[bytes], bytes | None]``.
         dialect: Serve clients of another lineage as well, on the same queue: "recipe2011" or "rabbitmq-java" (see

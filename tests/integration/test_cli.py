@@ -19,6 +19,7 @@ import pytest
 from jsonrpc_amqp import Client
 from jsonrpc_amqp.cli import REMOTE_ERROR, TRANSPORT_ERROR
 
+from .. import openrpc
 from ..broker import Broker
 from ..cli_tools import SECRET, one_line
 from ..command import COMMAND, Program, is_alive, run, running, serving
@@ -45,6 +46,16 @@ def refused(broker: Broker) -> str:
 def test_call_prints_the_result_alone(url: str, served: str, reply: str) -> None:
     done = run("call", "echo", '["é \\u4e2d 😀"]', "--service", served, "--reply", reply, url=url)
     assert (done.returncode, done.stdout, done.stderr) == (0, '"é 中 😀"\n', "")
+
+
+@pytest.mark.parametrize("where", [["--service", "served"], ["--queue", "served_req"]])
+def test_describe(url: str, served: str, where: list[str]) -> None:
+    done = run("describe", "echo", *where, url=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("served 0\n\necho(value)\n")
+    document = json.loads(run("describe", "--json", *where, url=url).stdout)
+    openrpc.check(document)
+    assert "echo" in [each["name"] for each in document["methods"]]
 
 
 def test_params_by_name_and_the_url_on_the_command_line(url: str, served: str) -> None:

@@ -22,6 +22,7 @@ from jsonrpc_amqp import (
     Server,
     current_request,
 )
+from jsonrpc_amqp.cli import main as command
 
 from ..pages import Page
 from ..references import missing_links
@@ -30,7 +31,8 @@ README = Page("README.md")
 ERRORS = Page("docs/errors.md")
 TYPES = Page("docs/types.md")
 MIDDLEWARE = Page("docs/middleware.md")
-PAGES = [README, ERRORS, TYPES, MIDDLEWARE]
+DISCOVERY = Page("docs/discovery.md")
+PAGES = [README, ERRORS, TYPES, MIDDLEWARE, DISCOVERY]
 
 
 def test_five_minutes(url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +60,13 @@ def test_probes(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_unit_test_without_a_broker() -> None:
     README.run(len(README.programs) - 1)["test_greeting"]()
+
+
+def test_discovery(capsys: pytest.CaptureFixture[str]) -> None:
+    with DISCOVERY.run(0)["server"], pytest.raises(SystemExit, match="0"):
+        command(["describe", "--service", "warehouse", "--url", "memory://warehouse"], prog_name="jsonrpc-amqp")
+    (shown,) = re.findall(r"(?s)```text\n(.*?)```", DISCOVERY.text)
+    assert capsys.readouterr().out == shown
 
 
 def test_both_commands_stand_at_the_top() -> None:

@@ -21,11 +21,11 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 ONLY_IN = {
     "jsonrpcserver": {"jsonrpc/invocation"},
     "jsonrpcclient": {"jsonrpc/messages"},
-    "msgspec": {"jsonrpc/conversion", "jsonrpc/text"},
+    "msgspec": {"jsonrpc/conversion", "jsonrpc/schemas", "jsonrpc/text"},
     "pydantic": {"jsonrpc/pydantic_types"},
     "pydantic_core": {"jsonrpc/pydantic_types"},
     "click": {name for name in MODULES if name.startswith("cli/")}
-    - {"cli/interpreter", "cli/log_lines", "cli/streams", "cli/systemd"},
+    - {"cli/description", "cli/interpreter", "cli/log_lines", "cli/streams", "cli/systemd"},
     "aiohttp": {"http/upstream"},
     "yarl": {"http/upstream"},
     "starlette": {"http/gateway"},

@@ -420,3 +420,7 @@ def test_a_prepared_method_responds_without_a_dispatcher() -> None:
     method = PreparedMethod("subtract", subtract, False)
     assert method.respond([3, 1], 7) == {"jsonrpc": "2.0", "result": 2, "id": 7}
     check_error(without_data(method.respond([3], None)), -32602, None)
+
+
+def test_results_of_what_has_no_signature_are_not_checked() -> None:
+    assert ask(Dispatcher({"max": max}, check_results=True), request("max", [1, 2]))["result"] == 2

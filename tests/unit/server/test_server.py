@@ -18,6 +18,10 @@ from ...tools import wait_for
 from .fakes import SERVICE, FakeSession, FakeTransport, delivery
 
 KEYWORDS: dict[str, Any] = {
+    "title": None,
+    "version": "0",
+    "description": None,
+    "discover": True,
     "methods": None,
     "dispatcher": None,
     "dialect": None,

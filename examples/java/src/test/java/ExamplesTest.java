@@ -118,7 +118,7 @@ class ExamplesTest {
                 List.of(add + "\"params\": [1, 2], \"id\": [4]}", "-32600", "null"),
                 List.of("{\"jsonrpc\": \"2.0\", \"method\": 1}", "-32600", "null"),
                 List.of("{\"jsonrpc\": \"2.0\", \"method\": \"absent\", \"id\": 5}", "-32601", "5"),
-                List.of("{\"jsonrpc\": \"2.0\", \"method\": \"rpc.discover\", \"id\": null}", "-32601", "null"),
+                List.of("{\"jsonrpc\": \"2.0\", \"method\": \"rpc.absent\", \"id\": null}", "-32601", "null"),
                 List.of(add + "\"params\": [1], \"id\": 7}", "-32602", "7"),
                 List.of("{\"jsonrpc\": \"2.0\", \"method\": \"fail\", \"id\": 8}", "-32603", "8"))) {
             raw.request(SERVICE, ".contract", row.get(0), number(1));
