@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect as shapes
 
+from .class_defaults import Complete, completer
+
 # Most misfits that are told, and characters of a name or a message in them: they hold what a peer has sent.
 MOST_MISFITS, _MOST_CHARACTERS = 100, 256
 # msgspec ends its messages so: "Expected `int`, got `str` - at `$.items[3].price`", or "... - at `key` in `$.prices`".
@@ -99,7 +101,7 @@ def converter(hint: Any) -> Converter | None:
     shape, problem = _examined(hint)
     if problem:
         return Converter(frozenset(), _by_pydantic(hint, problem))
-    return None if _is_any_value(shape, hint) else Converter(_exact(shape), _by_msgspec(hint))
+    return None if _is_any_value(shape, hint) else Converter(_exact(shape), _by_msgspec(hint, completer(shape)))
 
 
 def needs_pydantic(hint: Any) -> bool:
@@ -120,14 +122,17 @@ def shortened(text: str) -> str:
 # -- converting -----------------------------------------------------------------------------------------------------
 
 
-def _by_msgspec(hint: Any) -> Callable[[Any], Any]:
+def _by_msgspec(hint: Any, complete: Complete | None) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         try:
-            return msgspec.convert(value, hint, str_keys=True)
+            converted = msgspec.convert(value, hint, str_keys=True)
         except msgspec.ValidationError as exc:
             raise DoesNotFit([_placed(str(exc))]) from exc
         except TypeError as exc:  # a list as the member of a set; what code of the user's raises is a ValidationError
             raise DoesNotFit([Misfit("", str(exc))]) from exc
+        if complete is not None:
+            complete(converted)
+        return converted
 
     return convert
 

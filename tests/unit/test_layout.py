@@ -21,7 +21,7 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 ONLY_IN = {
     "jsonrpcserver": {"jsonrpc/invocation"},
     "jsonrpcclient": {"jsonrpc/messages"},
-    "msgspec": {"jsonrpc/conversion", "jsonrpc/schemas", "jsonrpc/text"},
+    "msgspec": {"jsonrpc/class_defaults", "jsonrpc/conversion", "jsonrpc/schemas", "jsonrpc/text"},
     "pydantic": {"jsonrpc/pydantic_types"},
     "pydantic_core": {"jsonrpc/pydantic_types"},
     "click": {name for name in MODULES if name.startswith("cli/")}
