@@ -19,6 +19,7 @@ from .common import (
     declare_option,
     exchange_option,
     given,
+    no_consumers_option,
     reported_errors,
     seconds_option,
     server_user_option,
@@ -59,6 +60,7 @@ calling_options = stacked(
     show_default="topic, or queue with --queue",
     help="How the reply comes: over the exchange, to a queue of its own, or by RabbitMQ's direct reply-to.",
 )
+@no_consumers_option
 @click.option("--persistent", is_flag=True, help="Have the broker keep the call on disk, and confirm that it does.")
 def command(method: str, params: str | None, persistent: bool, **options: Any) -> None:
     """

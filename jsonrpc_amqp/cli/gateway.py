@@ -25,6 +25,7 @@ from .common import (
     exchange_option,
     given,
     log_level_option,
+    no_consumers_option,
     seconds_option,
     server_user_option,
     start_logging,
@@ -103,6 +104,7 @@ Exit codes:
     show_default="topic",
     help="How replies come over the bus: over the exchange, or by RabbitMQ's direct reply-to.",
 )
+@no_consumers_option
 @seconds_option(
     "--keep-alive",
     default=KEEP_ALIVE,
