@@ -15,6 +15,7 @@ The exceptions of this library, as one tree.
     │   ├── AccessRefused       never sent: the broker refused the user, or the operation to that user
     │   ├── TopologyMismatch    never sent: an exchange or queue exists with other properties, or is missing
     │   ├── Unroutable          returned: no queue is bound for the service
+    │   ├── NoConsumers         never sent: no server consumes from the queue (with ``no_consumers="fail"``)
     │   ├── Overloaded          rejected: the queue did not take the message (nack)
     │   ├── Blocked             never sent: the broker blocks publishers (memory or disk alarm)
     │   ├── MessageTooLarge     never sent: over the size cap
@@ -249,6 +250,10 @@ class TopologyMismatch(TransportError):
 
 class Unroutable(TransportError):
     """The broker returned the request: no server of this service was ever set up here. It did not run."""
+
+
+class NoConsumers(TransportError):
+    """The queue of the service has no consumers, and ``no_consumers="fail"`` was given. Nothing was sent."""
 
 
 class Overloaded(TransportError):

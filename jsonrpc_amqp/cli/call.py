@@ -19,6 +19,7 @@ from .common import (
     declare_option,
     exchange_option,
     given,
+    no_consumers_option,
     reported_errors,
     seconds_option,
     server_user_option,
@@ -63,6 +64,7 @@ reply_option = click.option(
 @calling_options
 @server_user_option
 @reply_option
+@no_consumers_option
 @click.option("--persistent", is_flag=True, help="Have the broker keep the call on disk, and confirm that it does.")
 def command(method: str, params: str | None, persistent: bool, **options: Any) -> None:
     """

@@ -262,6 +262,14 @@ server_user_option = click.option(
     callback=lambda _context, _parameter, names: names or None,
     help="Accept a reply only if it comes from this AMQP user; may be repeated.",
 )
+no_consumers_option = click.option(
+    "--no-consumers",
+    type=click.Choice(["wait", "fail"]),
+    default="wait",
+    show_default=True,
+    help="What becomes of a call whose queue no server consumes from: it waits there for one until its deadline, or "
+    "fails at once, and is not sent.",
+)
 log_level_option = click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),

@@ -26,6 +26,7 @@ from .common import (
     given,
     log_format_option,
     log_level_option,
+    no_consumers_option,
     seconds_option,
     server_user_option,
     start_logging,
@@ -105,6 +106,7 @@ Exit codes:
     show_default="topic",
     help="How replies come over the bus: over the exchange, or by RabbitMQ's direct reply-to.",
 )
+@no_consumers_option
 @seconds_option(
     "--keep-alive",
     default=KEEP_ALIVE,

@@ -30,7 +30,7 @@ from ..wire.health import Health
 from ..wire.names import DEFAULT_EXCHANGE, NO_QID, qid_of, refuse_url
 from .addresses import resolve_routing
 from .call import PLAIN, Call, SendOptions
-from .call_options import Chosen, Options, check_options, check_timeout
+from .call_options import Chosen, NoConsumersPolicy, Options, check_no_consumers, check_options, check_timeout
 from .middleware import M, Stack, stack_of
 from .requests import Requests
 
@@ -175,8 +175,10 @@ class BaseCalls:
         retry = chosen.get("retry")
         if retry not in (None, "safe", "idempotent"):
             raise ValueError(f"retry is 'safe', 'idempotent' or None, not {retry!r}")
+        no_consumers = chosen.get("no_consumers", "wait")
+        check_no_consumers(no_consumers)
         headers, persistent = tables.checked(chosen.get("headers")), chosen.get("persistent")
-        call = SendOptions(bool(persistent), False, headers, retry)
+        call = SendOptions(bool(persistent), False, headers, retry, no_consumers == "fail")
         return Chosen(
             service,
             None if timeout == math.inf else timeout,
@@ -208,6 +210,7 @@ class BaseClient(BaseCalls, Generic[M]):
         route: Literal["topic", "queue"] | None = None,
         queue: str | None = None,
         confirm: bool = False,
+        no_consumers: NoConsumersPolicy = "wait",
         declare: bool = True,
         dialect: Literal["recipe2011"] | None = None,
         user: str | None = None,
@@ -227,6 +230,7 @@ class BaseClient(BaseCalls, Generic[M]):
         refuse_url(service)
         check_user(user)
         check_timeout(timeout)
+        check_no_consumers(no_consumers)
         exception_for, stack = exceptions_of(errors), stack_of(middleware, is_async=self._is_async)
         if max_pending < 1:
             raise ValueError("max_pending is at least 1")
@@ -262,7 +266,7 @@ class BaseClient(BaseCalls, Generic[M]):
             server_users=None if server_user is None else users_of(server_user),
             max_pending=max_pending,
         )
-        defaults: Options = {"timeout": timeout}
+        defaults: Options = {"timeout": timeout, "no_consumers": no_consumers}
         if service is None:
             service = queue  # errors name it
         if service is not None:

@@ -26,12 +26,14 @@ class SendOptions(NamedTuple):
         is_notification: Its end is the broker's confirm, not a reply.
         headers: AMQP headers to send along.
         retry: Which errors another attempt may follow; see ``may_retry``.
+        needs_consumers: End it with ``NoConsumers``, unsent, where its queue has none.
     """
 
     persistent: bool = False
     is_notification: bool = False
     headers: Mapping[str, Any] | None = None
     retry: Retry | None = None
+    needs_consumers: bool = False
 
 
 PLAIN = SendOptions()

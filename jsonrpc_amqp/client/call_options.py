@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from .attempts import Retry
 from .call import SendOptions
+
+NoConsumersPolicy = Literal["wait", "fail"]
+"""What becomes of a call whose queue has no consumers."""
 
 
 class Options(TypedDict, total=False):
@@ -23,6 +26,8 @@ class Options(TypedDict, total=False):
         retry: Try again, with back-off and jitter, as long as the deadline allows: "safe", after errors whose
             ``may_have_run`` is false (no queue yet, a full queue); "idempotent", after a lost connection, too, since
             the method may run twice. No attempt begins in the last 0.1 s. None: never.
+        no_consumers: "fail": where no server consumes from the queue, end the call at once, unsent (``NoConsumers``);
+            "wait": have it wait in the queue for one, until its deadline. Notifications always wait.
     """
 
     timeout: float | None
@@ -30,6 +35,7 @@ class Options(TypedDict, total=False):
     headers: Mapping[str, Any] | None
     persistent: bool
     retry: Retry | None
+    no_consumers: NoConsumersPolicy
 
 
 class Chosen(NamedTuple):
@@ -51,6 +57,11 @@ def check_options(options: Options) -> None:
             f"unknown option {unknown}; known: {', '.join(sorted(_KNOWN))}. Parameters go into a list or a dict; "
             "proxy takes them one by one. A queue, a route and the like are chosen for the whole client"
         )
+
+
+def check_no_consumers(policy: object) -> None:
+    if policy not in ("wait", "fail"):
+        raise ValueError(f"no_consumers is 'wait' or 'fail', not {policy!r}")
 
 
 def check_timeout(timeout: float | None) -> None:

@@ -59,8 +59,8 @@ class Calls(Forms):
         Args:
             method: Its name.
             params: By position (a list, tuple or other sequence; no text), by name (a dict or other mapping), or None.
-            options: ``timeout`` (seconds; None waits for ever), ``service``, ``headers``, ``persistent``, ``retry``:
-                see ``Options``.
+            options: ``timeout`` (seconds; None waits for ever), ``service``, ``headers``, ``persistent``, ``retry``,
+                ``no_consumers``: see ``Options``.
 
         Returns:
             The result.

@@ -40,6 +40,10 @@ class Client(BaseClient[ClientMiddleware], Calls):
             ``correlation_id``: the way to call servers that are made with other libraries. No service is needed then.
         confirm: Have the broker confirm calls too: a full queue that refuses one then fails it at once
             (``Overloaded``).
+        no_consumers: What becomes of a call whose queue no server consumes from. "wait" (the default): it waits in the
+            queue for one, until its deadline. "fail": it is not sent, and ends at once (``NoConsumers``). For that the
+            broker is asked; its reply serves for up to a second, so a call may still be sent to a server that has just
+            gone. Notifications always wait in the queue.
         declare: Declare the exchange; False only checks that it is there.
         dialect: "recipe2011" calls a server of that recipe (see docs/interop.md). Its requests carry one parameter,
             and no method's name.

@@ -17,6 +17,7 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 from ..amqp.base import Delivery, Plan, Publish, Returned, Session, Transport
@@ -27,7 +28,9 @@ from ..runtime.forks import OfOneProcess
 from ..wire.reply_checks import ReplyChecks
 from .addresses import Addresses, Routing, check_confirms
 from .call import Call
+from .consumer_checks import ConsumerChecks
 from .endings import Endings, lost
+from .inspections import Inspections
 from .lifecycle import Lifecycle
 from .middleware_threads import MiddlewareThreads
 from .pending import Pending
@@ -35,7 +38,7 @@ from .presence import Presence
 from .replies import Replies
 from .reply_bindings import ReplyBindings
 from .retries import Retries
-from .sender import Sender
+from .sender import Failed, Sender
 from .timeouts import TimeoutReports
 from .waiting import Waiter
 
@@ -113,21 +116,24 @@ class Requests(OfOneProcess):
         self._retries = Retries(self._pending, self._numbers)
         self._addresses = Addresses(routing, user)
         self._bindings = ReplyBindings(self._addresses, is_needed=routing.reply == "topic")
+        self._inspections = Inspections(routing.queue_of)
+        self._checks = ConsumerChecks(self._inspections)
         self._sender = Sender(
             self._pending,
             self._addresses,
             self._bindings,
+            self._checks,
             dialect,
             confirm=confirm,
-            on_bound=self._on_bound,
+            go_on=self._go_on,
             on_confirmed=self._on_confirmed,
         )
-        self._reports = TimeoutReports(routing.queue_of)
+        reports = TimeoutReports(self._inspections)
         self.stats: Counter[str] = Counter()
         checks = ReplyChecks(routing.exchange if routing.reply == "topic" else "", server_users)
         self._replies = Replies(self._pending, self._addresses, checks, dialect, self.stats)
         self.endings = Endings(
-            self._lock, self.life, self._retries, self._reports, self._replies, wake=transport.wake, stats=self.stats
+            self._lock, self.life, self._retries, reports, self._replies, wake=transport.wake, stats=self.stats
         )
         self.waiter = Waiter(self._lock, transport, self._pending, self._sender, self.endings)
         self._next_tick = 0.0
@@ -249,7 +255,7 @@ class Requests(OfOneProcess):
         with self._lock:
             self._addresses.opened(session.reply_queue)
             self._bindings.opened(time.monotonic())
-            self._reports.reset()
+            self._inspections.reset()
             self.life.opened(session)
             failed = self._sender.send_parked(session)
         self.endings.fail_all(failed)
@@ -272,6 +278,7 @@ class Requests(OfOneProcess):
             if self.life.session is not session:
                 return
             self.life.session = None
+            self._checks.reset()
             calls = self._pending.take(lambda call: call.sent)
             self.stats["connections_lost"] += 1
             closed = self.life.closed
@@ -300,14 +307,8 @@ class Requests(OfOneProcess):
         self._end(message.correlation_id, error)
 
     def on_congested(self, session: Session, congested: bool) -> None:
-        if congested:
-            return
-        with self._lock:
-            if self.life.session is not session:
-                return  # not open yet: its calls would carry the addresses of the connection before
-            failed = self._sender.send_parked(session)
-        self.endings.fail_all(failed)
-        session.flush()
+        if not congested:
+            self._go_on(session, partial(self._sender.send_parked, session))
 
     def on_tick(self, now: float) -> float | None:
         with self._lock:
@@ -316,7 +317,8 @@ class Requests(OfOneProcess):
             self._sender.forget(expired)
             session = self.life.session
             failed = self._sender.send_again(session, again)
-            alarm = min(self._pending.next_alarm, self._retries.next_alarm)
+            failed += [each for late in self._checks.overdue(now) for each in self._sender.send_held(session, late)]
+            alarm = min(self._pending.next_alarm, self._retries.next_alarm, self._checks.next_alarm)
             redeclare, redeclare_at = self._bindings.next_redeclare(now, has_pending=len(self._pending) > 0)
             if alarm < math.inf:
                 alarm = min(alarm, redeclare_at)
@@ -326,25 +328,22 @@ class Requests(OfOneProcess):
             if redeclare:
                 session.redeclare(keys)
             for service in {call.service for call in near if call.sent and not call.send_options.is_notification}:
-                self._reports.inspect(session, service)
+                self._inspections.refresh(session, service)
         self.endings.fail_all(failed)
         self.endings.expire(expired, too_late)
+        self._checks.log_warnings()
         alarm = min(alarm, self.presence.next_look(now))
         return None if alarm == math.inf else alarm
 
-    def _on_bound(self, session: Session, service: str, error: TransportError | None) -> None:
+    def _go_on(self, session: Session, send: Callable[[], Failed]) -> None:
+        """Send what waited for something, unless its session is not open, or no longer."""
         with self._lock:
             if self.life.session is not session:
-                return
-            self._bindings.note_bound(service, error)
-            if error is None:
-                failed = self._sender.send_bound(session, service)
-            else:
-                calls = self._pending.take(lambda call: call.service == service and not call.sent)
-                self._sender.forget(calls)
-                failed = [(call, error.again()) for call in calls]
+                return  # its calls would carry the addresses of another connection
+            failed = send()
         self.endings.fail_all(failed)
         session.flush()
+        self._checks.log_warnings()
 
     def _on_confirmed(self, call: Call, error: TransportError | None) -> None:
         if error is not None:

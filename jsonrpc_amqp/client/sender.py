@@ -13,6 +13,7 @@ from ..errors import CallTimeout, EncodeError, JsonRpcAmqpError, TransportError
 from ..wire.publish import call_message, notification_message
 from .addresses import Addresses, AnyAddress
 from .call import Call
+from .consumer_checks import ConsumerChecks
 from .pending import Pending
 from .reply_bindings import ReplyBindings
 
@@ -26,9 +27,11 @@ class Sender:
 
     Args:
         bindings: A call is sent once its reply can arrive.
+        checks: Whether there are consumers, for the calls that need some.
         dialect: Translates requests; None: they are JSON-RPC.
         confirm: Have the broker confirm calls, too.
-        on_bound: Called when the reply queue is bound for a service, or could not be.
+        go_on: Called with a session and what sends the calls that waited for something, and returns those that failed;
+            it is to be run with the lock held, if the session is open.
         on_confirmed: Called when the broker has confirmed a message, or rejected it.
     """
 
@@ -37,21 +40,23 @@ class Sender:
         pending: Pending,
         addresses: Addresses,
         bindings: ReplyBindings,
+        checks: ConsumerChecks,
         dialect: ClientDialect | None,
         *,
         confirm: bool,
-        on_bound: Callable[[Session, str, TransportError | None], None],
+        go_on: Callable[[Session, Callable[[], Failed]], None],
         on_confirmed: Callable[[Call, TransportError | None], None],
     ) -> None:
         self._pending = pending
         self._addresses = addresses
         self._bindings = bindings
+        self._checks = checks
         self._dialect = dialect
         self._confirm = confirm
-        self._on_bound = on_bound
+        self._go_on = go_on
         self._on_confirmed = on_confirmed
         self._parked: dict[str, Call] = {}  # by number, in the order to send them in
-        self._unbound: dict[str, dict[str, Call]] = {}  # by service: those that wait for its binding
+        self._held: dict[str, dict[str, Call]] = {}  # by service: those that wait for its binding, or for consumers
 
     def send_or_park(self, session: Session | None, call: Call) -> JsonRpcAmqpError | None:
         """Send a call, or keep it until it can be sent; return the error that ends it, if any."""
@@ -59,9 +64,12 @@ class Sender:
             self._parked[call.number] = call
             return None
         options = call.send_options
+        if options.needs_consumers and not self._checks.may_send(session, call.service, self._checked):
+            self._held.setdefault(call.service, {})[call.number] = call
+            return None
         if not self._bindings.is_bound(call.service) and not options.is_notification:
-            self._unbound.setdefault(call.service, {})[call.number] = call
-            self._bindings.bind(session, call.service, partial(self._on_bound, session))
+            self._held.setdefault(call.service, {})[call.number] = call
+            self._bindings.bind(session, call.service, partial(self._bound, session))
             return None
         try:
             message = self._describe(self._addresses.of(call.service), call)
@@ -79,14 +87,14 @@ class Sender:
 
     def send_parked(self, session: Session) -> Failed:
         """Send the parked calls, as far as possible; return those that failed."""
-        unbound, self._unbound = self._unbound, {}
+        held, self._held = self._held, {}
         parked, self._parked = self._parked, {}
-        calls = [each for calls in unbound.values() for each in calls.items()]
+        calls = [each for calls in held.values() for each in calls.items()]
         return self._send(session, [*calls, *parked.items()])
 
-    def send_bound(self, session: Session, service: str) -> Failed:
-        """Send the calls that waited for the binding of a service; return those that failed."""
-        return self._send(session, self._unbound.pop(service, {}).items())
+    def send_held(self, session: Session | None, service: str) -> Failed:
+        """Send the calls of a service that waited for its binding, or for a check; return those that failed."""
+        return self._send(session, self._held.pop(service, {}).items())
 
     def send_again(self, session: Session | None, calls: Iterable[Call]) -> Failed:
         """Send calls for another attempt; return those that failed."""
@@ -106,13 +114,34 @@ class Sender:
         """Drop those that are parked of calls that have ended: otherwise those of an outage would pile up."""
         for call in calls:
             self._parked.pop(call.number, None)
-            if (unbound := self._unbound.get(call.service)) is not None:
-                unbound.pop(call.number, None)
+            if (held := self._held.get(call.service)) is not None:
+                held.pop(call.number, None)
 
     def clear(self) -> None:
         """Drop all parked calls."""
         self._parked.clear()
-        self._unbound.clear()
+        self._held.clear()
+
+    def _bound(self, session: Session, service: str, error: TransportError | None) -> None:
+        self._go_on(session, partial(self._send_bound, session, service, error))
+
+    def _send_bound(self, session: Session, service: str, error: TransportError | None) -> Failed:
+        self._bindings.note_bound(service, error)
+        if error is None:
+            return self.send_held(session, service)
+        calls = self._pending.take(lambda call: call.service == service and not call.sent)
+        self.forget(calls)
+        return [(call, error.again()) for call in calls]
+
+    def _checked(self, session: Session, service: str) -> None:
+        self._go_on(session, partial(self._send_checked, session, service))
+
+    def _send_checked(self, session: Session, service: str) -> Failed:
+        error = self._checks.conclude(service)
+        if error is None:
+            return self.send_held(session, service)
+        held = list(self._held.get(service, {}).values())  # a copy: a signal handler may submit calls meanwhile
+        return [(call, error.again()) for call in held if call.send_options.needs_consumers and self.drop(call)]
 
     def _send(self, session: Session | None, calls: Iterable[tuple[str, Call]]) -> Failed:
         failed = []

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from ..amqp.base import QueueFacts, Session
+from ..amqp.base import Session
 from ..errors import Blocked, CallTimeout, NotConnected, TopologyMismatch, TransportError
 from .call import Call
+from .inspections import Inspections
 
-# Seconds. What is known of a queue serves all calls that end within this time, so that a client with many calls
-# inspects it a few times a second at most.
-_SHARED_SECONDS = 0.25
-# Older facts are not reported. It is a little more than the time between an inspection and the deadline of its call.
+# Seconds. Older facts are not reported. It is a little more than the time between an inspection and the deadline of its
+# call.
 _FRESH_SECONDS = 3.0
 # A call that ends later than this after its deadline: neither its thread nor the leader ran.
 _LATE_SECONDS = 1.0
@@ -23,45 +20,18 @@ _MAY_HAVE_RUN = "the method may have run, or may still"
 _BLOCKED = "the broker takes no messages now (a memory or disk alarm?), and may not have read this one yet"
 
 
-@dataclass(slots=True)
-class _Inspection:
-    asked_at: float
-    facts: QueueFacts | TransportError | None = None
-    replied_at: float = -math.inf
-
-
 class TimeoutReports:
     """
-    Inspects the queues of calls that near their deadline, and makes the errors of those that reach it.
+    Makes the errors of calls that reach their deadline.
 
     Args:
-        queue_of: Returns the name of a service's request queue.
+        inspections: What the broker said of their queues; they are asked for as the calls near their deadline.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, queue_of: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._queue_of = queue_of
+    def __init__(self, inspections: Inspections, clock: Callable[[], float] = time.monotonic) -> None:
+        self._inspections = inspections
         self._clock = clock
-        self._inspections: dict[str, _Inspection] = {}
-
-    def reset(self) -> None:
-        """Forget what is known of all queues."""
-        self._inspections.clear()
-
-    def inspect(self, session: Session, service: str) -> None:
-        """Ask how many ready messages and consumers the queue of a service has, unless that was just asked."""
-        now, inspection = self._clock(), self._inspections.get(service)
-        if inspection is None:
-            inspection = self._inspections[service] = _Inspection(now)
-        elif now - inspection.asked_at <= _SHARED_SECONDS:
-            return
-        else:
-            inspection.asked_at = now
-
-        def found(facts: QueueFacts | TransportError) -> None:
-            inspection.facts, inspection.replied_at = facts, self._clock()
-
-        session.inspect(self._queue_of(service), found)
 
     def error(
         self, call: Call, session: Session | None, last_failure: TransportError | None, hint: str
@@ -94,7 +64,7 @@ class TimeoutReports:
         return f". This process or its threads stood still: the call ends {late:.1f} s after its deadline"
 
     def _state_of_queue(self, service: str, session: Session | None) -> str:
-        queue, inspection = self._queue_of(service), self._inspections.get(service)
+        queue, inspection = self._inspections.queue_of(service), self._inspections.of(service)
         if inspection is None:
             return _MAY_HAVE_RUN
         facts = inspection.facts

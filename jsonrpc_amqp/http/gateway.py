@@ -30,6 +30,7 @@ from ..errors import (
     ClientClosed,
     MessageTooLarge,
     MissingExtra,
+    NoConsumers,
     NotConnected,
     Overloaded,
     RemoteError,
@@ -68,6 +69,7 @@ _STATUSES: tuple[tuple[type[TransportError], int, str], ...] = (
     (Unroutable, 404, "no such service"),
     (MessageTooLarge, 413, "the request is too large"),
     (CallTimeout, 504, "the service did not answer in time"),
+    (NoConsumers, 503, "the service has no server now"),
     (NotConnected, 503, "there is no connection to the broker"),
     (Blocked, 503, "the broker takes no messages"),
     (Overloaded, 503, "the queue of the service is full"),
@@ -97,7 +99,8 @@ class Gateway:
     400 no JSON; 403 from a page of another origin; 404 no such service, or not allowed here; 405 not a POST; 408 the
     body came too slowly; 413 a body or a batch over its cap; 415 not JSON by its content type, or compressed; 421 for
     another host; 499 the HTTP client disconnected before the reply (only counted; it may have run); 502 lost on the bus
-    (it may have run); 503 not connected, or too many requests; 504 no reply in time.
+    (it may have run); 503 not connected, too many requests, or no server where the client has ``no_consumers="fail"``;
+    504 no reply in time.
 
     It does not read the body of a request that it refuses for its headers, and its errors repeat nothing of a request
     but the ids, and the name of a content encoding. A page of another origin cannot make a browser call it: it sends no

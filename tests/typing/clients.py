@@ -24,6 +24,8 @@ def threads(client: Client) -> None:
         assert_type(batch.call("m"), Future[Any])
     client.call("m", timeout="5")  # type: ignore[arg-type]  # a number
     client.call("m", retry="always")  # type: ignore[arg-type]  # "safe" or "idempotent"
+    client.with_options(no_consumers="fail").call("m", no_consumers="wait")
+    client.call("m", no_consumers="raise")  # type: ignore[arg-type]  # "wait" or "fail"
 
 
 async def coroutines(client: AsyncClient) -> None:

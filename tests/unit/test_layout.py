@@ -51,7 +51,18 @@ PURE = {
     *(f"http/{name}" for name in ("headers", "limits", "origins")),
     *(
         f"client/{name}"
-        for name in ("addresses", "attempts", "call", "pending", "replies", "reply_bindings", "retries", "timeouts")
+        for name in (
+            "addresses",
+            "attempts",
+            "call",
+            "consumer_checks",
+            "inspections",
+            "pending",
+            "replies",
+            "reply_bindings",
+            "retries",
+            "timeouts",
+        )
     ),
     *(f"server/{name}" for name in ("inline_policy", "job", "redelivery", "restarts")),
     "amqp/back_off",

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from jsonrpc_amqp import Server
 from jsonrpc_amqp.cli import USAGE_ERROR
 from jsonrpc_amqp.cli.call import read_params
 from jsonrpc_amqp.cli.common import WrongUsage
@@ -81,3 +82,15 @@ def test_params(text: str | None, value: object) -> None:
 def test_params_that_are_no_array_or_object(text: str) -> None:
     with pytest.raises(WrongUsage, match="PARAMS"):
         read_params(text)
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"), [("fail", "The call was not sent"), ("wait", "no server consumes from it now")]
+)
+def test_a_service_without_a_server(invoke: Invoke, policy: str, says: str) -> None:
+    url = f"memory://no-server-{policy}"
+    with Server(url, "s"):
+        pass
+    done = invoke("call", "echo", "--service", "s", "--timeout", "0.5", "--no-consumers", policy, url=url)
+    assert done.returncode == 3
+    assert says in one_line(done.stderr)

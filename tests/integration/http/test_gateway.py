@@ -92,6 +92,19 @@ def test_503_where_the_client_may_wait_for_no_more(service: str) -> None:
         assert post(port, ECHO, f"/{service}").status == 200
 
 
+def test_503_where_the_service_has_no_server(service: str) -> None:
+    url = f"memory://{service}"
+    with Server(url, service):
+        pass
+    with (
+        Client(url, timeout=10, no_consumers="fail") as client,
+        served(Gateway(client, allow=[service])) as port,
+    ):
+        check_error(post(port, ECHO, f"/{service}"), 503, NOT_DELIVERED, "a.b", may_have_run=False)
+        with Server(url, service, methods=Methods().all):
+            assert post(port, ECHO, f"/{service}").status == 200
+
+
 def test_http_client_that_disconnects_is_not_waited_for(service: str) -> None:
     url, methods = f"memory://{service}", Methods()
     methods.may_end.clear()

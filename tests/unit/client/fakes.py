@@ -19,6 +19,15 @@ from jsonrpc_amqp.runtime.base import Driven, InlineJobs
 SERVICE, EXCHANGE, REPLY_QUEUE = "S", "jsonrpc", "amq.gen-1"
 
 
+class Clock:
+    """Stands still, but for the test."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class FakeSession:
     """
     Notes what is asked.

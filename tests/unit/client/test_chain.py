@@ -539,7 +539,7 @@ def test_without_it_the_call_is_seen_with_all_its_attempts() -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("retry", [None, "safe"])
 def test_the_last_error_tells_of_the_attempts(retry: Any) -> None:
-    made = Served(timeout=0.15)
+    made = Served(timeout=0.5)
     made.answer = made.refuse
     view = made.client.with_options(middleware=[per_attempt(made.note)], retry=retry)
     with pytest.raises(Unroutable) as caught:

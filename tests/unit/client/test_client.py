@@ -15,6 +15,7 @@ import pytest
 
 from jsonrpc_amqp import Client
 from jsonrpc_amqp.amqp.base import Publish
+from jsonrpc_amqp.client.call_options import Options
 from jsonrpc_amqp.errors import (
     CallTimeout,
     ClientClosed,
@@ -37,6 +38,7 @@ KEYWORDS: dict[str, Any] = {
     "route": None,
     "queue": None,
     "confirm": False,
+    "no_consumers": "wait",
     "declare": True,
     "dialect": None,
     "user": None,
@@ -89,6 +91,7 @@ def test_keywords_and_their_defaults() -> None:
         ({"timeout": -1}, ValueError, "a timeout is a number of seconds, 0 or more"),
         ({"timeout": math.nan}, ValueError, "a timeout is a number of seconds, 0 or more"),
         ({"timeout": "5"}, ValueError, "a timeout is a number of seconds, 0 or more"),
+        ({"no_consumers": "raise"}, ValueError, "no_consumers is 'wait' or 'fail', not 'raise'"),
         ({"max_pending": 0}, ValueError, "max_pending is at least 1"),
         ({"route": "direct"}, ValueError, "route is 'topic' or 'queue'"),
         ({"reply": "fast"}, ValueError, "reply is 'topic', 'queue' or 'direct'"),
@@ -316,6 +319,22 @@ def test_bytes_are_sent_as_they_are() -> None:
     assert future.result(0) == b" [1]"
 
 
+@pytest.mark.parametrize(
+    ("default", "option", "asks"),
+    [("wait", {}, False), ("wait", "fail", True), ("fail", {}, True), ("fail", "wait", False)],
+)
+def test_which_calls_need_consumers(default: Any, option: Any, asks: bool) -> None:
+    client, session = connected(no_consumers=default)
+    options: Options = {"no_consumers": option} if option else {}
+    client.submit("a", **options)
+    client.with_options(**options).submit_raw(RAW)
+    assert (len(session.inspections), len(session.published)) == ((1, 0) if asks else (0, 2))
+    session.published.clear()
+    client.submit_notify("b", **options)
+    client.submit_raw(b'{"jsonrpc": "2.0", "method": "c"}', **options)
+    assert len(session.published) == 2
+
+
 @pytest.mark.parametrize("form", ["send", "send_raw", "submit_raw"])
 def test_what_forms_do_not_take(form: str) -> None:
     client, session = connected()
@@ -337,8 +356,9 @@ def test_persistent_and_other_options_follow_the_form() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"timout": 1}, TypeError, "unknown option timout; known: headers, persistent, retry, service, timeout"),
+        ({"timout": 1}, TypeError, "unknown option timout; known: headers, no_consumers, persistent, retry"),
         ({"timeout": -1}, ValueError, "a timeout is a number of seconds"),
+        ({"no_consumers": True}, ValueError, "no_consumers is 'wait' or 'fail', not True"),
         ({"retry": "always"}, ValueError, "retry is 'safe', 'idempotent' or None, not 'always'"),
         ({"service": "a b"}, InvalidName, "each word between the dots"),
     ],

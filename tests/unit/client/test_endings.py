@@ -11,6 +11,7 @@ import pytest
 from jsonrpc_amqp.client.addresses import Addresses, Routing
 from jsonrpc_amqp.client.call import SendOptions
 from jsonrpc_amqp.client.endings import Endings, lost
+from jsonrpc_amqp.client.inspections import Inspections
 from jsonrpc_amqp.client.lifecycle import Lifecycle
 from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.client.replies import Replies
@@ -46,13 +47,19 @@ class Ending:
         self.life = Lifecycle(self.lock)
         self.pending = Pending()
         self.retries = Retries(self.pending, itertools.count(100))
-        self.reports = TimeoutReports(lambda service: f"{service}_req")
+        self.inspections = Inspections(lambda service: f"{service}_req")
         self.stats: Counter[str] = Counter()
         self.woken: list[bool] = []
         addresses = Addresses(Routing(EXCHANGE), None)
         replies = Replies(self.pending, addresses, ReplyChecks(EXCHANGE, None), None, self.stats)
         self.endings = Endings(
-            self.lock, self.life, self.retries, self.reports, replies, wake=self._wake, stats=self.stats
+            self.lock,
+            self.life,
+            self.retries,
+            TimeoutReports(self.inspections),
+            replies,
+            wake=self._wake,
+            stats=self.stats,
         )
 
     def holds_lock(self) -> bool:
@@ -139,7 +146,7 @@ def test_error_of_a_deadline() -> None:
     assert "the last attempt: no" in str(made.endings.timeout(call()))
     made.life.session = FakeSession()
     assert "could not be called" in str(made.endings.timeout(call()))
-    made.reports.inspect(made.life.session, "S")
+    made.inspections.refresh(made.life.session, "S")
     assert "did not say in time" in str(made.endings.timeout(call(sent=True)))
     assert made.stats["timeouts"] == 4
 

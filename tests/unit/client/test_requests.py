@@ -23,6 +23,7 @@ from jsonrpc_amqp.errors import (
     InvalidName,
     JsonRpcAmqpError,
     MaybeRejected,
+    NoConsumers,
     NotConnected,
     Overloaded,
     TooManyPending,
@@ -44,6 +45,7 @@ from .fakes import (
 )
 
 SAFE, IDEMPOTENT = SendOptions(retry="safe"), SendOptions(retry="idempotent")
+NEEDY, NEEDY_SAFE = SendOptions(needs_consumers=True), SendOptions(retry="safe", needs_consumers=True)
 DIRECT = resolve_routing(EXCHANGE, route=None, reply="direct", queue=None)
 BY_QUEUE = resolve_routing(EXCHANGE, route=None, reply=None, queue="q")
 
@@ -748,6 +750,76 @@ def test_callback_of_an_expired_call_does_not_delay_the_others() -> None:
     assert rig.ended[0] is quick
     assert len(rig.ended) == 2
     assert session.asked[-1] == "inspect"
+
+
+# -- calls that need consumers --------------------------------------------------------------------------------------
+
+
+def test_call_without_consumers_ends_at_once() -> None:
+    rig, session = connected()
+    needy, other = rig.submit(options=NEEDY), rig.submit()
+    session.inspections[0][1](QueueFacts(0, 0))
+    assert isinstance(needy.error, NoConsumers)
+    assert (other.ends, [message.correlation_id for message in session.published]) == ([], [other.number])
+
+
+def test_call_with_consumers_is_sent_and_written() -> None:
+    rig, session = connected()
+    needy = rig.submit(options=NEEDY)
+    session.asked.clear()
+    session.inspections[0][1](QueueFacts(0, 1))
+    assert (needy.sent, session.asked) == (True, ["publish", "flush"])
+
+
+def test_call_without_consumers_is_tried_again() -> None:
+    rig, session = connected()
+    needy = rig.submit(options=NEEDY_SAFE)
+    session.inspections[0][1](QueueFacts(0, 0))
+    assert needy.ends == []
+    rig.requests.on_tick(time.monotonic() + 0.125)
+    session.inspections[1][1](QueueFacts(0, 1))
+    assert needy.sent
+    assert rig.requests.counts()["retries"] == 1
+
+
+def test_call_is_sent_where_the_broker_does_not_say_whether_there_are_consumers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig, _session = connected()
+    now = time.monotonic()
+    needy = rig.submit(options=NEEDY, timeout=None)
+    at = rig.requests.on_tick(now)
+    assert at is not None
+    assert now < at < now + 1.0
+    sent = [needy.sent]
+    assert rig.requests.on_tick(at) is None
+    assert [*sent, needy.sent] == [False, True]
+    assert "is not known (the broker did not say" in caplog.text
+
+
+def test_reply_to_the_connection_before_ends_no_call() -> None:
+    rig, session = connected()
+    needy = rig.submit(options=NEEDY)
+    rig.requests.on_lost(session, ConnectionLost("gone"))
+    assert rig.requests.on_tick(time.monotonic() + 5.0) is not None
+    assert needy.ends == []
+    following = rig.open()
+    session.inspections[0][1](QueueFacts(0, 0))
+    assert needy.ends == []
+    following.inspections[0][1](QueueFacts(0, 1))
+    assert needy.sent
+
+
+def test_call_that_waits_for_the_reply_at_its_deadline_was_not_sent() -> None:
+    rig, session = connected()
+    now = time.monotonic()
+    needy = rig.submit(options=NEEDY, timeout=0.25, now=now)
+    rig.requests.on_tick(now + 0.2)
+    rig.requests.on_tick(now + 0.25)
+    assert isinstance(needy.error, CallTimeout)
+    assert not needy.error.may_have_run
+    session.inspections[0][1](QueueFacts(0, 1))
+    assert (len(needy.ends), session.published) == (1, [])
 
 
 # -- further attempts -----------------------------------------------------------------------------------------------

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from jsonrpc_amqp.amqp.base import Delivery, Publish, Session
+from jsonrpc_amqp.amqp.base import Delivery, Publish, QueueFacts, Session
 from jsonrpc_amqp.client.addresses import Addresses, AnyAddress, Routing
 from jsonrpc_amqp.client.call import Call, SendOptions
+from jsonrpc_amqp.client.consumer_checks import ConsumerChecks
+from jsonrpc_amqp.client.inspections import Inspections
 from jsonrpc_amqp.client.pending import Pending
 from jsonrpc_amqp.client.reply_bindings import ReplyBindings
-from jsonrpc_amqp.client.sender import Sender
-from jsonrpc_amqp.errors import AccessRefused, CallTimeout, EncodeError, Overloaded, TransportError
+from jsonrpc_amqp.client.sender import Failed, Sender
+from jsonrpc_amqp.errors import AccessRefused, CallTimeout, EncodeError, NoConsumers, Overloaded, TransportError
 
 from .fakes import EXCHANGE, SERVICE, FakeCall, FakeSession, call, notification
 
@@ -45,18 +48,28 @@ class Sending:
         self.addresses.new_connection()
         if bound:
             self.bindings.note_bound(SERVICE, None)
-        self.bound: list[tuple[Session, str, TransportError | None]] = []
+        self.failed: Failed = []
         self.confirmed: list[tuple[Call, TransportError | None]] = []
+        self.checks = ConsumerChecks(Inspections(lambda service: f"{service}_req"))
         self.sender = Sender(
             self.pending,
             self.addresses,
             self.bindings,
+            self.checks,
             dialect,
             confirm=confirm,
-            on_bound=lambda *ended: self.bound.append(ended),
+            go_on=self._go_on,
             on_confirmed=lambda *ended: self.confirmed.append(ended),
         )
         self._number = 0
+
+    def _go_on(self, session: Session, send: Callable[[], Failed]) -> None:
+        assert session is self.session
+        self.failed = send()
+
+    def reply(self, facts: QueueFacts | TransportError) -> None:
+        """Have the broker say how many consumers the queue has."""
+        self.session.inspections[-1][1](facts)
 
     def call(self, made: FakeCall | None = None, **more: Any) -> FakeCall:
         """Return a call that is pending."""
@@ -161,35 +174,35 @@ def test_parked_without_a_session_and_while_it_is_congested(has_session: bool) -
     assert made.bodies() == [b"{}"]
 
 
-def test_call_is_parked_until_its_reply_can_arrive() -> None:
-    made = Sending(bound=False)
-    for _ in range(2):
-        made.sender.send_or_park(made.session, made.call())
-    assert made.session.asked == ["bind"]
-    made.sender.send_parked(made.session)
-    assert made.session.published == []
-    error = AccessRefused("no")
-    made.session.binds[0][1](error)
-    assert made.bound == [(made.session, SERVICE, error)]
-    made.bindings.note_bound(SERVICE, None)
-    made.sender.send_parked(made.session)
-    assert len(made.session.published) == 2
-
-
-def test_a_binding_sends_the_calls_of_its_service_alone() -> None:
+def test_calls_are_parked_until_their_replies_can_arrive() -> None:
     made = Sending(bound=False)
     mine, other, ended = made.call(), made.call(call("T")), made.call()
     for each in (mine, other, ended):
         made.sender.send_or_park(made.session, each)
     made.sender.drop(ended)
-    made.bindings.note_bound(SERVICE, None)
+    assert made.session.asked == ["bind", "bind"]
+    made.sender.send_parked(made.session)
+    assert made.session.published == []
+    made.session.binds[0][1](None)
+    assert (mine.sent, other.sent, ended.sent, made.failed) == (True, False, False, [])
     made.bindings.note_bound("T", None)
-    assert made.sender.send_bound(made.session, SERVICE) == []
-    assert (mine.sent, other.sent, ended.sent) == (True, False, False)
-    assert made.sender.send_bound(made.session, SERVICE) == []
-    assert len(made.session.published) == 1
     made.sender.send_parked(made.session)  # over another session, say
     assert other.sent
+
+
+def test_calls_whose_replies_cannot_arrive_fail() -> None:
+    made = Sending(bound=False)
+    calls = [made.call(), made.call()]
+    for each in (*calls, made.call(call("T"))):
+        made.sender.send_or_park(made.session, each)
+    error = AccessRefused("no")
+    made.session.binds[0][1](error)
+    assert [each for each, _error in made.failed] == calls
+    assert {type(each) for _call, each in made.failed} == {AccessRefused}
+    assert error not in [each for _call, each in made.failed]  # each raise has a traceback of its own
+    assert (made.session.published, len(made.pending)) == ([], 1)
+    made.sender.send_or_park(made.session, made.call())
+    assert made.session.asked == ["bind", "bind", "bind"]
 
 
 def test_notification_awaits_no_reply() -> None:
@@ -273,6 +286,83 @@ def test_cleared_calls_are_not_sent() -> None:
     made.sender.clear()
     made.sender.send_parked(made.session)
     assert made.session.published == []
+
+
+# -- calls that need consumers --------------------------------------------------------------------------------------
+
+NEEDY = SendOptions(needs_consumers=True)
+
+
+def test_calls_are_sent_once_the_broker_has_named_consumers() -> None:
+    made = Sending()
+    calls = [made.call(body=body, options=NEEDY) for body in (b"1", b"2")]
+    for each in calls:
+        assert made.sender.send_or_park(made.session, each) is None
+    assert made.session.asked == ["inspect"]
+    made.reply(QueueFacts(0, 1))
+    assert made.failed == []
+    made.sender.send_or_park(made.session, made.call(body=b"3", options=NEEDY))
+    assert made.bodies() == [b"1", b"2", b"3"]
+
+
+def test_calls_fail_unsent_where_there_are_no_consumers() -> None:
+    made = Sending()
+    first, second, ended = (made.call(options=NEEDY) for _ in range(3))
+    for each in (first, second, ended):
+        made.sender.send_or_park(made.session, each)
+    made.sender.drop(ended)
+    made.reply(QueueFacts(0, 0))
+    (one, error), (two, other) = made.failed
+    assert (one, two) == (first, second)
+    assert type(error) is type(other) is NoConsumers
+    assert error is not other  # each raise has a traceback of its own
+    assert (made.bodies(), first.sent, len(made.pending)) == ([], False, 0)
+    made.reply(QueueFacts(0, 0))
+    assert made.failed == []
+
+
+def test_calls_that_wait_for_a_binding_do_not_fail_with_those_that_need_consumers() -> None:
+    made = Sending(bound=False)
+    plain, needy = made.call(), made.call(options=NEEDY)
+    for each in (plain, needy):
+        made.sender.send_or_park(made.session, each)
+    made.reply(QueueFacts(0, 0))
+    ((failed, _error),) = made.failed
+    assert failed is needy
+    made.bindings.note_bound(SERVICE, None)
+    assert made.sender.send_held(made.session, SERVICE) == []
+    assert plain.sent
+
+
+def test_a_call_that_needs_consumers_still_waits_for_its_binding() -> None:
+    made = Sending(bound=False)
+    needy = made.call(options=NEEDY)
+    made.sender.send_or_park(made.session, needy)
+    made.reply(QueueFacts(0, 1))
+    assert (needy.sent, made.session.asked) == (False, ["inspect", "bind"])
+    made.bindings.note_bound(SERVICE, None)
+    made.sender.send_held(made.session, SERVICE)
+    assert needy.sent
+
+
+def test_calls_whose_reply_does_not_come_are_asked_for_over_the_next_session() -> None:
+    made = Sending()
+    needy = made.call(options=NEEDY)
+    made.sender.send_or_park(made.session, needy)
+    made.checks.reset()
+    made.session = FakeSession()
+    assert made.sender.send_parked(made.session) == []
+    assert made.session.asked == ["inspect"]
+    made.reply(QueueFacts(0, 1))
+    assert needy.sent
+
+
+def test_calls_that_need_consumers_are_parked_without_a_session() -> None:
+    made = Sending()
+    needy = made.call(options=NEEDY)
+    made.sender.send_or_park(made.session, needy)
+    assert made.sender.send_held(None, SERVICE) == []
+    assert list(made.sender._parked.values()) == [needy]
 
 
 # -- further attempts -----------------------------------------------------------------------------------------------

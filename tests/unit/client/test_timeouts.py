@@ -6,10 +6,11 @@ import pytest
 
 from jsonrpc_amqp.amqp.base import QueueFacts
 from jsonrpc_amqp.client.call import SendOptions
+from jsonrpc_amqp.client.inspections import Inspections
 from jsonrpc_amqp.client.timeouts import TimeoutReports, not_connected, within_text
 from jsonrpc_amqp.errors import AccessRefused, Blocked, CallTimeout, NotConnected, TopologyMismatch, TransportError
 
-from .fakes import SERVICE, FakeSession, call
+from .fakes import SERVICE, Clock, FakeSession, call
 
 RAN = "the method may have run, or may still"
 SLOW = f"the broker did not say in time how many consumers queue 'S_req' has; {RAN}"
@@ -19,24 +20,18 @@ HELD = "(servers may hold more, received and not begun)"
 TWO = f"queue 'S_req' has 2 consumers and 1 message ready {HELD}: {RAN}"
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Reports:
     """Reports with a clock of the test's, and the session that is inspected."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.session = FakeSession()
-        self.reports = TimeoutReports(lambda service: f"{service}_req", self.clock)
+        self.inspections = Inspections(lambda service: f"{service}_req", self.clock)
+        self.reports = TimeoutReports(self.inspections, self.clock)
 
-    def inspect(self, *, after: float = 0.0, service: str = SERVICE) -> None:
+    def inspect(self, *, after: float = 0.0) -> None:
         self.clock.now += after
-        self.reports.inspect(self.session, service)
+        self.inspections.refresh(self.session, SERVICE)
 
     def reply(self, facts: QueueFacts | TransportError, *, to: int = -1) -> None:
         self.session.inspections[to][1](facts)
@@ -47,45 +42,6 @@ class Reports:
         begin = "no answer from 'S' within 5 s: "
         assert str(error).startswith(begin)
         return str(error).removeprefix(begin)
-
-
-# -- inspecting -----------------------------------------------------------------------------------------------------
-
-
-def test_queue_is_inspected_once_in_a_quarter_of_a_second() -> None:
-    made = Reports()
-    for _ in range(3):
-        made.inspect(after=0.125)
-    assert [queue for queue, _found in made.session.inspections] == ["S_req"]
-    made.inspect(after=0.125)
-    assert len(made.session.inspections) == 2
-
-
-def test_each_service_has_a_quarter_of_a_second_of_its_own() -> None:
-    made = Reports()
-    made.inspect()
-    made.inspect(service="T")
-    made.inspect(service="T")
-    assert [queue for queue, _found in made.session.inspections] == ["S_req", "T_req"]
-
-
-def test_next_connection_is_asked_at_once() -> None:
-    made = Reports()
-    made.inspect()
-    made.reply(QueueFacts(1, 2))
-    made.reports.reset()
-    assert made.text() == RAN
-    made.inspect()
-    assert len(made.session.inspections) == 2
-
-
-def test_reply_of_the_connection_before_is_not_reported() -> None:
-    made = Reports()
-    made.inspect()
-    made.reports.reset()
-    made.inspect()
-    made.reply(MISSING, to=0)
-    assert made.text() == SLOW
 
 
 # -- how the queue looks --------------------------------------------------------------------------------------------
@@ -159,6 +115,25 @@ def test_earlier_facts_serve_until_there_is_another_reply() -> None:
     assert made.text(after=2.5) == SLOW
     made.reply(QueueFacts(0, 0))
     assert made.text() == "queue 'S_req' has 0 consumers and 0 messages ready: no server consumes from it now"
+
+
+def test_next_connection_is_asked_at_once() -> None:
+    made = Reports()
+    made.inspect()
+    made.reply(QueueFacts(1, 2))
+    made.inspections.reset()
+    assert made.text() == RAN
+    made.inspect()
+    assert len(made.session.inspections) == 2
+
+
+def test_reply_of_the_connection_before_is_not_reported() -> None:
+    made = Reports()
+    made.inspect()
+    made.inspections.reset()
+    made.inspect()
+    made.reply(MISSING, to=0)
+    assert made.text() == SLOW
 
 
 def test_broker_that_takes_longer_than_the_time_between_inspections_is_heard() -> None:
