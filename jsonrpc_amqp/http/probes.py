@@ -7,6 +7,7 @@ The HTTP probes of an orchestrator: GET /livez and /readyz, with what is in the 
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -89,7 +90,7 @@ class Probes:
             OSError: The port is taken, or needs a privilege.
             NotConnected: This process can have no other thread.
         """
-        http = _Server(self._given, self._health_of)
+        http = _listening(self._given, self._health_of)
         try:
             run_daemon(http.serve_forever, "jsonrpc-amqp-probes")
         except BaseException:
@@ -105,20 +106,30 @@ class Probes:
             http.server_close()
 
 
+def _listening(port: int, health_of: HealthOf) -> _Server:
+    """Return a server on all addresses: of IPv6 and IPv4, or of IPv4 where IPv6 is switched off."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return _Server(socket.AF_INET6, port, health_of)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return _Server(socket.AF_INET, port, health_of)
+
+
 class _Server(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
 
-    def __init__(self, port: int, health_of: HealthOf) -> None:
+    def __init__(self, family: socket.AddressFamily, port: int, health_of: HealthOf) -> None:
         self.health_of = health_of
         self._room = threading.Semaphore(_MOST_CONNECTIONS)
-        has_both = socket.has_dualstack_ipv6()
-        self.address_family = socket.AF_INET6 if has_both else socket.AF_INET
+        self.address_family = family
         super().__init__(("", port), _Handler)
 
     def server_bind(self) -> None:
-        """Bind to IPv4 and IPv6, where there are both."""
+        """Bind; to IPv4 as well, where it is a socket of IPv6."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         # Not as HTTPServer does, which looks up the name of the host, and may wait long for that.

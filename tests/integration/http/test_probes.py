@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
 
 from jsonrpc_amqp import Health
+from jsonrpc_amqp.http import probes as module
 from jsonrpc_amqp.http.probes import Probes
 
 WELL, FAULTY = Health(), Health(("the broker is away",))
@@ -70,11 +72,29 @@ def test_other_methods(probes: Probes) -> None:
     assert ask(probes.port, "/livez", "POST")[0] == 501
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_it_listens_on_all_addresses(probes: Probes, host: str) -> None:
-    if host == "::1" and not socket.has_dualstack_ipv6():
-        pytest.skip("this machine has no IPv6")
-    assert ask(probes.port, "/livez", host=host)[0] == 200
+def test_it_listens_on_all_addresses(probes: Probes) -> None:
+    hosts = ["127.0.0.1"]
+    with suppress(OSError), socket.socket(socket.AF_INET6) as trial:  # which may be switched off
+        trial.bind(("::1", 0))
+        hosts.append("::1")
+    for host in hosts:
+        assert ask(probes.port, "/livez", host=host)[0] == 200
+
+
+def test_a_host_without_ipv6(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where IPv6 is switched off (``net.ipv6.conf.all.disable_ipv6``) there are such sockets, but no address."""
+    bind = module._Server.server_bind
+
+    def refuse(self: module._Server) -> None:
+        if self.address_family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        bind(self)
+
+    monkeypatch.setattr(module._Server, "server_bind", refuse)
+    made = Probes(0, subject)
+    made.start()
+    with closing(made):
+        assert ask(made.port, "/livez")[0] == 200
 
 
 def test_a_port_that_is_taken(probes: Probes, subject: Subject) -> None:
