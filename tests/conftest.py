@@ -39,7 +39,14 @@ def _on_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of what only threads do, where an option says that an event loop drives that end."""
+    """
+    Leave out tests of what only threads do, where an option says that an event loop drives that end.
+
+    With ``--dist=loadgroup``, the tests of a folder share a process: those of tests/security compare what all saw.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
     for end in ("client", "server"):
         if config.getoption(f"--{end}") != _THREADS:
             left_out = [item for item in items if item.get_closest_marker(f"threads_{end}")]
