@@ -31,7 +31,7 @@ def method_of(function: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
 
     Of an object that can be called it is ``__call__``. For other functions: None, and the function.
     """
-    bound = function if inspect.ismethod(function) else function.__call__  # type: ignore[operator]
+    bound = function if inspect.ismethod(function) else function.__call__  # type: ignore[operator]  # mypy knows no method of a Callable
     if not inspect.ismethod(bound):
         return None, function
     owner = bound.__self__

@@ -16,15 +16,7 @@ from jsonrpc_amqp import Health
 from jsonrpc_amqp.http import probes as module
 from jsonrpc_amqp.http.probes import Probes
 
-WELL, FAULTY = Health(), Health(("the broker is away",))
-DEAD = Health(("stuck",), is_alive=False)
-
-
-class Subject:
-    health = WELL
-
-    def __call__(self) -> Health:
-        return self.health
+from ...probes import CASES, Subject
 
 
 @pytest.fixture
@@ -46,17 +38,6 @@ def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> t
         reply = connection.getresponse()
         body = reply.read()
         return reply.status, json.loads(body) if body.startswith(b"{") else body
-
-
-CASES = [
-    (WELL, "/livez", 200, {"ready": True, "alive": True, "problems": []}),
-    (WELL, "/readyz?verbose", 200, {"ready": True, "alive": True, "problems": []}),
-    (FAULTY, "/livez", 200, {"ready": False, "alive": True, "problems": ["the broker is away"]}),
-    (FAULTY, "/readyz", 503, {"ready": False, "alive": True, "problems": ["the broker is away"]}),
-    (DEAD, "/livez", 503, {"ready": False, "alive": False, "problems": ["stuck"]}),
-    (DEAD, "/readyz", 503, {"ready": False, "alive": False, "problems": ["stuck"]}),
-    (WELL, "/", 404, {"error": "there are /livez and /readyz"}),
-]
 
 
 @pytest.mark.parametrize(("health", "path", "status", "body"), CASES)

@@ -11,31 +11,12 @@ import pytest
 from jsonrpc_amqp import Health
 from jsonrpc_amqp.http.probes import probes_app
 
-WELL, FAULTY = Health(), Health(("the broker is away",))
-DEAD = Health(("stuck",), is_alive=False)
-
-
-class Subject:
-    health = WELL
-
-    def __call__(self) -> Health:
-        return self.health
+from ...probes import CASES, Subject
 
 
 @pytest.fixture
 def subject() -> Subject:
     return Subject()
-
-
-CASES = [
-    (WELL, "/livez", 200, {"ready": True, "alive": True, "problems": []}),
-    (WELL, "/readyz?verbose", 200, {"ready": True, "alive": True, "problems": []}),
-    (FAULTY, "/livez", 200, {"ready": False, "alive": True, "problems": ["the broker is away"]}),
-    (FAULTY, "/readyz", 503, {"ready": False, "alive": True, "problems": ["the broker is away"]}),
-    (DEAD, "/livez", 503, {"ready": False, "alive": False, "problems": ["stuck"]}),
-    (DEAD, "/readyz", 503, {"ready": False, "alive": False, "problems": ["stuck"]}),
-    (WELL, "/", 404, {"error": "there are /livez and /readyz"}),
-]
 
 
 def ask_app(subject: Subject, path: str, method: str = "GET", root_path: str = "") -> tuple[int, bytes]:
