@@ -26,7 +26,7 @@ from ..runtime.base import Runtime
 from ..runtime.dropped import DropWatch
 from ..wire.authorization import Users, check_user, users_of
 from ..wire.display import redact
-from ..wire.health import Health
+from ..wire.health import Health, Probed
 from ..wire.names import DEFAULT_EXCHANGE, NO_QID, qid_of, refuse_url
 from .addresses import resolve_routing
 from .call import PLAIN, Call, SendOptions
@@ -187,7 +187,7 @@ class BaseCalls:
         )
 
 
-class BaseClient(BaseCalls, Generic[M]):
+class BaseClient(BaseCalls, Probed, Generic[M]):
     """
     Makes the connection of a client; ``Client`` says what each argument means.
 
@@ -286,16 +286,6 @@ class BaseClient(BaseCalls, Generic[M]):
         heartbeat; that it has an alarm, once something was published to it.
         """
         return self._requests.life.health()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether nothing is in the way of sending calls now; see ``health``."""
-        return self.health().is_ready
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the client was not closed; see ``health``."""
-        return self.health().is_alive
 
     def stats(self) -> dict[str, int]:
         """

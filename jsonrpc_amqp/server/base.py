@@ -37,7 +37,7 @@ from ..runtime.base import Runtime
 from ..runtime.forks import OfOneProcess
 from ..wire.authorization import Authorize, authorizer, check_user
 from ..wire.display import redact
-from ..wire.health import Health
+from ..wire.health import Health, Probed
 from ..wire.names import DEFAULT_EXCHANGE, check_service, dead_letter_queue, request_binding, request_queue
 from ..wire.reply_route import reply_to_filter
 from ..wire.sender_checks import refuse_sender
@@ -58,7 +58,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _TRANSPORT_COUNTERS = ("dropped_acks", "unreadable_headers", "connections", "failed_attempts", "consumers_cancelled")
 
 
-class BaseServer(OfOneProcess):
+class BaseServer(OfOneProcess, Probed):
     """
     Makes the parts of a server; ``Server`` says what each argument means.
 
@@ -318,16 +318,6 @@ class BaseServer(OfOneProcess):
         A frozen broker is noticed within one heartbeat; that it has an alarm, once something was published to it.
         """
         return health_of(self._lifecycle, self._running, is_started=self._consumer.is_open, most=self._most_running())
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether nothing is in the way of serving requests now; see ``health``."""
-        return self.health().is_ready
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the server may still recover by itself; see ``health``."""
-        return self.health().is_alive
 
     def drain(self) -> None:
         """Begin no more requests; return at once. ``stop`` waits for what runs, and gives back what has not begun."""

@@ -31,6 +31,24 @@ class Health:
         return not self.problems
 
 
+class Probed:
+    """What tells its health: a client, or a server."""
+
+    def health(self) -> Health:
+        """Return whether it can do its work now."""
+        raise NotImplementedError
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is in the way of its work now; see ``health``."""
+        return self.health().is_ready
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it may still recover by itself; see ``health``."""
+        return self.health().is_alive
+
+
 def problems_of(session: Session | None, failure: TransportError | None) -> Iterator[str]:
     """
     Yield what is in the way of a connection.
