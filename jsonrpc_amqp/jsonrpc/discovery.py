@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .openrpc import Info, document
+from .service_info import Info
 
 DISCOVER = "rpc.discover"
 
@@ -34,6 +34,8 @@ class Discovery:
         functions = self._functions()
         made = self._made
         if made is None or not _are_same(made[0], functions):
+            from .openrpc import document  # not before: most servers are never asked
+
             self._made = made = (functions, document(self._info, functions.items()))
         return made[1]
 

@@ -28,9 +28,9 @@ from .error_objects import Response, error_response
 from .invocation import PreparedMethod, global_methods
 from .methods import Ack, Methods, Policy, Redelivery
 from .middleware import Middleware
-from .openrpc import Info
 from .registry import Registry
 from .reply_writer import ReplyWriter
+from .service_info import Info
 
 __all__ = ["Ack", "Call", "Decoded", "Dispatcher", "Redelivery", "global_methods"]
 

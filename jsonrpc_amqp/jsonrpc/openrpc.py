@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -20,6 +19,7 @@ from . import docstrings
 from .docstrings import Docstring
 from .marks import errors_of_method
 from .schemas import Declared, Schema, schemas_of
+from .service_info import Info
 from .signatures import module_names, parameters_of, read_signature
 from .text import dumps, loads
 
@@ -28,25 +28,6 @@ VERSION = "1.4.1"
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL)
 _BY_NAME = (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD)
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-
-
-@dataclass(frozen=True)
-class Info:
-    """
-    What a service says of itself; see ``Server``.
-
-    Raises:
-        TypeError: A part of it is no text.
-    """
-
-    title: str
-    version: str = "0"
-    description: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not isinstance(value, str) and (name, value) != ("description", None):
-                raise TypeError(f"the {name} of a service is a text, not {value!r}")
 
 
 def document(info: Info, methods: Iterable[tuple[str, Callable[..., Any]]]) -> dict[str, Any]:

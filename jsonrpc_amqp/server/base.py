@@ -18,8 +18,8 @@ from ..jsonrpc.dispatcher import Ack, Dispatcher, Redelivery
 from ..jsonrpc.error_handlers import E
 from ..jsonrpc.methods import PolicyOptions
 from ..jsonrpc.middleware import Middleware
-from ..jsonrpc.openrpc import Info
 from ..jsonrpc.registry import M
+from ..jsonrpc.service_info import Info
 from ..options import (
     ASYNC_CONCURRENCY,
     CONCURRENCY,

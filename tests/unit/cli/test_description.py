@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from jsonrpc_amqp.cli.description import lines_of
-from jsonrpc_amqp.jsonrpc.openrpc import Info, document
+from jsonrpc_amqp.jsonrpc.openrpc import document
+from jsonrpc_amqp.jsonrpc.service_info import Info
 
 
 @dataclass

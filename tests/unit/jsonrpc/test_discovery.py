@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jsonrpc_amqp.jsonrpc import discovery
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
-from jsonrpc_amqp.jsonrpc.openrpc import Info, document
+from jsonrpc_amqp.jsonrpc.openrpc import document
+from jsonrpc_amqp.jsonrpc.service_info import Info
 
 from ... import openrpc
 from .tools import ask, check_error, request
@@ -34,7 +34,7 @@ def test_it_is_made_once_until_there_are_other_methods(monkeypatch: pytest.Monke
         made.append(args)
         return document(*args)
 
-    monkeypatch.setattr(discovery, "document", counted)
+    monkeypatch.setattr("jsonrpc_amqp.jsonrpc.openrpc.document", counted)
     given: dict[str, Callable[..., Any]] = {"b": lambda: 1}
     dispatcher = Dispatcher(given, info=Info("S"))
     assert not made

@@ -18,7 +18,8 @@ from typing_extensions import TypedDict, deprecated
 from jsonrpc_amqp import ApplicationError, method, raises, rpc_name
 from jsonrpc_amqp.jsonrpc.dispatcher import Dispatcher
 from jsonrpc_amqp.jsonrpc.invocation import global_methods
-from jsonrpc_amqp.jsonrpc.openrpc import Info, document
+from jsonrpc_amqp.jsonrpc.openrpc import document
+from jsonrpc_amqp.jsonrpc.service_info import Info
 
 from ... import openrpc
 from ...openrpc import accepts
